@@ -1,0 +1,156 @@
+//! Descriptor pool → the transcoder's tables. The slow, clear half; the tables are the fast half.
+
+use std::collections::HashMap;
+
+use prost_reflect::prost_types::field_descriptor_proto::Type;
+use prost_reflect::{Cardinality as PoolCardinality, DescriptorPool, EnumDescriptor, FieldDescriptor};
+use prost_reflect::{ExtensionDescriptor, Kind as PoolKind, MessageDescriptor, Syntax, Value};
+
+use crate::transcode::table::{
+    Cardinality, EnumId, EnumSpec, FieldSpec, Kind, MessageId, MessageSpec, OneofId, Presence, Tables,
+};
+
+/// Tables of every message and enum of the pool, known extensions among their fields.
+pub fn compile(pool: &DescriptorPool) -> Tables {
+    let ids = Ids::new(pool);
+    let messages = pool.all_messages().map(|message| message_spec(&ids, &message)).collect();
+    let enums = pool.all_enums().map(|descriptor| enum_spec(&descriptor)).collect();
+    Tables::new(messages, enums)
+}
+
+struct Ids {
+    messages: HashMap<String, MessageId>,
+    enums: HashMap<String, EnumId>,
+}
+
+impl Ids {
+    fn new(pool: &DescriptorPool) -> Ids {
+        Ids {
+            messages: pool
+                .all_messages()
+                .enumerate()
+                .map(|(i, m)| (m.full_name().to_owned(), MessageId(i as u32)))
+                .collect(),
+            enums: pool.all_enums().enumerate().map(|(i, e)| (e.full_name().to_owned(), EnumId(i as u32))).collect(),
+        }
+    }
+
+    fn kind(&self, kind: &PoolKind, is_group: bool) -> Kind {
+        match kind {
+            PoolKind::Double => Kind::Double,
+            PoolKind::Float => Kind::Float,
+            PoolKind::Int32 => Kind::Int32,
+            PoolKind::Int64 => Kind::Int64,
+            PoolKind::Uint32 => Kind::Uint32,
+            PoolKind::Uint64 => Kind::Uint64,
+            PoolKind::Sint32 => Kind::Sint32,
+            PoolKind::Sint64 => Kind::Sint64,
+            PoolKind::Fixed32 => Kind::Fixed32,
+            PoolKind::Fixed64 => Kind::Fixed64,
+            PoolKind::Sfixed32 => Kind::Sfixed32,
+            PoolKind::Sfixed64 => Kind::Sfixed64,
+            PoolKind::Bool => Kind::Bool,
+            PoolKind::String => Kind::String,
+            PoolKind::Bytes => Kind::Bytes,
+            PoolKind::Enum(e) => Kind::Enum(self.enums[e.full_name()]),
+            PoolKind::Message(m) if is_group => Kind::Group(self.messages[m.full_name()]),
+            PoolKind::Message(m) => Kind::Message(self.messages[m.full_name()]),
+        }
+    }
+}
+
+fn message_spec(ids: &Ids, message: &MessageDescriptor) -> MessageSpec {
+    let is_proto3 = message.parent_file().syntax() == Syntax::Proto3;
+    let real_oneofs: Vec<_> = message.oneofs().filter(|oneof| !oneof.is_synthetic()).collect();
+    let mut fields: Vec<FieldSpec> = message
+        .fields()
+        .map(|field| {
+            let oneof = field.containing_oneof().and_then(|oneof| {
+                real_oneofs.iter().position(|real| real.full_name() == oneof.full_name()).map(|i| OneofId(i as u16))
+            });
+            field_spec(ids, &field, oneof, is_proto3)
+        })
+        .collect();
+    fields.extend(message.extensions().map(|extension| extension_spec(ids, &extension)));
+    MessageSpec {
+        name: message.full_name().to_owned(),
+        fields,
+        oneofs: real_oneofs.iter().map(|oneof| oneof.name().to_owned()).collect(),
+    }
+}
+
+fn field_spec(ids: &Ids, field: &FieldDescriptor, oneof: Option<OneofId>, is_proto3: bool) -> FieldSpec {
+    let presence = match (field.is_required(), field.supports_presence()) {
+        (true, _) => Presence::Required,
+        (false, true) => Presence::Explicit,
+        (false, false) => Presence::Implicit,
+    };
+    // `is_group` of prost-reflect is true for map-less groups only, which is what delimited encoding needs.
+    let is_group = field.field_descriptor_proto().r#type() == Type::Group;
+    FieldSpec {
+        name: field.name().to_owned(),
+        json_name: field.json_name().to_owned(),
+        number: field.number(),
+        kind: ids.kind(&field.kind(), is_group),
+        cardinality: match field.cardinality() {
+            PoolCardinality::Repeated if field.is_map() => Cardinality::Map,
+            PoolCardinality::Repeated => Cardinality::Repeated,
+            _ => Cardinality::Single,
+        },
+        presence,
+        is_packed: field.is_packed(),
+        oneof,
+        checks_utf8: is_proto3,
+        default: default_on_wire(&field.default_value()),
+    }
+}
+
+fn extension_spec(ids: &Ids, extension: &ExtensionDescriptor) -> FieldSpec {
+    let is_group = extension.field_descriptor_proto().r#type() == Type::Group;
+    let is_repeated = extension.cardinality() == PoolCardinality::Repeated;
+    FieldSpec {
+        name: format!("[{}]", extension.full_name()),
+        json_name: format!("[{}]", extension.full_name()),
+        number: extension.number(),
+        kind: ids.kind(&extension.kind(), is_group),
+        cardinality: if is_repeated { Cardinality::Repeated } else { Cardinality::Single },
+        presence: if is_repeated { Presence::Implicit } else { Presence::Explicit },
+        is_packed: extension.is_packed(),
+        oneof: None,
+        checks_utf8: extension.parent_file().syntax() == Syntax::Proto3,
+        default: default_on_wire(&extension.default_value()),
+    }
+}
+
+/// A default that differs from the kind's zero, as one value without tag (text and bytes without length).
+fn default_on_wire(value: &Value) -> Vec<u8> {
+    let varint = |mut rest: u64| {
+        let mut bytes = Vec::new();
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        bytes
+    };
+    match value {
+        Value::Bool(true) => varint(1),
+        Value::I32(v) | Value::EnumNumber(v) if *v != 0 => varint(*v as i64 as u64),
+        Value::I64(v) if *v != 0 => varint(*v as u64),
+        Value::U32(v) if *v != 0 => varint(u64::from(*v)),
+        Value::U64(v) if *v != 0 => varint(*v),
+        Value::F32(v) if v.to_bits() != 0 => v.to_le_bytes().to_vec(),
+        Value::F64(v) if v.to_bits() != 0 => v.to_le_bytes().to_vec(),
+        Value::String(v) => v.as_bytes().to_vec(),
+        Value::Bytes(v) => v.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+fn enum_spec(descriptor: &EnumDescriptor) -> EnumSpec {
+    EnumSpec {
+        name: descriptor.full_name().to_owned(),
+        values: descriptor.values().map(|value| (value.name().to_owned(), value.number())).collect(),
+        is_closed: descriptor.parent_file().syntax() == Syntax::Proto2,
+    }
+}
