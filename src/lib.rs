@@ -1,5 +1,20 @@
 //! Tidegate: REST/JSON and Server-Sent Events in front of NATS, from one routes file and any protobuf descriptors.
 
+#![warn(missing_docs, unreachable_pub)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::dbg_macro,
+        clippy::print_stdout,
+        clippy::print_stderr
+    )
+)]
+
 pub mod fault;
 pub mod schema;
 pub mod transcode;
