@@ -15,6 +15,10 @@
     )
 )]
 
+pub mod bus;
+pub mod envelope;
 pub mod fault;
+pub mod limits;
+pub mod route;
 pub mod schema;
 pub mod transcode;

@@ -3,4 +3,29 @@
 
 pub mod table;
 
+mod check;
+mod claims;
+mod error;
+mod field_path;
+mod json_to_wire;
+mod name_index;
+mod print;
+mod raw;
+mod scalar;
+mod scan;
+mod spec;
+mod text_to_wire;
+mod time;
+pub mod wire;
+mod wire_to_json;
+
+pub use check::check;
+pub use claims::{Claim, Claims};
+pub use error::{ErrorKind, TranscodeError};
+pub use field_path::{FieldPath, FieldPathError};
+pub use json_to_wire::{BodyPlan, JsonIn, Lifted, MaskPaths, Root, Unknown, json_to_wire};
+pub use print::json_string;
+pub use scan::DEPTH_MAX;
 pub use table::{EnumId, FieldId, MessageId, OneofId, Tables};
+pub use text_to_wire::{QueryBinder, QueryError, text_to_wire};
+pub use wire_to_json::{Defaults, Enums, JsonOut, Names, Scratch, field_to_json, wire_to_json};

@@ -4,6 +4,9 @@
 
 use std::collections::HashMap;
 
+use super::name_index::NameIndex;
+pub use super::spec::{Cardinality, EnumSpec, FieldSpec, Kind, MessageSpec, Presence, Shape, WireType};
+
 /// Index of a message in [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(pub(crate) u32);
@@ -20,168 +23,59 @@ pub struct FieldId(pub(crate) u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OneofId(pub(crate) u16);
 
-/// The type of a field's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are protobuf's own")]
-pub enum Kind {
-    Double,
-    Float,
-    Int32,
-    Int64,
-    Uint32,
-    Uint64,
-    Sint32,
-    Sint64,
-    Fixed32,
-    Fixed64,
-    Sfixed32,
-    Sfixed64,
-    Bool,
-    String,
-    Bytes,
-    Enum(EnumId),
-    Message(MessageId),
-    /// A proto2 group, or an editions message with delimited encoding: start and end tags instead of a length.
-    Group(MessageId),
-}
-
-/// How a value lies on the wire (protobuf encoding, "message structure").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-#[allow(missing_docs, reason = "the names are protobuf's own")]
-pub enum WireType {
-    Varint = 0,
-    Fixed64 = 1,
-    Length = 2,
-    StartGroup = 3,
-    EndGroup = 4,
-    Fixed32 = 5,
-}
-
-impl Kind {
-    /// How one unpacked value of this kind lies on the wire.
-    pub fn wire_type(self) -> WireType {
-        match self {
-            Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => WireType::Fixed64,
-            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => WireType::Fixed32,
-            Kind::String | Kind::Bytes | Kind::Message(_) => WireType::Length,
-            Kind::Group(_) => WireType::StartGroup,
-            _ => WireType::Varint,
-        }
-    }
-
-    /// True where a repeated field of this kind may be packed.
-    pub fn is_packable(self) -> bool {
-        !matches!(self, Kind::String | Kind::Bytes | Kind::Message(_) | Kind::Group(_))
-    }
-}
-
-/// How many values a field holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cardinality {
-    /// One value.
-    Single,
-    /// A list.
-    Repeated,
-    /// A map; the kind is the map-entry message, whose fields are key (number 1) and value (number 2).
-    Map,
-}
-
-/// Whether "absent" differs from "default".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// It does not: a default value is left out on the wire (proto3 scalars, lists, maps).
-    Implicit,
-    /// It does (messages, oneof members, `optional`, proto2).
-    Explicit,
-    /// Absence is an error (proto2 `required`).
-    Required,
-}
-
-/// A field as the schema describes it; input of [`Tables::new`].
-#[derive(Clone, Debug)]
-pub struct FieldSpec {
-    /// Name in the .proto; an extension's is `[full.name]`.
-    pub name: String,
-    /// Lower-camel JSON name, or the one given by `json_name`.
-    pub json_name: String,
-    /// Field number, 1 to 536,870,911.
-    pub number: u32,
-    /// Type of its values.
-    pub kind: Kind,
-    /// One, a list or a map.
-    pub cardinality: Cardinality,
-    /// Whether absence is told apart.
-    pub presence: Presence,
-    /// Lists of numbers written as one length-delimited record.
-    pub is_packed: bool,
-    /// The oneof it is a member of; never the synthetic one of proto3 `optional`.
-    pub oneof: Option<OneofId>,
-    /// Text must be UTF-8 (all of proto3; not proto2 strings).
-    pub checks_utf8: bool,
-    /// Explicit default of proto2 and editions, encoded as one value without tag; empty = the kind's zero.
-    pub default: Vec<u8>,
-}
-
-/// What a message's JSON form is (ProtoJSON, "well-known types").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are protobuf's own")]
-pub enum Shape {
-    /// An object with a member a field.
-    Plain,
-    Any,
-    Timestamp,
-    Duration,
-    FieldMask,
-    Struct,
-    Value,
-    ListValue,
-    /// `google.protobuf.DoubleValue` and its eight siblings: the bare value of field 1.
-    Wrapper,
-    Empty,
-}
-
-/// A message as the schema describes it; input of [`Tables::new`].
-#[derive(Clone, Debug)]
-pub struct MessageSpec {
-    /// Full name, no leading dot.
-    pub name: String,
-    /// Its fields, in any order; map-entry messages have exactly two.
-    pub fields: Vec<FieldSpec>,
-    /// Names of its oneofs, by [`OneofId`].
-    pub oneofs: Vec<String>,
-}
-
-/// An enum as the schema describes it; input of [`Tables::new`].
-#[derive(Clone, Debug)]
-pub struct EnumSpec {
-    /// Full name, no leading dot.
-    pub name: String,
-    /// Value names and numbers in order of declaration, aliases included; the first is the default.
-    pub values: Vec<(String, i32)>,
-    /// proto2 and closed editions enums: unknown numbers count as unknown fields.
-    pub is_closed: bool,
-}
-
 /// A field as the transcoder reads it.
 #[derive(Debug)]
 pub struct Field {
     /// As described.
     pub spec: FieldSpec,
     /// Tag as written: the varint of number and wire type (of the packed record where packed).
-    tag: [u8; 5],
+    tag: [u8; 16],
     tag_len: u8,
     /// `"jsonName":`, ready to print.
     key_camel: Box<[u8]>,
     /// `"proto_name":`, ready to print.
     key_proto: Box<[u8]>,
+    /// The JSON name, and the proto name where it is another, as they stand behind an opening quote.
+    keys: [Option<KeyMatch>; 2],
+}
+
+/// A member name and its closing quote, prepared for a comparison by one masked load.
+#[derive(Debug)]
+pub(super) struct KeyMatch {
+    /// The first eight bytes of `name"`, zeros behind them.
+    first: u64,
+    mask: u64,
+    quoted: Box<[u8]>,
+}
+
+impl KeyMatch {
+    fn new(name: &str) -> KeyMatch {
+        let quoted = format!("{name}\"").into_bytes();
+        let mut first = [0; 8];
+        let len = quoted.len().min(8);
+        first[..len].copy_from_slice(&quoted[..len]);
+        let mask = if len == 8 { u64::MAX } else { (1 << (8 * len)) - 1 };
+        KeyMatch { first: u64::from_le_bytes(first), mask, quoted: quoted.into() }
+    }
+
+    /// `name"`, if it stands at the cursor; `eight` is what the cursor reads there.
+    #[inline(always)]
+    pub(super) fn matches(&self, eight: u64, text: &[u8]) -> bool {
+        eight & self.mask == self.first && (self.quoted.len() <= 8 || text.starts_with(&self.quoted))
+    }
+
+    /// Length of the name and its quote.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.quoted.len()
+    }
 }
 
 impl Field {
     fn new(spec: FieldSpec) -> Field {
         let wire_type = if spec.is_packed { WireType::Length } else { spec.kind.wire_type() };
         let mut value = spec.number << 3 | wire_type as u32;
-        let (mut tag, mut tag_len) = ([0; 5], 0);
+        let (mut tag, mut tag_len) = ([0; 16], 0);
         while value >= 0x80 {
             tag[tag_len] = value as u8 | 0x80;
             value >>= 7;
@@ -193,6 +87,10 @@ impl Field {
             tag_len: tag_len as u8 + 1,
             key_camel: printed_key(&spec.json_name),
             key_proto: printed_key(&spec.name),
+            keys: [
+                Some(KeyMatch::new(&spec.json_name)),
+                (spec.name != spec.json_name).then(|| KeyMatch::new(&spec.name)),
+            ],
             spec,
         }
     }
@@ -210,6 +108,18 @@ impl Field {
     /// `"proto_name":` as printed.
     pub fn key_proto(&self) -> &[u8] {
         &self.key_proto
+    }
+
+    /// The tag as a block of sixteen bytes and its length, for a fixed-size copy.
+    #[inline(always)]
+    pub(super) fn tag_block(&self) -> (&[u8; 16], usize) {
+        (&self.tag, self.tag_len as usize)
+    }
+
+    /// Its names as they stand behind an opening quote.
+    #[inline(always)]
+    pub(super) fn keys(&self) -> &[Option<KeyMatch>; 2] {
+        &self.keys
     }
 
     /// The message of a message, group or map field.
@@ -236,11 +146,13 @@ pub struct MessageTable {
     pub shape: Shape,
     /// Its fields in order of field numbers, known extensions included.
     pub fields: Box<[Field]>,
+    /// Some field is required (proto2).
+    pub has_required: bool,
     /// Names of its oneofs.
     pub oneofs: Box<[Box<str>]>,
     /// Field index + 1 by number, for the numbers below its length; 0 = no such field.
     dense: Box<[u16]>,
-    names: HashMap<Box<[u8]>, FieldId>,
+    names: NameIndex,
 }
 
 /// Numbers below this are found by one indexed load, the others by binary search.
@@ -252,17 +164,19 @@ impl MessageTable {
         let fields: Box<[Field]> = spec.fields.into_iter().map(Field::new).collect();
         let highest = fields.iter().map(|f| f.spec.number).filter(|n| *n < DENSE_NUMBERS_MAX).max().unwrap_or(0);
         let mut dense = vec![0; highest as usize + 1];
-        let mut names = HashMap::new();
+        let mut names = NameIndex::new(fields.len());
         for (index, field) in fields.iter().enumerate() {
             if let Some(entry) = dense.get_mut(field.spec.number as usize) {
                 *entry = index as u16 + 1;
             }
-            names.insert(field.spec.name.as_bytes().into(), FieldId(index as u16));
+            names.insert(&field.spec.name, FieldId(index as u16));
         }
+        // JSON names win over proto names of other fields: they are inserted last.
         for (index, field) in fields.iter().enumerate() {
-            names.insert(field.spec.json_name.as_bytes().into(), FieldId(index as u16));
+            names.insert(&field.spec.json_name, FieldId(index as u16));
         }
         MessageTable {
+            has_required: fields.iter().any(|field| field.spec.presence == Presence::Required),
             shape: shape_of(&spec.name),
             name: spec.name.into(),
             fields,
@@ -284,7 +198,7 @@ impl MessageTable {
     /// The field with that JSON name or proto name; extensions by `[full.name]`.
     #[inline]
     pub fn field_by_name(&self, name: &[u8]) -> Option<FieldId> {
-        self.names.get(name).copied()
+        self.names.find(name)
     }
 
     /// The field at that index.

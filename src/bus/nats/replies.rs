@@ -1,0 +1,306 @@
+//! Replies to requests: one subscription `PREFIX.*` for all of them, a slab of waiting slots, one sweep for all
+//! deadlines.
+//!
+//! A slot's subject carries its generation. Time-outs, cancels and failed publishes raise it, so that a late reply
+//! hits nobody. A subject is used again only for requests that bring a proof, and then rests first, because a second
+//! reply to the same request would otherwise answer the next one.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+use futures_util::StreamExt as _;
+use tokio::sync::watch;
+
+use super::super::{BusError, IN_FLIGHT_MAX, Reply, Request, Status};
+use super::{headers, is_no_responders, to_nats};
+
+/// How often deadlines are looked at.
+const SWEEP: Duration = Duration::from_millis(10);
+/// Slots that rest before the first of them is used again.
+const RESTING_MIN: usize = 512;
+
+/// The reply table of one connection.
+pub(super) struct Replies {
+    client: Client,
+    prefix: String,
+    table: Mutex<Table>,
+    strays: AtomicU64,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: Vec<Slot>,
+    resting: VecDeque<u32>,
+    pending: usize,
+}
+
+struct Slot {
+    generation: u32,
+    /// Milliseconds since the table was made.
+    deadline_ms: u64,
+    /// The reply subject of this generation.
+    subject: async_nats::Subject,
+    state: State,
+}
+
+enum State {
+    Free,
+    Waiting(Option<Waker>),
+    Done(Result<(super::super::Headers, bytes::Bytes), BusError>),
+}
+
+impl Replies {
+    /// Subscribes, and starts the two tasks that end with the table.
+    pub(super) async fn start(
+        client: Client,
+        user: &str,
+        status: watch::Receiver<Status>,
+    ) -> Result<Arc<Replies>, BusError> {
+        let prefix = format!("_INBOX.{user}.r.{}.", uuid::Uuid::new_v4().simple());
+        let subscribed = client.subscribe(format!("{prefix}*")).await;
+        let mut replies = subscribed.map_err(|error| BusError::Other(error.to_string()))?;
+        let table = Arc::new(Replies {
+            client,
+            prefix,
+            table: Mutex::default(),
+            strays: AtomicU64::new(0),
+            started: Instant::now(),
+        });
+        let weak = Arc::downgrade(&table);
+        tokio::spawn(async move {
+            while let Some(message) = replies.next().await {
+                let Some(table) = weak.upgrade() else { return };
+                table.deliver(message);
+            }
+        });
+        tokio::spawn(sweep(Arc::downgrade(&table), status));
+        Ok(table)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pending(&self) -> u64 {
+        self.lock().pending as u64
+    }
+
+    pub(super) fn strays(&self) -> u64 {
+        self.strays.load(Ordering::Relaxed)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Sends a request and waits for its reply.
+    pub(super) async fn request(&self, request: Request<'_>) -> Result<Reply, BusError> {
+        let deadline_ms = self.now_ms() + request.timeout.as_millis() as u64;
+        let is_reused = request.proof.is_some();
+        // The guard comes before the publish, so that a cancelled one gives the slot back, too.
+        let waiting = self.take_slot(deadline_ms, is_reused)?;
+        let subject = to_nats(&request.subject)?;
+        let (reply_to, payload) = (waiting.subject.clone(), request.payload);
+        let map = headers::to_nats(&request.headers)?;
+        let publish = async {
+            match request.headers.is_empty() {
+                true => self.client.publish_with_reply(subject, reply_to, payload).await,
+                false => self.client.publish_with_reply_and_headers(subject, reply_to, map, payload).await,
+            }
+        };
+        waiting.run(publish, request.proof).await
+    }
+
+    fn take_slot(&self, deadline_ms: u64, is_reused: bool) -> Result<Waiting<'_>, BusError> {
+        let mut table = self.lock();
+        if table.pending >= IN_FLIGHT_MAX {
+            return Err(BusError::Busy);
+        }
+        let rested = if table.resting.len() > RESTING_MIN { table.resting.pop_front() } else { None };
+        let index = match rested {
+            Some(index) => index,
+            None => {
+                let index = table.slots.len() as u32;
+                let subject = self.subject_of(index, 0);
+                table.slots.push(Slot { generation: 0, deadline_ms: 0, subject, state: State::Free });
+                index
+            }
+        };
+        table.pending += 1;
+        let slot = &mut table.slots[index as usize];
+        slot.deadline_ms = deadline_ms;
+        slot.state = State::Waiting(None);
+        Ok(Waiting { replies: self, index, generation: slot.generation, subject: slot.subject.clone(), is_reused })
+    }
+
+    /// `PREFIX.INDEX-GENERATION`, both in hexadecimal.
+    fn subject_of(&self, index: u32, generation: u32) -> async_nats::Subject {
+        async_nats::Subject::from(format!("{}{index:x}-{generation:x}", self.prefix))
+    }
+
+    fn deliver(&self, message: async_nats::Message) {
+        let token = message.subject.as_str().get(self.prefix.len()..).and_then(|token| token.split_once('-'));
+        let address = token.and_then(|(index, generation)| {
+            Some((usize::from_str_radix(index, 16).ok()?, u32::from_str_radix(generation, 16).ok()?))
+        });
+        let result = if is_no_responders(&message) {
+            Err(BusError::NoResponders)
+        } else {
+            Ok((message.headers.as_ref().map(headers::from_nats).unwrap_or_default(), message.payload))
+        };
+        let mut table = self.lock();
+        let slot = address
+            .and_then(|(index, generation)| table.slots.get_mut(index).filter(|slot| slot.generation == generation));
+        match slot {
+            Some(Slot { state: state @ State::Waiting(_), .. }) => {
+                let before = std::mem::replace(state, State::Done(result));
+                drop(table);
+                if let State::Waiting(Some(waker)) = before {
+                    waker.wake();
+                }
+            }
+            _ => {
+                self.strays.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Ends every waiting slot whose deadline has passed, or all of them.
+    fn fail(&self, error: &BusError, is_due: impl Fn(&Slot) -> bool) {
+        let mut wakers = Vec::new();
+        let mut table = self.lock();
+        if table.pending > 0 {
+            for slot in &mut table.slots {
+                if matches!(slot.state, State::Waiting(_)) && is_due(slot) {
+                    let before = std::mem::replace(&mut slot.state, State::Done(Err(error.clone())));
+                    if let State::Waiting(Some(waker)) = before {
+                        wakers.push(waker);
+                    }
+                }
+            }
+        }
+        drop(table);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Looks at all deadlines every [`SWEEP`], and fails everything when the connection is lost.
+async fn sweep(replies: Weak<Replies>, mut status: watch::Receiver<Status>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let Some(replies) = replies.upgrade() else { return };
+                let now_ms = replies.now_ms();
+                replies.fail(&BusError::Timeout, |slot| slot.deadline_ms <= now_ms);
+            }
+            changed = status.changed() => {
+                let Some(replies) = replies.upgrade() else { return };
+                match (changed, *status.borrow_and_update()) {
+                    (Err(_), _) => return,
+                    (Ok(()), Status::Disconnected) => replies.fail(&BusError::Disconnected, |_| true),
+                    (Ok(()), Status::Closed) => replies.fail(&BusError::Closed, |_| true),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// A taken slot; dropping it gives the slot back.
+struct Waiting<'r> {
+    replies: &'r Replies,
+    index: u32,
+    generation: u32,
+    subject: async_nats::Subject,
+    is_reused: bool,
+}
+
+impl Waiting<'_> {
+    /// Publishes and waits in one future: a publish that blocks, as it does while disconnected, does not keep the
+    /// deadline from ending the wait.
+    async fn run<E: std::fmt::Display>(
+        self,
+        publish: impl Future<Output = Result<(), E>>,
+        proof: Option<&(dyn Fn(&Reply) -> bool + Sync)>,
+    ) -> Result<Reply, BusError> {
+        let mut publish = pin!(publish);
+        let (mut is_published, mut mismatches) = (false, 0);
+        std::future::poll_fn(|context| {
+            if !is_published && let Poll::Ready(sent) = publish.as_mut().poll(context) {
+                is_published = true;
+                if let Err(error) = sent {
+                    return Poll::Ready(Err(BusError::Other(error.to_string())));
+                }
+            }
+            self.poll_reply(context, proof, &mut mismatches)
+        })
+        .await
+    }
+
+    fn poll_reply(
+        &self,
+        context: &mut Context<'_>,
+        proof: Option<&(dyn Fn(&Reply) -> bool + Sync)>,
+        mismatches: &mut u32,
+    ) -> Poll<Result<Reply, BusError>> {
+        let mut table = self.replies.lock();
+        let slot = &mut table.slots[self.index as usize];
+        match &mut slot.state {
+            State::Waiting(waker) => {
+                match waker {
+                    Some(known) if known.will_wake(context.waker()) => {}
+                    _ => *waker = Some(context.waker().clone()),
+                }
+                Poll::Pending
+            }
+            State::Done(result) => match result.clone() {
+                Ok((headers, payload)) => {
+                    let reply = Reply { headers, payload, mismatches: *mismatches };
+                    if proof.is_none_or(|proof| proof(&reply)) {
+                        return Poll::Ready(Ok(reply));
+                    }
+                    *mismatches += 1;
+                    self.replies.strays.fetch_add(1, Ordering::Relaxed);
+                    slot.state = State::Waiting(Some(context.waker().clone()));
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            },
+            State::Free => Poll::Ready(Err(BusError::Closed)),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut table = self.replies.lock();
+        table.pending -= 1;
+        let slot = &mut table.slots[self.index as usize];
+        let is_answered = matches!(slot.state, State::Done(Ok(_) | Err(BusError::NoResponders)));
+        slot.state = State::Free;
+        debug_assert_eq!(slot.generation, self.generation);
+        if !is_answered || !self.is_reused {
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.subject = self.replies.subject_of(self.index, slot.generation);
+        }
+        table.resting.push_back(self.index);
+    }
+}
+
+/// The reply future must be able to move between threads.
+const _: fn() = || {
+    fn is_send<T: Send>(_: T) {}
+    fn check(replies: &Replies, request: Request<'_>) {
+        is_send(replies.request(request));
+    }
+    let _ = check;
+};

@@ -1,0 +1,11 @@
+//! From verb and path to a method's request bytes: templates, the tree that finds a route, and the binding that joins
+//! body, path, query, presets and headers. Pure; knows nothing of connections, buses or files.
+
+mod binding;
+mod percent;
+mod template;
+mod tree;
+
+pub use binding::{Binding, BindingError, Body, Bound, Content, HttpRule, Parts};
+pub use template::{PathTemplate, Segment, TemplateError, Variable};
+pub use tree::{Conflict, Lookup, RouteId, SEGMENTS_MAX, Segments, Tree};

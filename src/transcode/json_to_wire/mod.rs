@@ -1,0 +1,503 @@
+//! JSON text → protobuf bytes by walking the tables once: no message tree, one output buffer, no allocation a field.
+//!
+//! ProtoJSON as the protobuf language guide defines it. Members come in any order; the output is a legal encoding, not
+//! a canonical one.
+
+mod collections;
+mod scalars;
+mod well_known;
+
+pub(super) use collections::map_key_to_wire;
+
+use super::claims::{Claims, Verdict};
+use super::error::{ErrorKind, Result, TranscodeError};
+use super::raw::{self, Cursor};
+use super::scan::{self, DEPTH_MAX, expected, skip_space, skip_value};
+use super::table::{Cardinality, Field, FieldId, Kind, MessageId, MessageTable, OneofId, Presence, Shape, Tables};
+
+/// What happens to a member that the message does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Unknown {
+    /// It is an error.
+    #[default]
+    Reject,
+    /// It is skipped, its syntax checked.
+    Ignore,
+}
+
+/// Options of the inbound direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct JsonIn {
+    /// What happens to unknown members.
+    pub unknown: Unknown,
+}
+
+/// What the JSON text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// A message.
+    Message(MessageId),
+    /// The value of one field of a message; the output is an encoding of that message.
+    Field(MessageId, FieldId),
+}
+
+/// How a body is read; made once a binding.
+#[derive(Clone, Debug)]
+pub struct BodyPlan {
+    /// What the text is.
+    pub root: Root,
+    /// Options.
+    pub options: JsonIn,
+    /// Field paths (of the message in `root`) that the body must not set.
+    pub claims: Claims,
+    /// A top-level member that is no field: taken out of the body and handed back, where it is a string.
+    pub lift: Option<Box<str>>,
+}
+
+/// The text of the lifted member, where the body has it.
+pub type Lifted = Option<String>;
+
+/// The paths of the fields that a body sets, in proto names: what a PATCH puts into its field mask. Lists, maps and
+/// well-known types are leaves.
+#[derive(Debug, Default)]
+pub struct MaskPaths {
+    /// The paths, in order of the body.
+    pub paths: Vec<String>,
+    prefix: String,
+}
+
+/// Appends the protobuf encoding of a JSON text.
+///
+/// `active` says which header-dependent claims hold (bit by header number). Fails with the byte offset, the field
+/// path, what was found and what was expected; `out` then holds an unfinished message and is to be thrown away.
+pub fn json_to_wire(
+    tables: &Tables,
+    plan: &BodyPlan,
+    active: u32,
+    json: &[u8],
+    out: &mut Vec<u8>,
+    mask: Option<&mut MaskPaths>,
+) -> Result<Lifted> {
+    if simdutf8::basic::from_utf8(json).is_err() {
+        return Err(bad_utf8(json));
+    }
+    if json.starts_with(b"\xef\xbb\xbf") {
+        return Err(TranscodeError::new(ErrorKind::Syntax, 0, "a byte order mark: send the JSON without it"));
+    }
+    let mut padded = Vec::new();
+    raw::pad(json, &mut padded);
+    let mut reader = Reader {
+        tables,
+        cursor: Cursor::new(&padded),
+        out,
+        unknown: plan.options.unknown,
+        active,
+        depth: 0,
+        text: Vec::new(),
+        mask,
+        lift: plan.lift.as_deref(),
+        lifted: None,
+    };
+    skip_space(&mut reader.cursor);
+    match plan.root {
+        Root::Message(message) => reader.message(message, &plan.claims)?,
+        Root::Field(message, field) => reader.body_field(message, field, &plan.claims)?,
+    }
+    skip_space(&mut reader.cursor);
+    if reader.cursor.at() != reader.cursor.end() {
+        return expected(&reader.cursor, "the end of the body");
+    }
+    Ok(reader.lifted)
+}
+
+/// Appends one field of `message` from the JSON form of its value: an element where the field is a list.
+pub(super) fn value_to_wire(
+    tables: &Tables,
+    message: MessageId,
+    field: FieldId,
+    json: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let mut padded = Vec::new();
+    raw::pad(json, &mut padded);
+    let mut reader = Reader {
+        tables,
+        cursor: Cursor::new(&padded),
+        out,
+        unknown: Unknown::Reject,
+        active: 0,
+        depth: 0,
+        text: Vec::new(),
+        mask: None,
+        lift: None,
+        lifted: None,
+    };
+    skip_space(&mut reader.cursor);
+    reader.element(tables.message(message).field(field), &NOTHING)?;
+    skip_space(&mut reader.cursor);
+    if reader.cursor.at() == reader.cursor.end() { Ok(()) } else { expected(&reader.cursor, "the end of the value") }
+}
+
+#[cold]
+fn bad_utf8(json: &[u8]) -> TranscodeError {
+    let offset = simdutf8::compat::from_utf8(json).err().map_or(0, |error| error.valid_up_to());
+    TranscodeError::new(ErrorKind::Syntax, offset, "the body is not UTF-8")
+}
+
+static NOTHING: Claims = Claims::new();
+
+/// One walk over one text.
+struct Reader<'t, 'c, 'o> {
+    tables: &'t Tables,
+    cursor: Cursor<'c>,
+    out: &'o mut Vec<u8>,
+    unknown: Unknown,
+    active: u32,
+    /// Messages, objects and arrays around the cursor.
+    depth: u32,
+    /// Scratch for texts with escapes.
+    text: Vec<u8>,
+    mask: Option<&'o mut MaskPaths>,
+    lift: Option<&'t str>,
+    lifted: Lifted,
+}
+
+/// Which fields and oneofs of one message have been set; the first 64 of each without allocating.
+#[derive(Default)]
+struct Seen {
+    fields: u64,
+    oneofs: u64,
+    more_fields: Vec<u16>,
+    more_oneofs: Vec<u16>,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn insert(bits: &mut u64, more: &mut Vec<u16>, index: u16) -> bool {
+        if index < 64 {
+            let bit = 1 << index;
+            let is_new = *bits & bit == 0;
+            *bits |= bit;
+            return is_new;
+        }
+        let is_new = !more.contains(&index);
+        more.push(index);
+        is_new
+    }
+
+    #[inline(always)]
+    fn field(&mut self, id: FieldId) -> bool {
+        Seen::insert(&mut self.fields, &mut self.more_fields, id.0)
+    }
+
+    #[inline(always)]
+    fn oneof(&mut self, id: OneofId) -> bool {
+        Seen::insert(&mut self.oneofs, &mut self.more_oneofs, id.0)
+    }
+
+    fn has_field(&self, id: FieldId) -> bool {
+        if id.0 < 64 { self.fields >> id.0 & 1 == 1 } else { self.more_fields.contains(&id.0) }
+    }
+}
+
+impl<'t> Reader<'t, '_, '_> {
+    /// The value of one field as a whole body: `{"name": …}` without its braces.
+    fn body_field(&mut self, message: MessageId, id: FieldId, claims: &Claims) -> Result<()> {
+        let table = self.tables.message(message);
+        let field = table.field(id);
+        self.depth = 1;
+        match claims.verdict(id, field.spec.oneof, self.active) {
+            Verdict::Partly(below) => self.field(field, below),
+            _ => self.field(field, &NOTHING),
+        }
+        .map_err(|error| error.inside(field.spec.name.as_str()))
+    }
+
+    /// A message's content; the cursor stands at its JSON form.
+    fn message(&mut self, id: MessageId, claims: &Claims) -> Result<()> {
+        let table = self.tables.message(id);
+        if table.shape != Shape::Plain {
+            return self.well_known(table);
+        }
+        self.open(b'{', "an object")?;
+        let mut seen = Seen::default();
+        self.members(table, claims, &mut seen)?;
+        self.depth -= 1;
+        if table.has_required { self.check_required(table, &seen) } else { Ok(()) }
+    }
+
+    /// Steps into an object or array, under the depth budget.
+    #[inline(always)]
+    fn open(&mut self, bracket: u8, what: &str) -> Result<()> {
+        if self.depth >= DEPTH_MAX {
+            return Err(scan::too_deep(self.cursor.at(), DEPTH_MAX));
+        }
+        if !self.cursor.eat(bracket) {
+            return mismatch(&self.cursor, what);
+        }
+        self.depth += 1;
+        skip_space(&mut self.cursor);
+        Ok(())
+    }
+
+    /// The members of an object up to its closing brace.
+    fn members(&mut self, table: &'t MessageTable, claims: &Claims, seen: &mut Seen) -> Result<()> {
+        if self.cursor.eat(b'}') {
+            return Ok(());
+        }
+        let mut next = 0;
+        loop {
+            let at = self.cursor.at();
+            let found = self.key(table, next)?;
+            skip_space(&mut self.cursor);
+            if !self.cursor.eat(b':') {
+                return expected(&self.cursor, "`:`");
+            }
+            skip_space(&mut self.cursor);
+            match found {
+                Some(id) => {
+                    next = id.0 as usize + 1;
+                    let field = table.field(id);
+                    self.member(table, id, field, claims, seen, at)
+                        .map_err(|error| error.inside(field.spec.name.as_str()))?;
+                }
+                None => self.unknown_member(table, at)?,
+            }
+            skip_space(&mut self.cursor);
+            if self.cursor.eat(b',') {
+                skip_space(&mut self.cursor);
+                continue;
+            }
+            if self.cursor.eat(b'}') {
+                return Ok(());
+            }
+            return expected(&self.cursor, "`,` or `}`");
+        }
+    }
+
+    /// Reads a member's name; the field that follows the last one is tried first.
+    #[inline(always)]
+    fn key(&mut self, table: &MessageTable, next: usize) -> Result<Option<FieldId>> {
+        if self.cursor.peek() == b'"'
+            && let Some(field) = table.fields.get(next)
+        {
+            self.cursor.bump();
+            let (eight, rest) = (self.cursor.eight(), self.cursor.rest());
+            for key in field.keys().iter().flatten() {
+                if key.matches(eight, rest) {
+                    self.cursor.advance(key.len());
+                    return Ok(Some(FieldId(next as u16)));
+                }
+            }
+            self.cursor.seek(self.cursor.at() - 1);
+        }
+        self.key_by_name(table)
+    }
+
+    #[inline(never)]
+    fn key_by_name(&mut self, table: &MessageTable) -> Result<Option<FieldId>> {
+        let token = scan::string(&mut self.cursor)?;
+        if !token.has_escapes {
+            return Ok(table.field_by_name(self.cursor.slice(token.from, token.to)));
+        }
+        self.text.clear();
+        scan::append_text(&self.cursor, token, &mut self.text)?;
+        Ok(table.field_by_name(&self.text))
+    }
+
+    /// A member that is no field: lifted, skipped or refused.
+    fn unknown_member(&mut self, table: &MessageTable, at: usize) -> Result<()> {
+        let behind_colon = self.cursor.at();
+        self.cursor.seek(at);
+        let token = scan::string(&mut self.cursor)?;
+        let mut name = Vec::new();
+        scan::append_text(&self.cursor, token, &mut name)?;
+        self.cursor.seek(behind_colon);
+        let is_top = self.depth == 1;
+        if is_top && self.lift.is_some_and(|lift| lift.as_bytes() == name) && self.cursor.peek() == b'"' {
+            let token = scan::string(&mut self.cursor)?;
+            let mut text = Vec::new();
+            scan::append_text(&self.cursor, token, &mut text)?;
+            self.lifted = String::from_utf8(text).ok();
+            return Ok(());
+        }
+        if self.unknown == Unknown::Reject {
+            let text = format!("`{}` has no field `{}`", table.name, String::from_utf8_lossy(&name));
+            return Err(TranscodeError::new(ErrorKind::Mismatch, at, text));
+        }
+        skip_value(&mut self.cursor, self.depth, DEPTH_MAX)
+    }
+
+    /// One member of a message; the cursor stands at its value.
+    #[inline(always)]
+    fn member(
+        &mut self,
+        table: &MessageTable,
+        id: FieldId,
+        field: &'t Field,
+        claims: &Claims,
+        seen: &mut Seen,
+        at: usize,
+    ) -> Result<()> {
+        let mut below = &NOTHING;
+        if !claims.is_empty() {
+            match claims.verdict(id, field.spec.oneof, self.active) {
+                Verdict::Free => {}
+                Verdict::Claimed => return skip_value(&mut self.cursor, self.depth, DEPTH_MAX),
+                Verdict::Partly(inside) => below = inside,
+                Verdict::OtherMember(other) => return self.excluded(table, field, other, at),
+            }
+        }
+        if !seen.field(id) {
+            return Err(TranscodeError::new(ErrorKind::Conflict, at, "given twice"));
+        }
+        if self.cursor.peek() == b'n' && !self.takes_null(field) {
+            return if self.cursor.eat_word(b"null") { Ok(()) } else { expected(&self.cursor, "a value") };
+        }
+        if let Some(oneof) = field.spec.oneof
+            && !seen.oneof(oneof)
+        {
+            let text = format!("a second member of the oneof `{}`", table.oneofs[oneof.0 as usize]);
+            return Err(TranscodeError::new(ErrorKind::Conflict, at, text));
+        }
+        self.field(field, below)
+    }
+
+    /// A member whose oneof is claimed by another: refused, unless it is null.
+    #[cold]
+    fn excluded(&mut self, table: &MessageTable, field: &Field, other: FieldId, at: usize) -> Result<()> {
+        if !self.takes_null(field) && self.cursor.eat_word(b"null") {
+            return Ok(());
+        }
+        let text = format!("excluded by `{}`, which the path or a header sets", table.field(other).spec.name);
+        Err(TranscodeError::new(ErrorKind::Conflict, at, text))
+    }
+
+    /// True for the two types whose value may be null.
+    #[inline(always)]
+    fn takes_null(&self, field: &Field) -> bool {
+        match field.spec.kind {
+            _ if field.spec.cardinality != Cardinality::Single => false,
+            Kind::Message(id) => self.tables.message(id).shape == Shape::Value,
+            Kind::Enum(id) => self.tables.enumeration(id).is_null,
+            _ => false,
+        }
+    }
+
+    /// A field's value of any cardinality.
+    #[inline(always)]
+    fn field(&mut self, field: &'t Field, claims: &Claims) -> Result<()> {
+        if self.mask.is_some() {
+            return self.masked_field(field, claims);
+        }
+        match field.spec.cardinality {
+            Cardinality::Single => self.single(field, field.spec.presence != Presence::Implicit, claims),
+            Cardinality::Repeated => self.list(field),
+            Cardinality::Map => self.map(field),
+        }
+    }
+
+    /// A field's value, its path noted for the field mask.
+    #[inline(never)]
+    fn masked_field(&mut self, field: &'t Field, claims: &Claims) -> Result<()> {
+        let Some(mask) = self.mask.take() else { return Ok(()) };
+        let old = mask.prefix.len();
+        if old > 0 {
+            mask.prefix.push('.');
+        }
+        mask.prefix.push_str(&field.spec.name);
+        let is_branch = field.spec.cardinality == Cardinality::Single
+            && field.message().is_some_and(|id| self.tables.message(id).shape == Shape::Plain);
+        let noted = mask.paths.len();
+        let result = if is_branch {
+            self.mask = Some(mask);
+            self.single(field, true, claims)
+        } else {
+            let result = self.field(field, claims);
+            self.mask = Some(mask);
+            result
+        };
+        if let Some(mask) = self.mask.as_deref_mut() {
+            if mask.paths.len() == noted {
+                mask.paths.push(mask.prefix.clone());
+            }
+            mask.prefix.truncate(old);
+        }
+        result
+    }
+
+    #[cold]
+    fn check_required(&self, table: &MessageTable, seen: &Seen) -> Result<()> {
+        for (index, field) in table.fields.iter().enumerate() {
+            if field.spec.presence == Presence::Required && !seen.has_field(FieldId(index as u16)) {
+                let text = format!("the required field `{}` is missing", field.spec.name);
+                return Err(TranscodeError::new(ErrorKind::Mismatch, self.cursor.at(), text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a length-delimited record: one byte is set aside for its length.
+    #[inline(always)]
+    fn begin(&mut self) -> usize {
+        self.out.push(0);
+        self.out.len()
+    }
+
+    /// Ends the record that began at `at` by writing its length.
+    #[inline(always)]
+    fn end(&mut self, at: usize) {
+        let len = self.out.len() - at;
+        if len < 0x80 {
+            self.out[at - 1] = len as u8;
+        } else {
+            self.end_long(at, len);
+        }
+    }
+
+    /// A length of two bytes or more: what was written moves up.
+    #[inline(never)]
+    fn end_long(&mut self, at: usize, len: usize) {
+        let (block, digits) = varint_block(len as u64);
+        let more = digits - 1;
+        self.out.extend_from_slice(&[0; 16][..more]);
+        self.out.copy_within(at..at + len, at + more);
+        self.out[at - 1..at + more].copy_from_slice(&block[..digits]);
+    }
+
+    #[inline(always)]
+    fn tag(&mut self, field: &Field) {
+        let (block, len) = field.tag_block();
+        raw::put_short(self.out, block, len);
+    }
+
+    #[inline(always)]
+    fn varint(&mut self, value: u64) {
+        if value < 0x80 {
+            self.out.push(value as u8);
+        } else {
+            let (block, len) = varint_block(value);
+            raw::put_short(self.out, &block, len);
+        }
+    }
+}
+
+/// A varint and its length.
+#[inline(always)]
+pub(super) fn varint_block(mut value: u64) -> ([u8; 16], usize) {
+    let (mut block, mut len) = ([0; 16], 0);
+    while value >= 0x80 {
+        block[len] = value as u8 | 0x80;
+        value >>= 7;
+        len += 1;
+    }
+    block[len] = value as u8;
+    (block, len + 1)
+}
+
+/// A value of the wrong type at the cursor.
+#[cold]
+fn mismatch<T>(cursor: &Cursor, what: &str) -> Result<T> {
+    let text = format!("expected {what}, found {}", scan::found(cursor));
+    Err(TranscodeError::new(ErrorKind::Mismatch, cursor.at(), text))
+}

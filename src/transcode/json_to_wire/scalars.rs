@@ -1,0 +1,339 @@
+//! Single values: numbers, booleans, text, bytes, enums, and messages with their tag and length.
+
+use super::super::error::{ErrorKind, Result, TranscodeError};
+use super::super::raw;
+use super::super::scalar;
+use super::super::scan::{self, Token};
+use super::super::table::{EnumId, Field, Kind, MessageId};
+use super::{Claims, Reader, mismatch};
+
+/// Longest piece of a wrong value that an error text repeats, in bytes.
+const QUOTED_MAX: usize = 40;
+
+/// A number token: its text, and where it began.
+struct Number<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'t> Reader<'t, '_, '_> {
+    /// A single value with its tag; zero is left out unless `keeps_zero`.
+    #[inline(always)]
+    pub(super) fn single(&mut self, field: &'t Field, keeps_zero: bool, claims: &Claims) -> Result<()> {
+        match field.spec.kind {
+            Kind::String => self.text_field(field, keeps_zero),
+            Kind::Message(id) => {
+                self.tag(field);
+                let at = self.begin();
+                self.message(id, claims)?;
+                self.end(at);
+                Ok(())
+            }
+            Kind::Group(id) => self.group(field, id, claims),
+            Kind::Bytes => {
+                let old = self.out.len();
+                self.tag(field);
+                let at = self.begin();
+                self.base64()?;
+                if self.out.len() == at && !keeps_zero {
+                    self.out.truncate(old);
+                } else {
+                    self.end(at);
+                }
+                Ok(())
+            }
+            kind => {
+                let old = self.out.len();
+                self.tag(field);
+                if self.bare(kind)? && !keeps_zero {
+                    self.out.truncate(old);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// One element of a list or one entry's value, or a single value: always written.
+    #[inline(always)]
+    pub(super) fn element(&mut self, field: &'t Field, claims: &Claims) -> Result<()> {
+        self.single(field, true, claims)
+    }
+
+    fn group(&mut self, field: &Field, id: MessageId, claims: &Claims) -> Result<()> {
+        self.tag(field);
+        self.message(id, claims)?;
+        self.varint(u64::from(field.spec.number) << 3 | 4);
+        Ok(())
+    }
+
+    /// A number, boolean or enum without its tag; true where it is zero.
+    #[inline(always)]
+    pub(super) fn bare(&mut self, kind: Kind) -> Result<bool> {
+        match kind {
+            Kind::Double => self.double(),
+            Kind::Float => self.float(),
+            Kind::Bool => {
+                let value = self.boolean()?;
+                self.out.push(u8::from(value));
+                Ok(!value)
+            }
+            Kind::Enum(id) => self.enumeration(id),
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
+                let value = self.integer(i128::from(i32::MIN), i128::from(i32::MAX), "a 32-bit integer")? as i32;
+                self.put_i32(kind, value);
+                Ok(value == 0)
+            }
+            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
+                let value = self.integer(i128::from(i64::MIN), i128::from(i64::MAX), "a 64-bit integer")? as i64;
+                self.put_i64(kind, value);
+                Ok(value == 0)
+            }
+            Kind::Uint32 | Kind::Fixed32 => {
+                let value = self.integer(0, i128::from(u32::MAX), "an unsigned 32-bit integer")? as u32;
+                if kind == Kind::Fixed32 {
+                    self.out.extend_from_slice(&value.to_le_bytes());
+                } else {
+                    self.varint(u64::from(value));
+                }
+                Ok(value == 0)
+            }
+            _ => {
+                let value = self.integer(0, i128::from(u64::MAX), "an unsigned 64-bit integer")? as u64;
+                if kind == Kind::Fixed64 {
+                    self.out.extend_from_slice(&value.to_le_bytes());
+                } else {
+                    self.varint(value);
+                }
+                Ok(value == 0)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn put_i32(&mut self, kind: Kind, value: i32) {
+        match kind {
+            Kind::Sint32 => self.varint(u64::from((value << 1 ^ value >> 31) as u32)),
+            Kind::Sfixed32 => self.out.extend_from_slice(&value.to_le_bytes()),
+            _ => self.varint(i64::from(value) as u64),
+        }
+    }
+
+    #[inline(always)]
+    fn put_i64(&mut self, kind: Kind, value: i64) {
+        match kind {
+            Kind::Sint64 => self.varint((value << 1 ^ value >> 63) as u64),
+            Kind::Sfixed64 => self.out.extend_from_slice(&value.to_le_bytes()),
+            _ => self.varint(value as u64),
+        }
+    }
+
+    /// An integer as number or string. The fast path takes plain digits; everything else is parsed exactly.
+    #[inline(always)]
+    fn integer(&mut self, low: i128, high: i128, what: &str) -> Result<i128> {
+        let start = self.cursor.at();
+        let is_quoted = self.cursor.eat(b'"');
+        let is_negative = self.cursor.eat(b'-');
+        let first = self.cursor.at();
+        let mut value = 0u64;
+        loop {
+            let digit = self.cursor.peek().wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+            self.cursor.bump();
+        }
+        let digits = self.cursor.at() - first;
+        let has_leading_zero = digits > 1 && self.cursor.slice(first, first + 1) == b"0";
+        let is_plain = (1..=18).contains(&digits) && !has_leading_zero;
+        let is_over = if is_quoted { self.cursor.eat(b'"') } else { !matches!(self.cursor.peek(), b'.' | b'e' | b'E') };
+        if is_plain && is_over {
+            let value = if is_negative { -i128::from(value) } else { i128::from(value) };
+            if value >= low && value <= high {
+                return Ok(value);
+            }
+        }
+        self.cursor.seek(start);
+        self.integer_slow(low, high, what)
+    }
+
+    #[inline(never)]
+    fn integer_slow(&mut self, low: i128, high: i128, what: &str) -> Result<i128> {
+        let mut text = std::mem::take(&mut self.text);
+        let number = self.number_text(&mut text, what)?;
+        let value = scalar::integer(number.text).filter(|value| *value >= low && *value <= high);
+        let result = value.ok_or_else(|| wrong_value(number.at, what, number.text));
+        self.text = text;
+        result
+    }
+
+    #[inline(always)]
+    fn double(&mut self) -> Result<bool> {
+        let value = self.double_value("a number")?;
+        self.out.extend_from_slice(&value.to_le_bytes());
+        Ok(value.to_bits() == 0)
+    }
+
+    /// A double as number, string, or one of the three names.
+    pub(super) fn double_value(&mut self, what: &str) -> Result<f64> {
+        let mut text = std::mem::take(&mut self.text);
+        let is_quoted = self.cursor.peek() == b'"';
+        let number = self.number_text(&mut text, what)?;
+        let named = if is_quoted { scalar::named_double(number.text) } else { None };
+        let value = named.or_else(|| scalar::double(number.text));
+        let result = value.ok_or_else(|| wrong_value(number.at, what, number.text));
+        self.text = text;
+        result
+    }
+
+    fn float(&mut self) -> Result<bool> {
+        let what = "a number in the range of a float";
+        let mut text = std::mem::take(&mut self.text);
+        let is_quoted = self.cursor.peek() == b'"';
+        let number = self.number_text(&mut text, what)?;
+        let named = if is_quoted { scalar::named_double(number.text).map(|value| value as f32) } else { None };
+        let value =
+            named.or_else(|| scalar::float(number.text)).ok_or_else(|| wrong_value(number.at, what, number.text));
+        self.text = text;
+        let value = value?;
+        self.out.extend_from_slice(&value.to_le_bytes());
+        Ok(value.to_bits() == 0)
+    }
+
+    /// The text of a number, quoted or not; a quoted one with escapes is resolved into `scratch`.
+    #[inline(always)]
+    fn number_text<'s>(&mut self, scratch: &'s mut Vec<u8>, what: &str) -> Result<Number<'s>>
+    where
+        Self: 's,
+    {
+        let at = self.cursor.at();
+        scratch.clear();
+        match self.cursor.peek() {
+            b'"' => {
+                let token = scan::string(&mut self.cursor)?;
+                scan::append_text(&self.cursor, token, scratch)?;
+            }
+            b'-' | b'0'..=b'9' => scratch.extend_from_slice(scan::number(&mut self.cursor)?),
+            _ => return mismatch(&self.cursor, what),
+        }
+        Ok(Number { text: scratch, at })
+    }
+
+    #[inline(always)]
+    pub(super) fn boolean(&mut self) -> Result<bool> {
+        if self.cursor.eat_word(b"true") {
+            return Ok(true);
+        }
+        if self.cursor.eat_word(b"false") {
+            return Ok(false);
+        }
+        mismatch(&self.cursor, "`true` or `false`")
+    }
+
+    /// An enum value by name or number.
+    fn enumeration(&mut self, id: EnumId) -> Result<bool> {
+        let table = self.tables.enumeration(id);
+        let at = self.cursor.at();
+        let number = match self.cursor.peek() {
+            b'"' => {
+                let token = scan::string(&mut self.cursor)?;
+                let name = self.token_text(token)?;
+                match table.number_of(name) {
+                    Some(number) => number,
+                    None => return Err(wrong_value(at, &format!("a value of `{}`", table.name), name)),
+                }
+            }
+            b'n' if table.is_null && self.cursor.eat_word(b"null") => 0,
+            _ => {
+                let what = format!("a value of `{}`", table.name);
+                let number = self.integer(i128::from(i32::MIN), i128::from(i32::MAX), &what)? as i32;
+                if table.is_closed && table.printed_name(number).is_none() {
+                    return Err(wrong_value(at, &what, number.to_string().as_bytes()));
+                }
+                number
+            }
+        };
+        self.varint(i64::from(number) as u64);
+        Ok(number == 0)
+    }
+
+    /// The text of a token; resolved into the scratch where it has escapes.
+    #[inline(always)]
+    pub(super) fn token_text(&mut self, token: Token) -> Result<&[u8]> {
+        if !token.has_escapes {
+            return Ok(self.cursor.slice(token.from, token.to));
+        }
+        self.text.clear();
+        scan::append_text(&self.cursor, token, &mut self.text)?;
+        Ok(&self.text)
+    }
+
+    #[inline(always)]
+    fn text_field(&mut self, field: &Field, keeps_zero: bool) -> Result<()> {
+        if self.cursor.peek() != b'"' {
+            return mismatch(&self.cursor, "a string");
+        }
+        let token = scan::string(&mut self.cursor)?;
+        if token.from == token.to && !keeps_zero {
+            return Ok(());
+        }
+        self.tag(field);
+        self.text(token)
+    }
+
+    /// Length and bytes of a text.
+    #[inline(always)]
+    pub(super) fn text(&mut self, token: Token) -> Result<()> {
+        if token.has_escapes {
+            let at = self.begin();
+            scan::append_text(&self.cursor, token, self.out)?;
+            self.end(at);
+            return Ok(());
+        }
+        let len = token.to - token.from;
+        self.varint(len as u64);
+        if len <= 16 {
+            raw::put_short(self.out, self.cursor.sixteen(token.from), len);
+        } else {
+            self.out.extend_from_slice(self.cursor.slice(token.from, token.to));
+        }
+        Ok(())
+    }
+
+    /// A string value with its length, no tag.
+    pub(super) fn string_value(&mut self) -> Result<()> {
+        if self.cursor.peek() != b'"' {
+            return mismatch(&self.cursor, "a string");
+        }
+        let token = scan::string(&mut self.cursor)?;
+        self.text(token)
+    }
+
+    fn base64(&mut self) -> Result<()> {
+        if self.cursor.peek() != b'"' {
+            return mismatch(&self.cursor, "base64 text");
+        }
+        let at = self.cursor.at();
+        let token = scan::string(&mut self.cursor)?;
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        let result = if token.has_escapes {
+            scan::append_text(&self.cursor, token, &mut text).map(|()| scalar::append_base64(&text, self.out))
+        } else {
+            Ok(scalar::append_base64(self.cursor.slice(token.from, token.to), self.out))
+        };
+        self.text = text;
+        result?.map_err(|what| wrong_value(at, what, self.cursor.slice(token.from, token.to)))
+    }
+}
+
+/// A value of the right JSON type that does not fit.
+#[cold]
+pub(super) fn wrong_value(at: usize, what: &str, value: &[u8]) -> TranscodeError {
+    let text = String::from_utf8_lossy(value);
+    let mut shown: String = text.chars().take(QUOTED_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    TranscodeError::new(ErrorKind::Mismatch, at, format!("expected {what}, found `{shown}`"))
+}

@@ -1,0 +1,179 @@
+//! The only file with `unsafe`: a reading cursor over padded text, and short unchecked writes into a `Vec`.
+//!
+//! Each type keeps one invariant, named at its fields; every block says why it holds.
+#![allow(unsafe_code)]
+
+/// Zero bytes behind the text, so that a block load that starts inside the text or at its end stays in bounds.
+const PADDING: usize = 32;
+
+/// Copies `text` into `buffer` and pads it with zeros, ready for [`Cursor::new`].
+pub(super) fn pad(text: &[u8], buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.reserve(text.len() + PADDING);
+    buffer.extend_from_slice(text);
+    buffer.extend_from_slice(&[0; PADDING]);
+}
+
+/// A position in padded text. At the end it reads zeros, which no JSON token contains, so that callers need no
+/// bounds check of their own.
+pub(super) struct Cursor<'a> {
+    /// The text and its padding. Invariant: `at <= end` and `end + PADDING == padded.len()`.
+    padded: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// A cursor at the start of text that [`pad`] made.
+    pub(super) fn new(padded: &'a [u8]) -> Cursor<'a> {
+        assert!(padded.len() >= PADDING, "the text must come from `pad`");
+        Cursor { padded, at: 0, end: padded.len() - PADDING }
+    }
+
+    /// Byte offset in the text.
+    #[inline(always)]
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The text with its padding, for a second cursor.
+    pub(super) fn padded(&self) -> &'a [u8] {
+        self.padded
+    }
+
+    /// Length of the text.
+    pub(super) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Goes to an offset of the text.
+    #[inline(always)]
+    pub(super) fn seek(&mut self, at: usize) {
+        assert!(at <= self.end);
+        self.at = at;
+    }
+
+    /// The byte here; 0 at the end.
+    #[inline(always)]
+    pub(super) fn peek(&self) -> u8 {
+        // SAFETY: `at <= end < padded.len()`.
+        unsafe { *self.padded.get_unchecked(self.at) }
+    }
+
+    /// Steps over one byte, which must not be the end's zero.
+    #[inline(always)]
+    pub(super) fn bump(&mut self) {
+        // A minimum instead of a check: at the end the cursor stays, and the invariant holds whatever was there.
+        self.at = if self.at < self.end { self.at + 1 } else { self.end };
+    }
+
+    /// Steps over `byte` (not 0) if it is here.
+    #[inline(always)]
+    pub(super) fn eat(&mut self, byte: u8) -> bool {
+        debug_assert!(byte != 0);
+        if self.peek() == byte && byte != 0 {
+            // At the end `peek` is 0, so a match means `at < end`.
+            self.at += 1;
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Steps over `word` if it is here.
+    #[inline(always)]
+    pub(super) fn eat_word(&mut self, word: &[u8]) -> bool {
+        if self.padded[self.at..self.end].starts_with(word) {
+            self.at += word.len();
+            true
+        } else {
+            false
+        }
+    }
+
+    /// The next eight bytes, little-endian; zeros behind the end.
+    #[inline(always)]
+    pub(super) fn eight(&self) -> u64 {
+        // SAFETY: `at + 8 <= end + PADDING == padded.len()`; an unaligned read of initialised bytes.
+        u64::from_le(unsafe { self.padded.as_ptr().add(self.at).cast::<u64>().read_unaligned() })
+    }
+
+    /// Steps over `len` bytes that the caller has compared with the text.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, len: usize) {
+        self.at = (self.at + len).min(self.end);
+    }
+
+    /// The text from here to its end.
+    #[inline(always)]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.padded[self.at..self.end]
+    }
+
+    /// The text between two offsets.
+    #[inline(always)]
+    pub(super) fn slice(&self, from: usize, to: usize) -> &'a [u8] {
+        &self.padded[from..to]
+    }
+
+    /// The sixteen bytes from `from`, for a copy that may take more than it needs.
+    #[inline(always)]
+    pub(super) fn sixteen(&self, from: usize) -> &'a [u8; 16] {
+        assert!(from <= self.end);
+        // SAFETY: `from + 16 <= end + PADDING == padded.len()`; arrays of bytes have alignment 1.
+        unsafe { &*self.padded.as_ptr().add(from).cast::<[u8; 16]>() }
+    }
+
+    /// Offset of the first `"`, `\` or control character (the end's zero counts as one) at or behind `from`.
+    #[inline(always)]
+    pub(super) fn string_end(&self, from: usize) -> usize {
+        let mut at = from;
+        while at <= self.end {
+            let special = special_bytes(self.sixteen(at));
+            if special != 0 {
+                return at + special.trailing_zeros() as usize;
+            }
+            at += 16;
+        }
+        self.end
+    }
+}
+
+/// A bit for each of the sixteen bytes that is `"`, `\` or below 0x20.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn special_bytes(block: &[u8; 16]) -> u32 {
+    use std::arch::x86_64::{
+        __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+    };
+    // SAFETY: SSE2 is part of x86_64, and `block` is sixteen readable bytes; the load needs no alignment.
+    unsafe {
+        let bytes = _mm_loadu_si128(block.as_ptr().cast::<__m128i>());
+        let quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
+        let backslash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
+        let control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+        _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), control)) as u32
+    }
+}
+
+/// A bit for each of the sixteen bytes that is `"`, `\` or below 0x20.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(super) fn special_bytes(block: &[u8; 16]) -> u32 {
+    let is_special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    block.iter().enumerate().fold(0, |bits, (index, byte)| bits | u32::from(is_special(*byte)) << index)
+}
+
+/// Appends the first `len` (at most 16) bytes of `block` with one fixed-size copy.
+#[inline(always)]
+pub(super) fn put_short(out: &mut Vec<u8>, block: &[u8; 16], len: usize) {
+    debug_assert!(len <= 16);
+    out.reserve(16);
+    let old = out.len();
+    // SAFETY: `reserve` made room for sixteen bytes behind `old`; all of them are written before the length grows by
+    // at most sixteen.
+    unsafe {
+        out.as_mut_ptr().add(old).cast::<[u8; 16]>().write_unaligned(*block);
+        out.set_len(old + len.min(16));
+    }
+}

@@ -1,0 +1,115 @@
+//! The hopeful way: records in order of field numbers, each printed as it comes.
+
+use super::super::table::{Cardinality, Field, MessageTable, WireType};
+use super::super::wire::{Record, WireReader};
+use super::{Defaults, Oneofs, Printer, Step, Stop};
+
+impl<'a> Printer<'a> {
+    /// The members of a message that lies in one piece.
+    pub(super) fn hopeful_members(&mut self, table: &'a MessageTable, from: usize, to: usize) -> Step<()> {
+        let mut reader = WireReader::part(self.wire, from, to);
+        let mut next = 0;
+        let mut oneofs = Oneofs::default();
+        let prints_defaults = self.options.defaults == Defaults::Print;
+        while !reader.is_done() {
+            let (number, wire_type) = reader.tag()?;
+            let Some(id) = table.field_by_number(number) else {
+                reader.value(number, wire_type)?;
+                continue;
+            };
+            let field = table.field(id);
+            if !fits(field, wire_type) {
+                reader.value(number, wire_type)?;
+                continue;
+            }
+            let index = usize::from(id.0);
+            if index < next {
+                return Err(Stop::Disorder);
+            }
+            if let Some(oneof) = field.spec.oneof
+                && !oneofs.insert(oneof)
+            {
+                return Err(Stop::Disorder);
+            }
+            if prints_defaults {
+                self.print_defaults(table, next, index);
+            }
+            next = index + 1;
+            self.hopeful_field(field, wire_type, &mut reader).map_err(|stop| inside(stop, &field.spec.name))?;
+        }
+        if prints_defaults {
+            self.print_defaults(table, next, table.fields.len());
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn hopeful_field(&mut self, field: &'a Field, wire_type: WireType, reader: &mut WireReader<'a>) -> Step<()> {
+        match field.spec.cardinality {
+            Cardinality::Single => self.single(field, reader),
+            Cardinality::Repeated => {
+                let start = self.out.len();
+                self.key(field);
+                let bracket = self.out.len();
+                let mut wire_type = wire_type;
+                loop {
+                    self.elements(field, wire_type, reader)?;
+                    match next_of_field(field, reader)? {
+                        Some(next) => wire_type = next,
+                        None => break,
+                    }
+                }
+                self.close_list(start, bracket);
+                Ok(())
+            }
+            Cardinality::Map => {
+                let first = self.scratch.records.len();
+                loop {
+                    let (from, to) = reader.length()?;
+                    self.scratch.records.push(Record { number: field.spec.number, wire_type, from, to });
+                    if next_of_field(field, reader)?.is_none() {
+                        break;
+                    }
+                }
+                let last = self.scratch.records.len();
+                let result = self.map(field, first, last);
+                self.scratch.records.truncate(first);
+                result
+            }
+        }
+    }
+}
+
+/// Steps over the next tag if it belongs to the same field.
+#[inline(always)]
+fn next_of_field(field: &Field, reader: &mut WireReader) -> Step<Option<WireType>> {
+    if reader.is_done() {
+        return Ok(None);
+    }
+    let mut ahead = reader.clone();
+    let (number, wire_type) = ahead.tag()?;
+    if number != field.spec.number || !fits(field, wire_type) {
+        return Ok(None);
+    }
+    *reader = ahead;
+    Ok(Some(wire_type))
+}
+
+/// True where a record of this wire type is a value of the field; another one counts as an unknown field.
+#[inline(always)]
+pub(super) fn fits(field: &Field, wire_type: WireType) -> bool {
+    let own = field.spec.kind.wire_type();
+    wire_type == own
+        || wire_type == WireType::Length
+            && field.spec.cardinality == Cardinality::Repeated
+            && field.spec.kind.is_packable()
+}
+
+/// The same stop, seen from the field around it.
+#[cold]
+pub(super) fn inside(stop: Stop, segment: &str) -> Stop {
+    match stop {
+        Stop::Error(error) => Stop::Error(error.inside(segment)),
+        Stop::Disorder => Stop::Disorder,
+    }
+}

@@ -1,0 +1,183 @@
+//! Maps: entries with their parts in any order, missing or repeated; of equal keys the last wins.
+
+use super::super::error::Result;
+use super::super::table::{Field, FieldId, Kind, MessageTable, WireType};
+use super::super::wire::{Record, WireReader};
+use super::fields::Shown;
+use super::hopeful::{fits, inside};
+use super::{Printer, Source, Step};
+
+/// One map entry: where its key and its value are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    key: (usize, usize),
+    /// The last record of the value; `None` where there is none.
+    value: Option<Record>,
+    /// The value is a message in several pieces: the whole entry has to be read again.
+    is_split: bool,
+    entry: (usize, usize),
+    /// A later entry has the same key.
+    is_replaced: bool,
+}
+
+impl<'a> Printer<'a> {
+    /// A map field with its name from the records `first..last` of the scratch, one an entry.
+    pub(super) fn map(&mut self, field: &'a Field, first: usize, last: usize) -> Step<()> {
+        let start = self.out.len();
+        self.key(field);
+        let brace = self.out.len();
+        self.map_entries(field, first, last)?;
+        if self.out.len() == brace && self.options.defaults == super::Defaults::Omit {
+            self.out.truncate(start);
+        } else {
+            self.close(brace, b'{', b'}');
+        }
+        Ok(())
+    }
+
+    /// The entries, each with a comma before it.
+    pub(super) fn map_entries(&mut self, field: &'a Field, first: usize, last: usize) -> Step<()> {
+        let Some(entry_table) = field.message().map(|id| self.tables.message(id)) else { return Ok(()) };
+        let base = self.scratch.entries.len();
+        let mut is_rising = true;
+        for index in first..last {
+            let record = self.scratch.records[index];
+            let entry = self.read_entry(entry_table, record)?;
+            if let Some(before) = self.scratch.entries[base..].last() {
+                is_rising &= self.wire[before.key.0..before.key.1] < self.wire[entry.key.0..entry.key.1];
+            }
+            self.scratch.entries.push(entry);
+        }
+        if !is_rising {
+            self.mark_replaced(entry_table.field(FieldId(0)), base)?;
+        }
+        for index in base..self.scratch.entries.len() {
+            let entry = self.scratch.entries[index];
+            if !entry.is_replaced {
+                self.entry(entry_table, entry)?;
+            }
+        }
+        self.scratch.entries.truncate(base);
+        Ok(())
+    }
+
+    fn read_entry(&self, table: &MessageTable, record: Record) -> Result<Entry> {
+        let mut entry = Entry {
+            key: (record.from, record.from),
+            value: None,
+            is_split: false,
+            entry: (record.from, record.to),
+            is_replaced: false,
+        };
+        let mut reader = WireReader::part(self.wire, record.from, record.to);
+        while let Some(part) = reader.record()? {
+            let Some(id) = table.field_by_number(part.number).filter(|id| fits(table.field(*id), part.wire_type))
+            else {
+                continue;
+            };
+            if id == FieldId(0) {
+                entry.key = (part.from, part.to);
+            } else {
+                entry.is_split = entry.value.is_some() && table.field(id).message().is_some();
+                entry.value = Some(part);
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Finds equal keys; they compare as bytes for text and by value for numbers.
+    fn mark_replaced(&mut self, key: &Field, base: usize) -> Result<()> {
+        let mut order: Vec<(Vec<u8>, usize)> = Vec::with_capacity(self.scratch.entries.len() - base);
+        for index in base..self.scratch.entries.len() {
+            let (from, to) = self.scratch.entries[index].key;
+            let bytes = match key.spec.kind.wire_type() {
+                WireType::Varint if from < to => WireReader::part(self.wire, from, to).varint()?.to_le_bytes().to_vec(),
+                WireType::Varint => 0u64.to_le_bytes().to_vec(),
+                WireType::Fixed32 if from == to => vec![0; 4],
+                WireType::Fixed64 if from == to => vec![0; 8],
+                _ => self.wire[from..to].to_vec(),
+            };
+            order.push((bytes, index));
+        }
+        order.sort();
+        for pair in order.windows(2) {
+            if pair[0].0 == pair[1].0 {
+                self.scratch.entries[pair[0].1].is_replaced = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, table: &'a MessageTable, entry: Entry) -> Step<()> {
+        let comma = self.out.len();
+        self.out.push(b',');
+        self.map_key(table.field(FieldId(0)), entry.key)?;
+        self.out.push(b':');
+        let value = table.field(FieldId(1));
+        let shown = match (entry.value, value.message()) {
+            (Some(_), Some(id)) if entry.is_split => {
+                let first = self.scratch.records.len();
+                let mut reader = WireReader::part(self.wire, entry.entry.0, entry.entry.1);
+                while let Some(part) = reader.record()? {
+                    if part.number == value.spec.number && fits(value, part.wire_type) {
+                        self.scratch.records.push(part);
+                    }
+                }
+                let last = self.scratch.records.len();
+                self.message(id, Source::Many(first, last))?;
+                self.scratch.records.truncate(first);
+                Shown::Value
+            }
+            (Some(part), Some(id)) => {
+                self.message(id, Source::One(part.from, part.to))
+                    .map_err(|stop| inside(stop, &self.entry_segment(entry)))?;
+                Shown::Value
+            }
+            (Some(part), None) => {
+                // Text and bytes are read with their length, which lies right before the content.
+                let mut reader = WireReader::part(self.wire, part.from, part.to);
+                if part.wire_type == WireType::Length {
+                    self.content(value, part.from, part.to)?
+                } else {
+                    self.value(value, &mut reader)?
+                }
+            }
+            (None, Some(id)) => {
+                self.message(id, Source::One(entry.entry.0, entry.entry.0))?;
+                Shown::Value
+            }
+            (None, None) => {
+                self.default_value(value);
+                Shown::Zero
+            }
+        };
+        if matches!(shown, Shown::Unknown) {
+            self.out.truncate(comma);
+        }
+        Ok(())
+    }
+
+    fn entry_segment(&self, entry: Entry) -> String {
+        format!("[\"{}\"]", String::from_utf8_lossy(&self.wire[entry.key.0..entry.key.1]))
+    }
+
+    fn map_key(&mut self, key: &'a Field, (from, to): (usize, usize)) -> Step<()> {
+        if key.spec.kind == Kind::String {
+            return self.text(from, to, key.spec.checks_utf8);
+        }
+        let start = self.out.len();
+        self.out.push(b'"');
+        if from == to {
+            self.default_value(key);
+        } else {
+            self.value(key, &mut WireReader::part(self.wire, from, to))?;
+        }
+        // 64-bit numbers bring quotes of their own.
+        if self.out.get(start + 1) == Some(&b'"') {
+            self.out.remove(start);
+        } else {
+            self.out.push(b'"');
+        }
+        Ok(())
+    }
+}
