@@ -1,5 +1,4 @@
-//! Tidegate: REST/JSON and Server-Sent Events in front of NATS, from one routes file and any protobuf descriptors.
-
+#![doc = include_str!("README.md")]
 #![warn(missing_docs, unreachable_pub)]
 #![cfg_attr(
     not(test),
@@ -21,4 +20,5 @@ pub mod fault;
 pub mod limits;
 pub mod route;
 pub mod schema;
+pub mod snapshot;
 pub mod transcode;
