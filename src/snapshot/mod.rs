@@ -1,0 +1,173 @@
+//! The tables as run: one immutable value that requests read and a reload replaces.
+//!
+//! `manifest` is the file as written, `sources` say where rows come from, `build` is the pure step between; nothing
+//! here answers requests.
+
+mod live;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::Subject;
+use crate::envelope::Envelope;
+use crate::limits::{Bucket, Slots};
+use crate::route::{Binding, RouteId, Tree};
+use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
+
+pub use live::Live;
+
+/// Everything that one generation of the tables says.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up with each reload, from 1.
+    pub generation: u64,
+    /// Messages and enums.
+    pub tables: Arc<Tables>,
+    /// Verb and path → index into `routes`.
+    pub tree: Tree,
+    /// Routes, by [`RouteId`].
+    pub routes: Vec<Arc<Route>>,
+    /// Every method that a route or a worker can name.
+    pub methods: Vec<Arc<Method>>,
+    /// Services for workers.
+    pub services: Vec<ServiceRow>,
+    /// Error style of answers without a route.
+    pub error_style: ErrorStyle,
+    /// Slots for all streams of the process.
+    pub stream_slots: Arc<Slots>,
+}
+
+impl Snapshot {
+    /// The route at that index.
+    pub fn route(&self, id: RouteId) -> &Arc<Route> {
+        &self.routes[id.0 as usize]
+    }
+
+    /// The method with that full name, `pkg.Service/Method`.
+    pub fn method(&self, name: &str) -> Option<&Arc<Method>> {
+        self.methods.iter().find(|method| &*method.name == name)
+    }
+
+    /// The first method on that subject.
+    pub fn method_on(&self, subject: &str) -> Option<&Arc<Method>> {
+        self.methods.iter().find(|method| method.subject.as_str() == subject)
+    }
+}
+
+/// A service as a worker subscribes to it.
+#[derive(Clone, Debug)]
+pub struct ServiceRow {
+    /// Full name, `quest.v1.QuestService`.
+    pub name: Box<str>,
+    /// Name in discovery and logs, `quest-system`.
+    pub short_name: Box<str>,
+    /// Its methods.
+    pub methods: Vec<Arc<Method>>,
+}
+
+/// When a method answers with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streaming {
+    /// Never.
+    Unary,
+    /// Always.
+    Server,
+    /// When the request asks for it, as the house style says.
+    OnRequest,
+}
+
+/// Subject, types and style of one operation.
+#[derive(Debug)]
+pub struct Method {
+    /// `quest.v1.QuestService/GenerateQuest`, or the name of a row without a service.
+    pub name: Box<str>,
+    /// Where requests go.
+    pub subject: Subject,
+    /// The workers' queue group.
+    pub queue_group: Option<Box<str>>,
+    /// Request message.
+    pub request: MessageId,
+    /// Its full name.
+    pub request_name: Box<str>,
+    /// Reply message.
+    pub reply: MessageId,
+    /// Its full name.
+    pub reply_name: Box<str>,
+    /// Message of a stream's chunks; the reply's where there is no other.
+    pub chunk: MessageId,
+    /// Its full name.
+    pub chunk_name: Box<str>,
+    /// When it streams.
+    pub streaming: Streaming,
+    /// The house style, compiled.
+    pub envelope: Envelope,
+    /// The tables that the ids belong to.
+    pub tables: Arc<Tables>,
+}
+
+/// The form of error answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ErrorStyle {
+    /// RFC 9457 `application/problem+json`.
+    #[default]
+    Problem,
+    /// `{"error":{"code":…,"message":…,"status":…,"details":[…]}}` as Google's APIs answer.
+    Google,
+    /// `{"error":{"code":…,"message":…,"details":{…}},"request_id":…}`.
+    Legacy,
+}
+
+/// Who shares a token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKey {
+    /// All callers of the route.
+    Route,
+    /// Each client address has its own.
+    Client,
+}
+
+/// What a route allows and how it answers.
+#[derive(Debug)]
+pub struct Policies {
+    /// Longest wait for a reply, or for a stream's first chunk.
+    pub timeout: Duration,
+    /// Longest silence of a running stream.
+    pub stream_idle: Duration,
+    /// Largest body in bytes.
+    pub body_max: usize,
+    /// Token bucket; shared between generations while its row is unchanged.
+    pub bucket: Option<(LimitKey, Arc<Bucket>)>,
+    /// Calls in flight.
+    pub call_slots: Option<Arc<Slots>>,
+    /// Open streams.
+    pub stream_slots: Option<Arc<Slots>>,
+    /// How replies are printed.
+    pub json_out: JsonOut,
+    /// How errors are printed.
+    pub error_style: ErrorStyle,
+}
+
+/// One row of the table, compiled.
+#[derive(Debug)]
+pub struct Route {
+    /// Its index.
+    pub id: RouteId,
+    /// HTTP method, or `*`.
+    pub verb: Box<str>,
+    /// Path template as written: the metrics' label.
+    pub template: Box<str>,
+    /// Where it leads.
+    pub method: Arc<Method>,
+    /// This row always streams (the row names a server-streaming method).
+    pub is_stream: bool,
+    /// From HTTP to request bytes.
+    pub binding: Binding,
+    /// The reply's field that is the answer's body.
+    pub response_body: Option<FieldId>,
+    /// Reply field → response header, such as `version` → `ETag`; entity tags are quoted.
+    pub headers_out: Vec<(FieldId, http::HeaderName)>,
+    /// Limits and forms.
+    pub policies: Policies,
+    /// `routes.yaml:12:5`, for people.
+    pub defined_at: String,
+}
