@@ -1,7 +1,62 @@
-//! Schemas at run time: .proto sources and descriptor sets in, the transcoder's tables and method rows out.
+//! Schemas at run time: .proto sources and descriptor sets in, the transcoder's tables and rows of services out.
 //!
-//! The only room that names prost-reflect and protox.
+//! The only room that names prost-reflect and protox; nothing of theirs leaves it.
 
 mod compile;
+mod load;
+mod lower;
+mod services;
+
+use std::sync::Arc;
+
+use crate::transcode::Tables;
 
 pub use compile::compile;
+pub use services::{HttpRuleRow, MethodRow, ServiceRow};
+
+/// A file of a schema: `.proto` source, or a binary `FileDescriptorSet` under any other name.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    /// Path below the descriptors' folder, as other files import it.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// What is wrong with a schema, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaProblem {
+    /// The file.
+    pub file: String,
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in bytes, counted from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub text: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl SchemaProblem {
+    fn whole(file: &str, text: String) -> SchemaProblem {
+        SchemaProblem { file: file.to_owned(), line: 1, column: 1, text, hint: String::new() }
+    }
+}
+
+/// A schema, loaded.
+#[derive(Debug)]
+pub struct Schema {
+    /// Its messages and enums.
+    pub tables: Arc<Tables>,
+    /// Its services, in order of files.
+    pub services: Vec<ServiceRow>,
+}
+
+/// Loads sources and sets together. Fails with every problem of every file.
+pub fn load(files: &[SourceFile]) -> Result<Schema, Vec<SchemaProblem>> {
+    let (pool, _) = load::pool(files)?;
+    let tables = Arc::new(compile(&pool));
+    let services = services::rows(&pool, &tables)?;
+    Ok(Schema { tables, services })
+}

@@ -1,0 +1,209 @@
+//! Services, methods and their options as plain rows.
+
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, ReflectMessage as _, ServiceDescriptor, Value};
+
+use super::SchemaProblem;
+use crate::transcode::{MessageId, Tables};
+
+/// A service of the schema.
+#[derive(Clone, Debug)]
+pub struct ServiceRow {
+    /// Full name, `quest.v1.QuestService`.
+    pub name: String,
+    /// Name in discovery and logs, `quest-system`.
+    pub short_name: String,
+    /// Queue group of its workers.
+    pub queue_group: String,
+    /// Its methods.
+    pub methods: Vec<MethodRow>,
+}
+
+/// A method of a service.
+#[derive(Clone, Debug)]
+pub struct MethodRow {
+    /// Full name, `quest.v1.QuestService/GenerateQuest`.
+    pub name: String,
+    /// Subject of its requests.
+    pub subject: String,
+    /// Request message.
+    pub request: MessageId,
+    /// Reply message.
+    pub reply: MessageId,
+    /// Message of chunks, where a request can ask for a stream.
+    pub chunk: Option<MessageId>,
+    /// It answers with a stream.
+    pub is_server_streaming: bool,
+    /// It takes a stream, which no route can give it.
+    pub is_client_streaming: bool,
+    /// Its `google.api.http` bindings, additional ones behind the first.
+    pub http: Vec<HttpRuleRow>,
+    /// `file:line:column` of the method.
+    pub place: String,
+    /// The comment above it.
+    pub comment: String,
+}
+
+/// One HTTP binding as the schema declares it.
+#[derive(Clone, Debug, Default)]
+pub struct HttpRuleRow {
+    /// Method in upper case.
+    pub verb: String,
+    /// Path template.
+    pub path: String,
+    /// `*`, a field, or empty.
+    pub body: String,
+    /// A field, or empty.
+    pub response_body: String,
+    /// Constant fields: path and value.
+    pub presets: Vec<(String, String)>,
+    /// Header and field that it fills.
+    pub headers_in: Vec<(String, String)>,
+    /// Field and header that it fills.
+    pub headers_out: Vec<(String, String)>,
+}
+
+/// The rows of every service in the pool.
+pub(super) fn rows(pool: &DescriptorPool, tables: &Tables) -> Result<Vec<ServiceRow>, Vec<SchemaProblem>> {
+    let mut problems = Vec::new();
+    let rows = pool.services().map(|service| service_row(pool, tables, &service, &mut problems)).collect();
+    if problems.is_empty() { Ok(rows) } else { Err(problems) }
+}
+
+fn service_row(
+    pool: &DescriptorPool,
+    tables: &Tables,
+    service: &ServiceDescriptor,
+    problems: &mut Vec<SchemaProblem>,
+) -> ServiceRow {
+    let rule = extension(pool, &service.options(), "tidegate.service");
+    let given = |name: &str| rule.as_ref().map(|rule| text(rule, name)).filter(|text| !text.is_empty());
+    let short_name = given("name").unwrap_or_else(|| service.name().to_owned());
+    ServiceRow {
+        name: service.full_name().to_owned(),
+        queue_group: given("queue_group").unwrap_or_else(|| format!("q.{short_name}")),
+        short_name,
+        methods: service.methods().map(|method| method_row(pool, tables, &method, problems)).collect(),
+    }
+}
+
+fn method_row(
+    pool: &DescriptorPool,
+    tables: &Tables,
+    method: &MethodDescriptor,
+    problems: &mut Vec<SchemaProblem>,
+) -> MethodRow {
+    let (file, line, column, comment) = place(method);
+    let mut problem = |text: String| {
+        problems.push(SchemaProblem { file: file.clone(), line, column, text, hint: String::new() });
+    };
+    let options = method.options();
+    let rule = extension(pool, &options, "tidegate.method");
+    let given = |name: &str| rule.as_ref().map(|rule| text(rule, name)).filter(|text| !text.is_empty());
+    let service = method.parent_service();
+    let chunk = given("chunk").and_then(|name| {
+        let id = tables.message_id(&name);
+        if id.is_none() {
+            problem(format!("`chunk` of `{}`: the schema has no message `{name}`", method.full_name()));
+        }
+        id
+    });
+    let mut id = |name: &str| {
+        tables.message_id(name).unwrap_or_else(|| {
+            problem(format!("the schema has no message `{name}`"));
+            MessageId(0)
+        })
+    };
+    MethodRow {
+        name: format!("{}/{}", service.full_name(), method.name()),
+        subject: given("subject").unwrap_or_else(|| method.full_name().to_owned()),
+        request: id(method.input().full_name()),
+        reply: id(method.output().full_name()),
+        chunk,
+        is_server_streaming: method.is_server_streaming(),
+        is_client_streaming: method.is_client_streaming(),
+        http: http_rules(pool, &options),
+        place: format!("{file}:{line}:{column}"),
+        comment,
+    }
+}
+
+/// File, line, column and comment of a method.
+fn place(method: &MethodDescriptor) -> (String, usize, usize, String) {
+    let service = method.parent_service();
+    let file = service.parent_file();
+    let proto = file.file_descriptor_proto();
+    let path = method.path();
+    let location = proto.source_code_info.iter().flat_map(|info| &info.location).find(|location| location.path == path);
+    let (line, column) = location.map_or((1, 1), |location| match location.span.as_slice() {
+        [line, column, ..] => (*line as usize + 1, *column as usize + 1),
+        _ => (1, 1),
+    });
+    let comment = location.map(|location| location.leading_comments().trim().to_owned()).unwrap_or_default();
+    (file.name().to_owned(), line, column, comment)
+}
+
+fn extension(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
+    let extension = pool.get_extension_by_name(name)?;
+    match options.has_extension(&extension).then(|| options.get_extension(&extension))?.as_ref() {
+        Value::Message(message) => Some(message.clone()),
+        _ => None,
+    }
+}
+
+fn text(message: &DynamicMessage, name: &str) -> String {
+    message.get_field_by_name(name).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn list(message: &DynamicMessage, name: &str) -> Vec<DynamicMessage> {
+    let value = message.get_field_by_name(name);
+    let items = value.as_ref().and_then(|value| value.as_list()).unwrap_or_default();
+    items.iter().filter_map(|item| item.as_message().cloned()).collect()
+}
+
+fn http_rules(pool: &DescriptorPool, options: &DynamicMessage) -> Vec<HttpRuleRow> {
+    let Some(rule) = extension(pool, options, "google.api.http") else { return Vec::new() };
+    let mut rows = Vec::new();
+    rows.extend(http_rule(&rule));
+    rows.extend(list(&rule, "additional_bindings").iter().filter_map(http_rule));
+    let additions = pool.get_extension_by_name("tidegate.binding");
+    let value =
+        additions.filter(|extension| options.has_extension(extension)).map(|e| options.get_extension(&e).into_owned());
+    let additions = value.as_ref().and_then(Value::as_list).unwrap_or_default();
+    for addition in additions.iter().filter_map(Value::as_message) {
+        let index = addition.get_field_by_name("index").and_then(|value| value.as_i32()).unwrap_or(0);
+        for (at, row) in rows.iter_mut().enumerate() {
+            if index == -1 || index == at as i32 {
+                add(row, addition);
+            }
+        }
+    }
+    rows
+}
+
+fn add(row: &mut HttpRuleRow, addition: &DynamicMessage) {
+    let pairs = |name: &str, first: &str, second: &str| -> Vec<(String, String)> {
+        list(addition, name).iter().map(|item| (text(item, first), text(item, second))).collect()
+    };
+    row.presets.extend(pairs("preset", "field", "value"));
+    row.headers_in.extend(pairs("header_in", "header", "field"));
+    row.headers_out.extend(pairs("header_out", "field", "header"));
+}
+
+fn http_rule(rule: &DynamicMessage) -> Option<HttpRuleRow> {
+    let row = |verb: &str, path: String| HttpRuleRow {
+        verb: verb.to_owned(),
+        path,
+        body: text(rule, "body"),
+        response_body: text(rule, "response_body"),
+        ..HttpRuleRow::default()
+    };
+    for verb in ["get", "put", "post", "delete", "patch"] {
+        if rule.has_field_by_name(verb) {
+            return Some(row(&verb.to_ascii_uppercase(), text(rule, verb)));
+        }
+    }
+    let custom = rule.get_field_by_name("custom").filter(|_| rule.has_field_by_name("custom"))?;
+    let custom = custom.as_message()?;
+    debug_assert_eq!(custom.descriptor().name(), "CustomHttpPattern");
+    Some(row(&text(custom, "kind").to_ascii_uppercase(), text(custom, "path")))
+}
