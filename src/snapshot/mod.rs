@@ -3,7 +3,14 @@
 //! `manifest` is the file as written, `sources` say where rows come from, `build` is the pure step between; nothing
 //! here answers requests.
 
+mod build;
 mod live;
+pub mod manifest;
+mod policy;
+pub mod problem;
+mod reload;
+mod sources;
+mod styles;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +21,10 @@ use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
+pub use build::build;
 pub use live::Live;
+pub use reload::{Outcome, watch};
+pub use sources::{BuiltIn, Files, Material, Source};
 
 /// Everything that one generation of the tables says.
 #[derive(Debug)]

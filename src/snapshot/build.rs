@@ -1,0 +1,516 @@
+//! Manifest and schema → snapshot, or every problem at once. Pure: no file, no clock, no task.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::manifest::{At, Manifest, PolicyRow, RouteRow};
+use super::policy::Reader;
+use super::problem::{Place, Problem};
+use super::{ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
+use crate::bus::Subject;
+use crate::envelope::{Envelope, Style};
+use crate::limits::Slots;
+use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
+use crate::schema::{self, HttpRuleRow, MethodRow, Schema};
+use crate::transcode::{FieldId, MessageId};
+
+/// Beginnings of subjects that no route may reach.
+const FORBIDDEN: [&str; 4] = ["$SYS.", "$JS.", "$SRV.", "_INBOX."];
+/// Most open streams of a process where the file does not say.
+const OPEN_STREAMS: usize = 10_000;
+/// Verbs that a row may name.
+const VERBS: [&str; 7] = ["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "*"];
+
+/// Builds a snapshot; `previous` gives unchanged limits their state.
+pub fn build(
+    file: &str,
+    manifest: &Manifest,
+    schema: &Schema,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot, Vec<Problem>> {
+    let mut reader = Reader::new(file, previous);
+    if let Some(version) = manifest.version.as_ref().filter(|version| version.value != 1) {
+        reader.problem(version.place, format!("version {}: this program reads version 1", version.value));
+    }
+    let styles = super::styles::styles(manifest, &mut reader);
+    let error_style = manifest.errors.as_ref().map_or(ErrorStyle::default(), |name| reader.error_style(name));
+    let mut builder = Builder {
+        manifest,
+        schema,
+        styles,
+        reader,
+        methods: BTreeMap::new(),
+        routes: Vec::new(),
+        tree: Tree::default(),
+        by_id: HashMap::new(),
+    };
+    builder.annotations();
+    builder.rows();
+    builder.unknown_methods();
+    let open_streams = manifest.open_streams.as_ref().map_or(OPEN_STREAMS, |max| max.value);
+    let stream_slots =
+        previous.map(|snapshot| snapshot.stream_slots.clone()).filter(|slots| slots.max() == open_streams);
+    let mut problems = builder.reader.problems;
+    if !problems.is_empty() {
+        problems.sort_by(|a, b| {
+            (&a.place.file, a.place.line, a.place.column).cmp(&(&b.place.file, b.place.line, b.place.column))
+        });
+        problems.dedup();
+        return Err(problems);
+    }
+    let methods = builder.methods;
+    Ok(Snapshot {
+        generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
+        tables: schema.tables.clone(),
+        tree: builder.tree,
+        routes: builder.routes,
+        services: services(schema, &methods),
+        methods: methods.into_values().collect(),
+        error_style,
+        stream_slots: stream_slots.unwrap_or_else(|| Slots::new(open_streams)),
+    })
+}
+
+fn services(schema: &Schema, methods: &BTreeMap<String, Arc<Method>>) -> Vec<ServiceRow> {
+    let mut rows: Vec<ServiceRow> = Vec::new();
+    for service in &schema.services {
+        let own: Vec<_> = service.methods.iter().filter_map(|row| methods.get(&row.name).cloned()).collect();
+        if !own.is_empty() {
+            let (name, short_name) = (service.name.as_str().into(), service.short_name.as_str().into());
+            rows.push(ServiceRow { name, short_name, methods: own });
+        }
+    }
+    rows
+}
+
+struct Builder<'a> {
+    manifest: &'a Manifest,
+    schema: &'a Schema,
+    styles: BTreeMap<String, Arc<Style>>,
+    reader: Reader<'a>,
+    methods: BTreeMap<String, Arc<Method>>,
+    routes: Vec<Arc<Route>>,
+    tree: Tree,
+    by_id: HashMap<RouteId, String>,
+}
+
+/// One route on its way into the table.
+struct NewRoute<'r> {
+    rule: HttpRule,
+    headers_out: &'r [(String, String)],
+    method: Arc<Method>,
+    is_stream: bool,
+    levels: Vec<&'r PolicyRow>,
+    place: Place,
+}
+
+impl<'a> Builder<'a> {
+    /// Routes of `google.api.http` options.
+    fn annotations(&mut self) {
+        let manifest = self.manifest;
+        for row in &manifest.annotations {
+            for wanted in &row.value.services {
+                let schema = self.schema;
+                let found: Vec<&schema::ServiceRow> = schema
+                    .services
+                    .iter()
+                    .filter(|service| wanted.value == "*" || service.name == wanted.value)
+                    .collect();
+                if found.is_empty() && wanted.value != "*" {
+                    let names: Vec<&str> = schema.services.iter().map(|service| service.name.as_str()).collect();
+                    let text = format!("the descriptors have no service `{}`", wanted.value);
+                    let place = Place::new(self.reader.file, wanted.place.0, wanted.place.1);
+                    self.reader.problems.push(Problem::new(place, text).hint(did_you_mean(&wanted.value, &names)));
+                }
+                for service in found {
+                    self.service(service, &row.value.policies, row.value.convention);
+                }
+            }
+        }
+    }
+
+    fn service(&mut self, service: &'a schema::ServiceRow, policies: &'a PolicyRow, has_convention: bool) {
+        for row in &service.methods {
+            let own = self.manifest.methods.get(&row.name).map(|row| &row.value);
+            let levels: Vec<&PolicyRow> = own.into_iter().chain([policies, &self.manifest.defaults]).collect();
+            let Some(method) = self.method(row, &service.queue_group, &levels) else { continue };
+            let convention = [HttpRuleRow {
+                verb: "POST".to_owned(),
+                path: format!("/{}", row.name),
+                body: "*".to_owned(),
+                ..HttpRuleRow::default()
+            }];
+            let rules: &[HttpRuleRow] = if row.http.is_empty() && has_convention { &convention } else { &row.http };
+            for rule in rules {
+                self.add(NewRoute {
+                    rule: HttpRule {
+                        verb: rule.verb.clone(),
+                        template: rule.path.clone(),
+                        body: body(&rule.body),
+                        response_body: Some(rule.response_body.clone()).filter(|field| !field.is_empty()),
+                        presets: rule.presets.clone(),
+                        headers: rule.headers_in.clone(),
+                    },
+                    headers_out: &rule.headers_out,
+                    method: method.clone(),
+                    is_stream: row.is_server_streaming,
+                    levels: levels.clone(),
+                    place: place_of(&row.place),
+                });
+            }
+        }
+    }
+
+    /// Routes written in the file.
+    fn rows(&mut self) {
+        let manifest = self.manifest;
+        for row in &manifest.routes {
+            self.row(row, "", &[]);
+        }
+        for group in &manifest.groups {
+            let prefix = group.value.prefix.as_deref().unwrap_or_default();
+            for row in &group.value.routes {
+                self.row(row, prefix, &[&group.value.policies]);
+            }
+        }
+    }
+
+    fn row(&mut self, row: &'a At<RouteRow>, prefix: &str, around: &[&'a PolicyRow]) {
+        let RouteRow { route, call, subject, .. } = &row.value;
+        let Some((verb, path)) = route.value.split_once(' ') else {
+            return self
+                .reader
+                .problem(route.place, "expected a method and a path, such as `GET /v1/quests/{quest_id}`");
+        };
+        if !VERBS.contains(&verb) {
+            return self.reader.problem(route.place, format!("`{verb}`: expected one of {}", VERBS.join(", ")));
+        }
+        let own = call.as_ref().and_then(|call| self.manifest.methods.get(&call.value)).map(|row| &row.value);
+        let mut levels = vec![&row.value.policies];
+        levels.extend(own);
+        levels.extend(around);
+        levels.push(&self.manifest.defaults);
+        let found = match (call, subject) {
+            (Some(call), None) => self.called(call, &levels),
+            (None, Some(subject)) => self.declared(subject, row, &levels),
+            _ => {
+                return self
+                    .reader
+                    .problem(route.place, "a route has either `call` or `subject` with `request` and `reply`");
+            }
+        };
+        let Some((method, is_stream)) = found else { return };
+        let headers_out: Vec<(String, String)> =
+            row.value.headers_out.iter().map(|(field, header)| (field.clone(), header.clone())).collect();
+        self.add(NewRoute {
+            rule: HttpRule {
+                verb: verb.to_owned(),
+                template: format!("{prefix}{}", path.trim()),
+                body: body(row.value.body.as_ref().map_or("", |body| &body.value)),
+                response_body: row.value.response_body.as_ref().map(|field| field.value.clone()),
+                presets: row.value.presets.clone().into_iter().collect(),
+                headers: row.value.headers_in.clone().into_iter().collect(),
+            },
+            headers_out: &headers_out,
+            method,
+            is_stream,
+            levels,
+            place: Place::new(self.reader.file, route.place.0, route.place.1),
+        });
+    }
+
+    /// A method of the descriptors by name.
+    fn called(&mut self, call: &At<String>, levels: &[&PolicyRow]) -> Option<(Arc<Method>, bool)> {
+        let schema = self.schema;
+        for service in &schema.services {
+            if let Some(row) = service.methods.iter().find(|row| row.name == call.value) {
+                return Some((self.method(row, &service.queue_group, levels)?, row.is_server_streaming));
+            }
+        }
+        let names: Vec<&str> = schema.services.iter().flat_map(|s| &s.methods).map(|m| m.name.as_str()).collect();
+        let place = Place::new(self.reader.file, call.place.0, call.place.1);
+        let text = format!("the descriptors have no method `{}`", call.value);
+        self.reader.problems.push(Problem::new(place, text).hint(did_you_mean(&call.value, &names)));
+        None
+    }
+
+    /// A method that the row itself declares.
+    fn declared(
+        &mut self,
+        subject: &At<String>,
+        row: &At<RouteRow>,
+        levels: &[&PolicyRow],
+    ) -> Option<(Arc<Method>, bool)> {
+        let (Some(request), Some(reply)) = (&row.value.request, &row.value.reply) else {
+            self.reader.problem(subject.place, "a route with `subject` names its `request` and `reply` messages");
+            return None;
+        };
+        let request = self.message(request);
+        let reply = self.message(reply);
+        let chunk = match &row.value.chunk {
+            Some(name) => Some(self.message(name)?),
+            None => None,
+        };
+        let streaming = if chunk.is_some() { Streaming::Server } else { Streaming::Unary };
+        let name = format!("{} {}", row.value.route.value, subject.value);
+        let place = Place::new(self.reader.file, subject.place.0, subject.place.1);
+        let parts = MethodParts {
+            name,
+            subject: &subject.value,
+            queue_group: None,
+            request: request?,
+            reply: reply?,
+            chunk,
+            streaming,
+        };
+        Some((self.make_method(parts, place, levels)?, chunk.is_some()))
+    }
+
+    fn message(&mut self, name: &At<String>) -> Option<MessageId> {
+        let found = self.schema.tables.message_id(&name.value);
+        if found.is_none() {
+            let names: Vec<&str> = self.schema.tables.messages().map(|(_, table)| &*table.name).collect();
+            let hint = did_you_mean(&name.value, &names);
+            let place = Place::new(self.reader.file, name.place.0, name.place.1);
+            let text = format!("the descriptors have no message `{}`", name.value);
+            self.reader.problems.push(Problem::new(place, text).hint(hint));
+        }
+        found
+    }
+
+    /// A method of the descriptors, made once.
+    fn method(&mut self, row: &MethodRow, queue_group: &str, levels: &[&PolicyRow]) -> Option<Arc<Method>> {
+        if let Some(known) = self.methods.get(&row.name) {
+            return Some(known.clone());
+        }
+        let place = place_of(&row.place);
+        if row.is_client_streaming {
+            let text = format!("`{}` takes a stream, which one HTTP request cannot give it", row.name);
+            self.reader.problems.push(Problem::new(place, text));
+            return None;
+        }
+        let streaming = match (row.is_server_streaming, row.chunk) {
+            (true, _) => Streaming::Server,
+            (false, Some(_)) => Streaming::OnRequest,
+            (false, None) => Streaming::Unary,
+        };
+        let parts = MethodParts {
+            name: row.name.clone(),
+            subject: &row.subject,
+            queue_group: Some(queue_group),
+            request: row.request,
+            reply: row.reply,
+            chunk: row.chunk,
+            streaming,
+        };
+        self.make_method(parts, place, levels)
+    }
+
+    fn make_method(&mut self, parts: MethodParts, place: Place, levels: &[&PolicyRow]) -> Option<Arc<Method>> {
+        let style = self.style(levels)?;
+        let tables = &self.schema.tables;
+        let subject = match Subject::new(parts.subject) {
+            Ok(subject) if FORBIDDEN.iter().any(|start| parts.subject.starts_with(start)) => {
+                let text = format!("the subject `{subject}` belongs to the NATS server: a route cannot reach it");
+                self.reader.problems.push(Problem::new(place, text));
+                return None;
+            }
+            Ok(subject) => subject,
+            Err(error) => {
+                self.reader.problems.push(Problem::new(place, error.to_string()));
+                return None;
+            }
+        };
+        let envelope = Envelope::compile(tables, &style, parts.request, parts.reply, parts.chunk);
+        let envelope = match envelope {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                self.reader.problems.push(Problem::new(place, error.0));
+                return None;
+            }
+        };
+        let chunk = parts.chunk.unwrap_or(parts.reply);
+        let name_of = |id: MessageId| tables.message(id).name.clone();
+        let method = Arc::new(Method {
+            name: parts.name.as_str().into(),
+            subject,
+            queue_group: parts.queue_group.map(Into::into),
+            request: parts.request,
+            request_name: name_of(parts.request),
+            reply: parts.reply,
+            reply_name: name_of(parts.reply),
+            chunk,
+            chunk_name: name_of(chunk),
+            streaming: parts.streaming,
+            envelope,
+            tables: tables.clone(),
+        });
+        self.methods.insert(parts.name, method.clone());
+        Some(method)
+    }
+
+    fn style(&mut self, levels: &[&PolicyRow]) -> Option<Arc<Style>> {
+        let name = levels.iter().find_map(|level| level.style.as_ref());
+        let wanted = name.map_or("plain", |name| &name.value);
+        let found = self.styles.get(wanted).cloned();
+        if let (None, Some(name)) = (&found, name) {
+            let names: Vec<&str> = self.styles.keys().map(String::as_str).collect();
+            let hint = did_you_mean(wanted, &names);
+            let place = Place::new(self.reader.file, name.place.0, name.place.1);
+            self.reader.problems.push(Problem::new(place, format!("there is no style `{wanted}`")).hint(hint));
+        }
+        found
+    }
+
+    /// Compiles a route and puts it into the tree.
+    fn add(&mut self, new: NewRoute<'_>) {
+        let name = format!("{} {}", new.rule.verb, new.rule.template);
+        let (policies, json_in) = self.reader.policies(&name, &new.levels);
+        let tables = &self.schema.tables;
+        let (context, style) = (&new.method.envelope.context, &new.method.envelope.style);
+        let compiled = Binding::compile(
+            tables,
+            new.method.request,
+            &new.rule,
+            context.as_ref().map(|context| &context.path),
+            style.body_member(),
+            json_in,
+        );
+        let (template, binding) = match compiled {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                let text = match error.template_column {
+                    Some(column) => format!("`{}`, column {column}: {}", new.rule.template, error.text),
+                    None => format!("`{name}`: {}", error.text),
+                };
+                return self.reader.problems.push(Problem::new(new.place, text));
+            }
+        };
+        let response_body = new.rule.response_body.as_ref().map(|field| self.reply_field(&new, field));
+        let headers_out = self.headers_out(&new);
+        if response_body == Some(None) {
+            return;
+        }
+        let id = RouteId(self.routes.len() as u32);
+        if !self.insert(&name, &new, &template, id) {
+            return;
+        }
+        self.routes.push(Arc::new(Route {
+            id,
+            verb: new.rule.verb.as_str().into(),
+            template: new.rule.template.as_str().into(),
+            method: new.method,
+            is_stream: new.is_stream,
+            binding,
+            response_body: response_body.flatten(),
+            headers_out,
+            policies,
+            defined_at: new.place.to_string(),
+        }));
+    }
+
+    fn insert(&mut self, name: &str, new: &NewRoute<'_>, template: &PathTemplate, id: RouteId) -> bool {
+        match self.tree.insert(&new.rule.verb, template, id) {
+            Ok(()) => {
+                self.by_id.insert(id, format!("`{name}` ({})", new.place));
+                true
+            }
+            Err(conflict) => {
+                let other = self.by_id.get(&conflict.with).cloned().unwrap_or_default();
+                let text = format!("`{name}` takes the same requests as {other}");
+                self.reader.problems.push(Problem::new(new.place.clone(), text).hint("remove one of the two"));
+                false
+            }
+        }
+    }
+
+    fn reply_field(&mut self, new: &NewRoute<'_>, name: &str) -> Option<FieldId> {
+        let table = self.schema.tables.message(new.method.reply);
+        let found = table.field_by_name(name.as_bytes());
+        if found.is_none() {
+            let text = format!("`{}` has no field `{name}`", table.name);
+            self.reader.problems.push(Problem::new(new.place.clone(), text));
+        }
+        found
+    }
+
+    fn headers_out(&mut self, new: &NewRoute<'_>) -> Vec<(FieldId, http::HeaderName)> {
+        let mut headers = Vec::new();
+        for (field, header) in new.headers_out {
+            let name = http::HeaderName::from_bytes(header.to_ascii_lowercase().as_bytes());
+            if name.is_err() {
+                let text = format!("`{header}` is no header name");
+                self.reader.problems.push(Problem::new(new.place.clone(), text));
+            }
+            if let (Some(field), Ok(name)) = (self.reply_field(new, field), name) {
+                headers.push((field, name));
+            }
+        }
+        headers
+    }
+
+    /// Policies of methods that do not exist.
+    fn unknown_methods(&mut self) {
+        let manifest = self.manifest;
+        for (name, row) in &manifest.methods {
+            if !self.methods.contains_key(name) {
+                let names: Vec<&str> = self.methods.keys().map(String::as_str).collect();
+                let hint = did_you_mean(name, &names);
+                let place = Place::new(self.reader.file, row.place.0, row.place.1);
+                let text = format!("no route leads to a method `{name}`");
+                self.reader.problems.push(Problem::new(place, text).hint(hint));
+            }
+        }
+    }
+}
+
+struct MethodParts<'r> {
+    name: String,
+    subject: &'r str,
+    queue_group: Option<&'r str>,
+    request: MessageId,
+    reply: MessageId,
+    chunk: Option<MessageId>,
+    streaming: Streaming,
+}
+
+fn body(text: &str) -> Body {
+    match text {
+        "" => Body::None,
+        "*" => Body::All,
+        field => Body::Field(field.to_owned()),
+    }
+}
+
+/// `file:line:column` taken apart.
+fn place_of(text: &str) -> Place {
+    let mut parts = text.rsplitn(3, ':');
+    let column = parts.next().and_then(|part| part.parse().ok()).unwrap_or(1);
+    let line = parts.next().and_then(|part| part.parse().ok()).unwrap_or(1);
+    Place::new(parts.next().unwrap_or(text), line, column)
+}
+
+/// The nearest known name, as a hint.
+fn did_you_mean(wanted: &str, known: &[&str]) -> String {
+    let nearest = known.iter().map(|name| (distance(wanted, name), name)).min();
+    match nearest {
+        Some((distance, name)) if distance <= wanted.len() / 3 + 1 => format!("did you mean `{name}`?"),
+        _ if known.len() <= 8 && !known.is_empty() => format!("there are: {}", known.join(", ")),
+        _ => String::new(),
+    }
+}
+
+/// Edit distance (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut before = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let kept = before + usize::from(x != y);
+            before = row[j + 1];
+            row[j + 1] = kept.min(before + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

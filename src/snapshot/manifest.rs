@@ -1,0 +1,348 @@
+//! `routes.yaml` as written. Every value that can be wrong later keeps its place in the file. Knows the YAML crate, and
+//! nothing of what the rows mean.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_saphyr::Spanned;
+
+use super::problem::{Place, Problem};
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Line and column, counted from 1; 0 for defaults.
+    pub place: (usize, usize),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<At<T>, D::Error> {
+        let spanned = Spanned::<T>::deserialize(deserializer)?;
+        let place = (spanned.referenced.line() as usize, spanned.referenced.column() as usize);
+        Ok(At { value: spanned.value, place })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manifest {
+    /// Version of this file's form: 1.
+    pub version: Option<At<u32>>,
+    /// Error style of answers without a route: `problem`, `google` or `legacy`.
+    pub errors: Option<At<String>>,
+    /// House styles by name. `plain` and `google` are built in.
+    pub styles: BTreeMap<String, At<StyleRow>>,
+    /// What holds for every route that does not say otherwise.
+    pub defaults: PolicyRow,
+    /// Routes taken from `google.api.http` options of the descriptors.
+    pub annotations: Vec<At<AnnotationRow>>,
+    /// Policies of single methods, by full name `pkg.Service/Method`.
+    pub methods: BTreeMap<String, At<PolicyRow>>,
+    /// Routes written here.
+    pub routes: Vec<At<RouteRow>>,
+    /// Routes that share policies.
+    pub groups: Vec<At<GroupRow>>,
+    /// Most open streams of one process (default 10000).
+    pub open_streams: Option<At<usize>>,
+}
+
+/// Services whose annotations become routes.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnnotationRow {
+    /// Full names of services, or `*` for all.
+    pub services: Vec<At<String>>,
+    /// Methods without an annotation get `POST /pkg.Service/Method`.
+    #[serde(default)]
+    pub convention: bool,
+    /// Policies of these routes.
+    #[serde(default)]
+    pub policies: PolicyRow,
+}
+
+/// Routes with policies in common.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRow {
+    /// For people.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Put before each path.
+    #[serde(default)]
+    pub prefix: Option<String>,
+    /// Policies of these routes.
+    #[serde(default)]
+    pub policies: PolicyRow,
+    /// The routes.
+    pub routes: Vec<At<RouteRow>>,
+}
+
+/// One route.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteRow {
+    /// HTTP method and path template: `POST /v1/quests/{quest_id}:start`.
+    pub route: At<String>,
+    /// A method of the descriptors: `quest.v1.QuestService/GenerateQuest`.
+    #[serde(default)]
+    pub call: Option<At<String>>,
+    /// NATS subject, for schemas without services.
+    #[serde(default)]
+    pub subject: Option<At<String>>,
+    /// Full name of the request message, with `subject`.
+    #[serde(default)]
+    pub request: Option<At<String>>,
+    /// Full name of the reply message, with `subject`.
+    #[serde(default)]
+    pub reply: Option<At<String>>,
+    /// Full name of the chunk message: the route answers with a stream.
+    #[serde(default)]
+    pub chunk: Option<At<String>>,
+    /// The body: `*` for everything that the path does not bind, a field, or nothing.
+    #[serde(default)]
+    pub body: Option<At<String>>,
+    /// The reply field that is the answer's body.
+    #[serde(default)]
+    pub response_body: Option<At<String>>,
+    /// Fields with a constant value.
+    #[serde(default)]
+    pub presets: BTreeMap<String, String>,
+    /// Request headers that fill fields: header to field.
+    #[serde(default)]
+    pub headers_in: BTreeMap<String, String>,
+    /// Reply fields that become response headers: field to header.
+    #[serde(default)]
+    pub headers_out: BTreeMap<String, String>,
+    /// Policies of this route.
+    #[serde(default)]
+    pub policies: PolicyRow,
+}
+
+/// Policies; what is absent comes from the level above.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyRow {
+    /// House style of the schema.
+    pub style: Option<At<String>>,
+    /// Error style: `problem`, `google` or `legacy`.
+    pub errors: Option<At<String>>,
+    /// Longest wait for a reply or a first chunk: `30s`.
+    pub timeout: Option<At<String>>,
+    /// Longest silence of a stream: `30s`.
+    pub stream_idle: Option<At<String>>,
+    /// Largest body: `1MiB`.
+    pub body_max: Option<At<String>>,
+    /// Token bucket.
+    pub rate: Option<At<RateRow>>,
+    /// Most calls in flight.
+    pub calls: Option<At<usize>>,
+    /// Most open streams.
+    pub streams: Option<At<usize>>,
+    /// Form of the JSON.
+    pub json: Option<JsonRow>,
+}
+
+/// A token bucket.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateRow {
+    /// Requests in a window.
+    pub requests: u32,
+    /// Its length: `1s`.
+    pub per: String,
+    /// Requests that may come at once; `requests` without it.
+    #[serde(default)]
+    pub burst: Option<u32>,
+    /// Who shares it: `route` (default) or `client`.
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+/// Form of the JSON.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct JsonRow {
+    /// Member names out: `camel` or `proto`.
+    pub names: Option<At<String>>,
+    /// Absent fields out: `omit` or `print`.
+    pub defaults: Option<At<String>>,
+    /// Enum values out: `name` or `number`.
+    pub enums: Option<At<String>>,
+    /// Unknown members in: `reject` or `ignore`.
+    pub unknown: Option<At<String>>,
+}
+
+/// A house style.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StyleRow {
+    /// The caller context.
+    #[serde(default)]
+    pub context: Option<ContextRow>,
+    /// An error inside the reply; without it the headers of the NATS services protocol say so.
+    #[serde(default)]
+    pub error: Option<ErrorRow>,
+    /// A chunk's place in its stream.
+    #[serde(default)]
+    pub chunk: ChunkRow,
+}
+
+/// The caller context: a message field that only the gateway writes.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContextRow {
+    /// Name of the field in every message.
+    pub field: String,
+    /// Its fields, each with its sources; the first that has a value wins.
+    pub fill: BTreeMap<String, Vec<SourceRow>>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: Option<LabelsRow>,
+}
+
+/// The labels of the context.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LabelsRow {
+    /// Name of the map field.
+    pub field: String,
+    /// Headers with this prefix become labels.
+    #[serde(default)]
+    pub header_prefix: Option<String>,
+    /// Most labels from a client (default 32).
+    #[serde(default)]
+    pub max: Option<usize>,
+    /// Names that a client cannot set.
+    #[serde(default)]
+    pub reserved: Vec<String>,
+    /// Labels that the gateway sets.
+    #[serde(default)]
+    pub set: BTreeMap<String, SourceRow>,
+}
+
+/// An error inside the reply.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorRow {
+    /// Name of the field.
+    pub field: String,
+    /// Name of its code, an enum.
+    pub code: String,
+    /// Name of its text.
+    pub message: String,
+    /// Name of its details, a map of strings.
+    #[serde(default)]
+    pub details: Option<String>,
+    /// Other fields of a failed reply become details.
+    #[serde(default)]
+    pub copy_rest_into_details: bool,
+    /// HTTP status by name of the code.
+    #[serde(default)]
+    pub codes: BTreeMap<String, u16>,
+}
+
+/// A chunk's place in its stream.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChunkRow {
+    /// Number field, counted from 0.
+    pub index: Option<String>,
+    /// Boolean field of the last chunk.
+    pub last: Option<String>,
+    /// Path of the boolean by which a request asks for a stream.
+    pub stream_when: Option<String>,
+}
+
+/// Where a context value comes from: a word, or a map with one of `header`, `value`, `body_member`.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum SourceRow {
+    /// `generated`, `traceparent`, `now`, `caller.user`, `caller.tenant`, `caller.role`.
+    Word(String),
+    /// A header, a constant, or a member of the body.
+    Map(SourceMap),
+}
+
+/// A source with parameters.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceMap {
+    /// A request header.
+    pub header: Option<String>,
+    /// With `header`: `services` refuses values that name a service.
+    pub not_in: Option<String>,
+    /// With `header`: only from trusted peers.
+    pub trusted: bool,
+    /// A constant.
+    pub value: Option<String>,
+    /// A top-level member of the JSON body.
+    pub body_member: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for SourceRow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SourceRow, D::Error> {
+        struct Row;
+        impl<'de> Visitor<'de> for Row {
+            type Value = SourceRow;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a source such as `generated`, or a map such as `{ header: X-Trace-ID }`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<SourceRow, E> {
+                Ok(SourceRow::Word(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SourceRow, A::Error> {
+                SourceMap::deserialize(de::value::MapAccessDeserializer::new(map)).map(SourceRow::Map)
+            }
+        }
+        deserializer.deserialize_any(Row)
+    }
+}
+
+/// Largest file in bytes.
+const FILE_MAX: usize = 8 * 1024 * 1024;
+
+/// Reads a file's text.
+pub fn parse(file: &str, text: &str) -> Result<Manifest, Problem> {
+    if text.len() > FILE_MAX {
+        return Err(Problem::new(Place::new(file, 1, 1), format!("larger than {FILE_MAX} bytes")));
+    }
+    if text.trim().is_empty() {
+        return Ok(Manifest::default());
+    }
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        let place = error.location().map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
+        let text = error.to_string();
+        // The crate's own text ends with its place, which ours shows already.
+        let text = text.split(" at line ").next().unwrap_or(&text).lines().next().unwrap_or_default().to_owned();
+        Problem::new(Place::new(file, place.0, place.1), text)
+    })
+}
+
+/// The JSON Schema of the file, for editors.
+pub fn json_schema() -> String {
+    serde_json::to_string_pretty(&schemars::schema_for!(Manifest)).unwrap_or_default()
+}
