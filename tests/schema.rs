@@ -57,3 +57,24 @@ fn every_broken_file_is_reported_with_its_place() {
     );
     assert_eq!(problems[2].hint, "make a set: protoc --include_imports --descriptor_set_out=set.binpb c.proto");
 }
+
+#[test]
+fn the_test_protos_load_alone_and_together() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/protos");
+    let files: Vec<SourceFile> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| SourceFile {
+            name: path.file_name().unwrap().to_string_lossy().into_owned(),
+            bytes: std::fs::read(&path).unwrap(),
+        })
+        .collect();
+    assert_eq!(files.len(), 4);
+    for file in &files {
+        schema::load(std::slice::from_ref(file)).unwrap();
+    }
+    let schema = schema::load(&files).unwrap();
+    for name in ["kinds.Singles", "kinds2.Groups", "protobuf_test_messages.proto3.TestAllTypesProto3"] {
+        assert!(schema.tables.message_id(name).is_some(), "{name}");
+    }
+}
