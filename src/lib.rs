@@ -21,4 +21,5 @@ pub mod limits;
 pub mod route;
 pub mod schema;
 pub mod snapshot;
+pub mod telemetry;
 pub mod transcode;

@@ -108,6 +108,8 @@ pub struct ChunkPlan {
     pub index: Option<u32>,
     /// Number of the field of the last chunk.
     pub last: Option<u32>,
+    /// Number of the resume point.
+    pub id: Option<u32>,
     /// Number of the context field.
     pub context: Option<u32>,
     /// Its error.
@@ -138,6 +140,7 @@ impl Envelope {
             chunk: ChunkPlan {
                 index: number_of(item, style.chunk.index.as_ref()),
                 last: number_of(item, style.chunk.last.as_ref()),
+                id: number_of(item, style.chunk.id.as_ref()),
                 context: number_of(item, context_field),
                 error: error_plan(tables, style, item)?,
             },

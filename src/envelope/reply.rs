@@ -23,6 +23,8 @@ const MESSAGE_MAX: usize = 4_096;
 pub struct Chunk {
     /// Its number, where its type carries one.
     pub index: Option<u64>,
+    /// Its resume point, where its type carries one.
+    pub id: Option<u64>,
     /// It says that it is the last.
     pub is_last: bool,
     /// It says that the stream failed.
@@ -52,13 +54,15 @@ impl Envelope {
 
     /// Reads a chunk's place and error.
     pub fn open_chunk(&self, tables: &Tables, message: MessageId, payload: &[u8]) -> Result<Chunk, Fault> {
-        let mut chunk = Chunk { index: self.chunk.index.map(|_| 0), is_last: false, fault: None };
+        let mut chunk = Chunk { index: self.chunk.index.map(|_| 0), id: None, is_last: false, fault: None };
         let mut reader = WireReader::new(payload);
         while let Some(record) = reader.record().map_err(|error| malformed(&error))? {
             let is_number = record.wire_type == WireType::Varint;
             let value = || WireReader::part(payload, record.from, record.to).varint().unwrap_or(0);
             if is_number && Some(record.number) == self.chunk.index {
                 chunk.index = Some(value());
+            } else if is_number && Some(record.number) == self.chunk.id {
+                chunk.id = Some(value());
             } else if is_number && Some(record.number) == self.chunk.last {
                 chunk.is_last = value() != 0;
             }

@@ -93,6 +93,8 @@ pub struct ChunkStyle {
     pub index: Option<String>,
     /// Name of the boolean field of the last chunk; `Tidegate-End` without it.
     pub last: Option<String>,
+    /// Name of the number field that is the resume point of an event; the index without it.
+    pub id: Option<String>,
     /// Path of the boolean field by which a request asks for a stream.
     pub stream_when: Option<String>,
 }

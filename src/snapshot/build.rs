@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::manifest::{At, Manifest, PolicyRow, RouteRow};
 use super::policy::Reader;
 use super::problem::{Place, Problem};
-use super::{ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
+use super::{ErrorStyle, Method, ReplyProof, Route, ServiceRow, Snapshot, Streaming};
 use crate::bus::Subject;
 use crate::envelope::{Envelope, Style};
 use crate::limits::Slots;
 use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
+use crate::telemetry::RouteMetrics;
 use crate::schema::{self, HttpRuleRow, MethodRow, Schema};
 use crate::transcode::{FieldId, MessageId};
 
@@ -343,6 +344,7 @@ impl<'a> Builder<'a> {
             chunk_name: name_of(chunk),
             streaming: parts.streaming,
             envelope,
+            replies: ReplyProof::default(),
             tables: tables.clone(),
         });
         self.methods.insert(parts.name, method.clone());
@@ -405,6 +407,7 @@ impl<'a> Builder<'a> {
             response_body: response_body.flatten(),
             headers_out,
             policies,
+            metrics: RouteMetrics::new(&new.rule.verb, &new.rule.template),
             defined_at: new.place.to_string(),
         }));
     }

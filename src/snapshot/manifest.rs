@@ -268,6 +268,8 @@ pub struct ChunkRow {
     pub index: Option<String>,
     /// Boolean field of the last chunk.
     pub last: Option<String>,
+    /// Number field that is the resume point of an event; the index without it.
+    pub id: Option<String>,
     /// Path of the boolean by which a request asks for a stream.
     pub stream_when: Option<String>,
 }

@@ -19,6 +19,7 @@ use crate::bus::Subject;
 use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
+use crate::telemetry::RouteMetrics;
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
 pub use build::build;
@@ -111,8 +112,35 @@ pub struct Method {
     pub streaming: Streaming,
     /// The house style, compiled.
     pub envelope: Envelope,
+    /// Whether replies prove which request they answer.
+    pub replies: ReplyProof,
     /// The tables that the ids belong to.
     pub tables: Arc<Tables>,
+}
+
+/// What a method's workers have shown so far of echoing `Tidegate-Call`. Only then are reply subjects used again.
+#[derive(Debug, Default)]
+pub struct ReplyProof(std::sync::atomic::AtomicU8);
+
+impl ReplyProof {
+    const PROVEN: u8 = 1;
+    const BROKEN: u8 = 2;
+
+    /// True where replies may come to subjects that were used before.
+    pub fn is_proven(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed) == Self::PROVEN
+    }
+
+    /// A reply has proven which request it answers.
+    pub fn prove(&self) {
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        let _ = self.0.compare_exchange(0, Self::PROVEN, relaxed, relaxed);
+    }
+
+    /// A reply answered another request: from now on every subject is used once.
+    pub fn give_up(&self) {
+        self.0.store(Self::BROKEN, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// The form of error answers.
@@ -180,4 +208,6 @@ pub struct Route {
     pub policies: Policies,
     /// `routes.yaml:12:5`, for people.
     pub defined_at: String,
+    /// What happens on it.
+    pub metrics: RouteMetrics,
 }

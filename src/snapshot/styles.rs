@@ -38,6 +38,7 @@ fn style(name: &str, row: &At<StyleRow>, reader: &mut Reader) -> Style {
         chunk: ChunkStyle {
             index: row.value.chunk.index.clone(),
             last: row.value.chunk.last.clone(),
+            id: row.value.chunk.id.clone(),
             stream_when: row.value.chunk.stream_when.clone(),
         },
     }
