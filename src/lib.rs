@@ -17,6 +17,7 @@
 pub mod bus;
 pub mod envelope;
 pub mod fault;
+pub mod gateway;
 pub mod limits;
 pub mod route;
 pub mod schema;

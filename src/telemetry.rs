@@ -100,8 +100,8 @@ pub fn install_metrics() -> Option<PrometheusHandle> {
 
 /// Sets up logs on standard error: text on a terminal, JSON lines elsewhere. `filter` is in tracing's syntax.
 pub fn install_logs(filter: &str, is_json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second installation, as tests make, is no fault.
     let _ = if is_json { logs.json().try_init() } else { logs.with_target(false).try_init() };

@@ -11,8 +11,8 @@ use crate::bus::Subject;
 use crate::envelope::{Envelope, Style};
 use crate::limits::Slots;
 use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
-use crate::telemetry::RouteMetrics;
 use crate::schema::{self, HttpRuleRow, MethodRow, Schema};
+use crate::telemetry::RouteMetrics;
 use crate::transcode::{FieldId, MessageId};
 
 /// Beginnings of subjects that no route may reach.

@@ -235,3 +235,26 @@ pub fn each_message<'a>(bytes: &'a [u8], number: u32, mut visit: impl FnMut(&'a 
     }
     Ok(())
 }
+
+/// The text of a single scalar field's last value, as a header shows it; `None` where it is absent or no scalar.
+pub fn scalar_text(bytes: &[u8], number: u32, kind: super::table::Kind) -> Option<String> {
+    use super::table::Kind;
+    let mut found = None;
+    let mut reader = WireReader::new(bytes);
+    while let Ok(Some(record)) = reader.record() {
+        if record.number == number && record.wire_type == kind.wire_type() {
+            found = Some(record);
+        }
+    }
+    let record = found?;
+    let mut value = WireReader::part(bytes, record.from, record.to);
+    match kind {
+        Kind::String => std::str::from_utf8(&bytes[record.from..record.to]).ok().map(str::to_owned),
+        Kind::Bool => value.varint().ok().map(|bits| (bits != 0).to_string()),
+        Kind::Uint32 | Kind::Uint64 => value.varint().ok().map(|bits| bits.to_string()),
+        Kind::Int32 | Kind::Int64 => value.varint().ok().map(|bits| (bits as i64).to_string()),
+        Kind::Fixed64 => value.fixed64().ok().map(|bits| bits.to_string()),
+        Kind::Fixed32 => value.fixed32().ok().map(|bits| bits.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,387 @@
+//! A worker's stream as Server-Sent Events or NDJSON.
+//!
+//! No header is sent before the first chunk is there, so that an early error has a real status. From then on the body
+//! owns everything: the slots, the subscription, the credit. Dropping it, for whatever reason, cancels the worker. It
+//! ends in exactly one of: the last chunk, `error`, `end`, client gone.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method as Verb, Response, StatusCode};
+use tokio::time::{Sleep, sleep};
+use tokio_stream::Stream as _;
+use tokio_stream::wrappers::WatchStream;
+
+use super::body::Answer;
+use super::inbound::Inbound;
+use super::{Edge, respond};
+use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subject, Subscription};
+use crate::envelope::SERVICE_ERROR_CODE;
+use crate::fault::{Code, Fault, Reason};
+use crate::limits::Slot;
+use crate::snapshot::{Route, Snapshot};
+use crate::telemetry;
+use crate::transcode::{self, Scratch};
+
+/// Chunks and bytes that a worker may send before it hears from us.
+const WINDOW_CHUNKS: u64 = 64;
+const WINDOW_BYTES: u64 = 1024 * 1024;
+/// The same as the header says it.
+pub(super) const WINDOW: &str = "64 1048576";
+/// Chunks between two grants of credit.
+const CREDIT_EVERY: u64 = 16;
+
+/// How events are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Sse,
+    Ndjson,
+}
+
+/// Asks for a stream, waits for its first chunk, and answers with the rest as a body.
+#[allow(clippy::too_many_arguments, reason = "everything that the body will own comes in here")]
+pub(super) async fn open(
+    edge: &Arc<Edge>,
+    snapshot: &Arc<Snapshot>,
+    route: &Arc<Route>,
+    inbound: &Inbound,
+    headers: Headers,
+    payload: Bytes,
+    deadline: Instant,
+    slots: Vec<Slot>,
+) -> Result<Response<Answer>, Fault> {
+    let subject = route.method.subject.clone();
+    let subscription = edge.bus.open_stream(subject, headers, payload, Limits::STREAM).await?;
+    let is_ndjson = inbound.accepts("application/x-ndjson") || inbound.accepts("application/jsonl");
+    let form = if is_ndjson { Form::Ndjson } else { Form::Sse };
+    let mut events = Box::new(Events::new(edge, snapshot, route, inbound, subscription, form, slots));
+    let first = tokio::time::timeout_at(deadline.into(), events.first()).await;
+    let first = first.unwrap_or_else(|_| {
+        events.cancel("deadline");
+        Err(Fault::upstream(Code::DeadlineExceeded, "the worker sent no chunk in time").reason(Reason::UpstreamTimeout))
+    })?;
+    if first.is_last && is_resume_at_the_end(inbound, first.id) {
+        events.end = Some("resumed_at_end");
+        let mut answer = Response::new(Answer::Full(None));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(answer);
+    }
+    events.greet();
+    events.take(first);
+    let mut answer = Response::new(Answer::Events(events));
+    let head = answer.headers_mut();
+    let content_type = if form == Form::Sse { "text/event-stream" } else { "application/x-ndjson" };
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(answer)
+}
+
+/// An EventSource that comes back for a stream that is over is told to stop (204).
+fn is_resume_at_the_end(inbound: &Inbound, id: Option<u64>) -> bool {
+    let last = inbound.text("last-event-id").and_then(|text| text.trim().parse::<u64>().ok());
+    inbound.head.method == Verb::GET && matches!((last, id), (Some(last), Some(id)) if id <= last)
+}
+
+/// A chunk, checked and printed.
+struct Opened {
+    /// The event's id.
+    id: Option<u64>,
+    json: Option<Vec<u8>>,
+    is_last: bool,
+    size: u64,
+}
+
+/// The body of a stream's answer.
+pub(super) struct Events {
+    edge: Arc<Edge>,
+    route: Arc<Route>,
+    generation: u64,
+    request_id: String,
+    subscription: Subscription,
+    form: Form,
+    ready: VecDeque<Bytes>,
+    /// Why the stream is over, once it is.
+    end: Option<&'static str>,
+    expected: u64,
+    control: Option<Subject>,
+    taken: (u64, u64),
+    granted: u64,
+    idle: Pin<Box<Sleep>>,
+    keep_alive: Pin<Box<Sleep>>,
+    draining: WatchStream<bool>,
+    changes: WatchStream<u64>,
+    _slots: Vec<Slot>,
+}
+
+impl Events {
+    fn new(
+        edge: &Arc<Edge>,
+        snapshot: &Snapshot,
+        route: &Arc<Route>,
+        inbound: &Inbound,
+        subscription: Subscription,
+        form: Form,
+        slots: Vec<Slot>,
+    ) -> Events {
+        route.metrics.streams.increment(1.0);
+        Events {
+            edge: edge.clone(),
+            route: route.clone(),
+            generation: snapshot.generation,
+            request_id: inbound.request_id.clone(),
+            subscription,
+            form,
+            ready: VecDeque::new(),
+            end: None,
+            expected: 0,
+            control: None,
+            taken: (0, 0),
+            granted: 0,
+            idle: Box::pin(sleep(route.policies.stream_idle)),
+            keep_alive: Box::pin(sleep(edge.config.keep_alive)),
+            draining: WatchStream::from_changes(edge.is_draining.subscribe()),
+            changes: WatchStream::from_changes(edge.live.changes()),
+            _slots: slots,
+        }
+    }
+
+    /// The first chunk; heartbeats before it do not count.
+    async fn first(&mut self) -> Result<Opened, Fault> {
+        loop {
+            let delivery = match self.subscription.next().await {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(error)) => return Err(lost(error)),
+                None => return Err(lost(StreamError::Disconnected)),
+            };
+            if let Some(opened) = self.open(delivery)? {
+                return Ok(opened);
+            }
+        }
+    }
+
+    /// Checks one message of the stream; `None` for a heartbeat.
+    fn open(&mut self, delivery: Delivery) -> Result<Option<Opened>, Fault> {
+        let method = &self.route.method;
+        if delivery.is_no_responders {
+            return Err(crate::bus::BusError::NoResponders.into());
+        }
+        if delivery.payload.is_empty() && delivery.headers.get("Stream-Heartbeat").is_some() {
+            return Ok(None);
+        }
+        if delivery.reply.is_some() {
+            self.control = delivery.reply;
+        }
+        if delivery.headers.get(SERVICE_ERROR_CODE).is_some() {
+            let header = |name: &str| delivery.headers.get(name);
+            method.envelope.open_reply(&method.tables, method.chunk, header, &delivery.payload)?;
+        }
+        let chunk = method.envelope.open_chunk(&method.tables, method.chunk, &delivery.payload)?;
+        let sequence = delivery.headers.get("Tidegate-Seq").and_then(|text| text.parse().ok());
+        let index = chunk.index.or(sequence);
+        if index.is_some_and(|index| index != self.expected) {
+            let internal = format!("chunk {} came where {} was expected", index.unwrap_or(0), self.expected);
+            return Err(Fault::upstream(Code::Internal, "the worker's stream has a gap")
+                .reason(Reason::BrokenStream)
+                .internal(internal));
+        }
+        self.expected += 1;
+        if let Some(fault) = chunk.fault {
+            return Err(fault);
+        }
+        let is_end = delivery.headers.get("Tidegate-End").is_some();
+        let json = if is_end && delivery.payload.is_empty() { None } else { Some(self.print(&delivery.payload)?) };
+        Ok(Some(Opened {
+            id: chunk.id.filter(|id| *id > 0).or(index),
+            json,
+            is_last: chunk.is_last || is_end,
+            size: delivery.payload.len() as u64,
+        }))
+    }
+
+    fn print(&self, payload: &[u8]) -> Result<Vec<u8>, Fault> {
+        thread_local! {
+            static SCRATCH: RefCell<Scratch> = RefCell::default();
+        }
+        let (method, options) = (&self.route.method, &self.route.policies.json_out);
+        let mut json = Vec::with_capacity(payload.len() * 2 + 64);
+        SCRATCH
+            .with_borrow_mut(|scratch| {
+                transcode::wire_to_json(&method.tables, method.chunk, options, payload, scratch, &mut json)
+            })
+            .map_err(|error| {
+                Fault::upstream(Code::Internal, "the worker's chunk does not decode")
+                    .reason(Reason::MalformedReply)
+                    .internal(error.to_string())
+            })?;
+        Ok(json)
+    }
+
+    /// The first line, before anything else, and a comment that opens the stream through proxies.
+    fn greet(&mut self) {
+        if self.form == Form::Sse {
+            let text = format!("retry: {}\n\n:keepalive\n\n", fastrand::u32(1_000..=5_000));
+            self.ready.push_back(text.into());
+        }
+    }
+
+    /// Puts a chunk out, and gives credit for those that are gone.
+    fn take(&mut self, opened: Opened) {
+        self.idle.set(sleep(self.route.policies.stream_idle));
+        self.taken = (self.taken.0 + 1, self.taken.1 + opened.size);
+        if let Some(json) = opened.json {
+            self.route.metrics.chunks.increment(1);
+            let mut frame = Vec::with_capacity(json.len() + 32);
+            match (self.form, opened.id) {
+                (Form::Sse, Some(id)) => frame.extend_from_slice(format!("id: {id}\ndata: ").as_bytes()),
+                (Form::Sse, None) => frame.extend_from_slice(b"data: "),
+                (Form::Ndjson, _) => {}
+            }
+            frame.extend_from_slice(&json);
+            frame.extend_from_slice(if self.form == Form::Sse { b"\n\n" } else { b"\n" });
+            self.ready.push_back(frame.into());
+        }
+        if opened.is_last {
+            self.end = Some("final");
+        } else if self.taken.0 - self.granted >= CREDIT_EVERY {
+            self.granted = self.taken.0;
+            let total = format!("{} {}", self.taken.0 + WINDOW_CHUNKS, self.taken.1 + WINDOW_BYTES);
+            self.tell("Tidegate-Credit", &total);
+        }
+    }
+
+    /// Ends the stream with an error event.
+    fn fail(&mut self, fault: &Fault) {
+        let status = respond::status_of(fault, Some(&self.route.method.envelope));
+        let mut body = Vec::with_capacity(256);
+        respond::error_body(fault, status, self.route.policies.error_style, &self.request_id, &mut body);
+        let mut frame = Vec::with_capacity(body.len() + 24);
+        if self.form == Form::Sse {
+            frame.extend_from_slice(b"event: error\ndata: ");
+        }
+        frame.extend_from_slice(&body);
+        frame.extend_from_slice(if self.form == Form::Sse { b"\n\n" } else { b"\n" });
+        self.ready.push_back(frame.into());
+        self.end = Some("error");
+    }
+
+    /// Ends the stream because of us; the client comes back after a while of its own.
+    fn finish(&mut self, reason: &'static str) {
+        self.tell("Tidegate-Cancel", reason);
+        let frame = match self.form {
+            Form::Sse => {
+                let retry = fastrand::u32(1_000..=5_000);
+                format!("retry: {retry}\nevent: end\ndata: {{\"reason\":\"{reason}\"}}\n\n")
+            }
+            Form::Ndjson => format!("{{\"end\":{{\"reason\":\"{reason}\"}}}}\n"),
+        };
+        self.ready.push_back(frame.into());
+        self.end = Some(reason);
+    }
+
+    /// Stops the worker without a word to the client.
+    fn cancel(&mut self, reason: &'static str) {
+        self.tell("Tidegate-Cancel", reason);
+        self.end = Some(reason);
+    }
+
+    /// A control message to the worker, where it has said where to.
+    fn tell(&self, name: &'static str, value: &str) {
+        let (Some(control), Ok(runtime)) = (self.control.clone(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let mut headers = Headers::with_capacity(1);
+        headers.push(name, value);
+        let bus = self.edge.bus.clone();
+        runtime.spawn(async move {
+            let _ = bus.publish(Message { subject: control, reply: None, headers, payload: Bytes::new() }).await;
+        });
+    }
+
+    /// True where the route is gone, or our generation too old.
+    fn is_outdated(&self) -> bool {
+        let snapshot = self.edge.live.pin();
+        let is_there = snapshot.routes.iter().any(|route| {
+            route.verb == self.route.verb
+                && route.template == self.route.template
+                && route.method.name == self.route.method.name
+        });
+        !is_there || self.generation < *self.edge.live.floor().borrow()
+    }
+
+    /// The next frame; `None` once the stream is over.
+    pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                self.keep_alive.set(sleep(self.edge.config.keep_alive));
+                return Poll::Ready(Some(frame));
+            }
+            if self.end.is_some() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(Some(true)) = Pin::new(&mut self.draining).poll_next(context) {
+                self.finish("draining");
+                continue;
+            }
+            if let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(context) {
+                if self.is_outdated() {
+                    self.finish("reloaded");
+                }
+                continue;
+            }
+            match self.subscription.poll_next(context) {
+                Poll::Ready(Some(Ok(delivery))) => {
+                    match self.open(delivery) {
+                        Ok(Some(opened)) => self.take(opened),
+                        Ok(None) => self.idle.set(sleep(self.route.policies.stream_idle)),
+                        Err(fault) => self.fail(&fault),
+                    }
+                    continue;
+                }
+                Poll::Ready(Some(Err(error))) => self.fail(&lost(error)),
+                Poll::Ready(None) => self.fail(&lost(StreamError::Disconnected)),
+                Poll::Pending if self.idle.as_mut().poll(context).is_ready() => {
+                    self.tell("Tidegate-Cancel", "deadline");
+                    self.fail(
+                        &Fault::upstream(Code::DeadlineExceeded, "the worker's stream stalled")
+                            .reason(Reason::StreamIdle),
+                    );
+                }
+                Poll::Pending if self.keep_alive.as_mut().poll(context).is_ready() => {
+                    let comment: &'static [u8] = if self.form == Form::Sse { b":keepalive\n\n" } else { b"\n" };
+                    self.ready.push_back(Bytes::from_static(comment));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// A subscription that ended before its stream.
+fn lost(error: StreamError) -> Fault {
+    match error {
+        StreamError::Overflow => {
+            Fault::client(Code::ResourceExhausted, "the client reads more slowly than the stream comes")
+                .reason(Reason::SlowConsumer)
+        }
+        StreamError::Disconnected => crate::bus::BusError::Disconnected.into(),
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.route.metrics.streams.decrement(1.0);
+        let end = self.end.unwrap_or("client_gone");
+        if self.end.is_none() {
+            self.tell("Tidegate-Cancel", "client_gone");
+        }
+        let route = format!("{} {}", self.route.verb, self.route.template);
+        metrics::counter!(telemetry::STREAM_ENDS, "route" => route, "end" => end).increment(1);
+    }
+}

@@ -1,0 +1,305 @@
+//! The life of a request, top to bottom.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::{Method as Verb, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::body::Answer;
+use super::inbound::{Inbound, read_body};
+use super::{Edge, context, events, respond};
+use crate::bus::{Headers, Reply, Request as BusRequest};
+use crate::fault::{Code, Fault, Reason};
+use crate::limits::Slot;
+use crate::route::{Content, Lookup, Parts, Segments};
+use crate::snapshot::{LimitKey, Method, Route, Snapshot, Streaming};
+use crate::telemetry::{self, Outcome};
+use crate::transcode::{self, Scratch};
+
+/// Name of the message that carries a raw body.
+const HTTP_BODY: &str = "google.api.HttpBody";
+
+/// Answers one request.
+pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
+    let snapshot = edge.live.pin();
+    let (head, body) = request.into_parts();
+    let inbound = Inbound::read(head, peer, &edge.config.trusted);
+    let route = match find(&snapshot, &inbound) {
+        Ok(found) => found,
+        Err(fault) => {
+            metrics::counter!(telemetry::UNROUTED).increment(1);
+            return finish(respond::fault(&fault, snapshot.error_style, None, &inbound.request_id), &inbound);
+        }
+    };
+    route.0.metrics.in_flight.increment(1.0);
+    let result = serve(edge, &snapshot, &route.0, &route.1, &inbound, body).await;
+    route.0.metrics.in_flight.decrement(1.0);
+    let took = inbound.received.elapsed();
+    let answer = match result {
+        Ok(answer) => {
+            route.0.metrics.ended(Outcome::Ok, took);
+            answer
+        }
+        Err(fault) => {
+            route.0.metrics.ended(respond::outcome_of(&fault), took);
+            if let Some(internal) = fault.internal_text() {
+                tracing::debug!(route = %route.0.template, request_id = inbound.request_id, internal, "fault");
+            }
+            respond::fault(&fault, route.0.policies.error_style, Some(&route.0.method.envelope), &inbound.request_id)
+        }
+    };
+    finish(answer, &inbound)
+}
+
+/// From the route to the answer: every step makes a value from the one before, and may fail.
+async fn serve(
+    edge: &Arc<Edge>,
+    snapshot: &Arc<Snapshot>,
+    route: &Arc<Route>,
+    segments: &Segments,
+    inbound: &Inbound,
+    body: Incoming,
+) -> Result<Response<Answer>, Fault> {
+    let timeout = inbound.timeout(route.policies.timeout)?;
+    let permit = admit(edge, route, inbound)?;
+    let body = if route.binding.has_body() {
+        read_body(body, route.policies.body_max, edge.config.limits.body_progress).await?
+    } else {
+        Bytes::new()
+    };
+    let bound = bind(snapshot, route, segments, inbound, &body)?;
+    let deadline = inbound.received + timeout;
+    let headers = bus_headers(route, inbound, &bound, timeout.saturating_sub(inbound.received.elapsed()));
+    if bound.wants_stream {
+        drop(permit);
+        let slots = stream_slots(snapshot, route)?;
+        return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots).await;
+    }
+    let reply = ask(edge, &route.method, inbound, headers, bound.payload, timeout).await?;
+    drop(permit);
+    print(route, inbound, &reply)
+}
+
+/// The route, and where its captures are.
+fn find(snapshot: &Snapshot, inbound: &Inbound) -> Result<(Arc<Route>, Segments), Fault> {
+    let path = inbound.head.uri.path();
+    let missing = || Fault::client(Code::NotFound, "no route has this path").reason(Reason::RouteNotFound);
+    let segments = Segments::split(path).ok_or_else(missing)?;
+    match snapshot.tree.find(inbound.head.method.as_str(), path, &segments) {
+        Lookup::Found(id) => Ok((snapshot.route(id).clone(), segments)),
+        Lookup::Missing => Err(missing()),
+        Lookup::WrongVerb(allow) => {
+            let allow = allow.join(", ");
+            let text = format!("this path takes {allow}");
+            Err(Fault::client(Code::Unimplemented, text).reason(Reason::MethodNotAllowed).detail("allow", allow))
+        }
+    }
+}
+
+/// Takes a token and a call slot; the earliest refusal is the cheapest.
+fn admit(edge: &Edge, route: &Route, inbound: &Inbound) -> Result<Option<Slot>, Fault> {
+    if let Some((key, bucket)) = &route.policies.bucket {
+        let now = edge.started.elapsed();
+        let taken = match key {
+            LimitKey::Route => bucket.take(now),
+            LimitKey::Client => bucket.take_for(inbound.client, now),
+        };
+        taken.map_err(|refusal| {
+            Fault::client(Code::ResourceExhausted, "too many requests: slow down")
+                .reason(Reason::RateLimited)
+                .retry_after(refusal.retry_after)
+                .detail("limit", refusal.limit.to_string())
+                .detail("retry_after_ms", refusal.retry_after.as_millis().to_string())
+        })?;
+    }
+    let Some(slots) = &route.policies.call_slots else { return Ok(None) };
+    let full = || {
+        Fault::client(Code::ResourceExhausted, "too many calls in flight on this route")
+            .reason(Reason::TooManyCalls)
+            .retry_after(Duration::from_secs(1))
+    };
+    slots.take().map(Some).ok_or_else(full)
+}
+
+/// A slot of the route and one of the process.
+fn stream_slots(snapshot: &Snapshot, route: &Route) -> Result<Vec<Slot>, Fault> {
+    let mut taken = Vec::with_capacity(2);
+    for slots in route.policies.stream_slots.iter().chain([&snapshot.stream_slots]) {
+        taken.push(slots.take().ok_or_else(|| {
+            Fault::client(Code::ResourceExhausted, "too many open streams").reason(Reason::TooManyStreams)
+        })?);
+    }
+    Ok(taken)
+}
+
+/// A request's bytes, ready for the bus.
+struct Bound {
+    payload: Bytes,
+    lifted: Option<String>,
+    wants_stream: bool,
+}
+
+/// `body ++ path ++ query ++ presets ++ headers ++ context`.
+fn bind(
+    snapshot: &Snapshot,
+    route: &Route,
+    segments: &Segments,
+    inbound: &Inbound,
+    body: &[u8],
+) -> Result<Bound, Fault> {
+    let content = if route.binding.has_body() { inbound.content()? } else { Content::Json };
+    let parts = Parts {
+        path: inbound.head.uri.path(),
+        segments,
+        query: inbound.head.uri.query(),
+        headers: &inbound.head.headers,
+        content,
+        body,
+    };
+    let envelope = &route.method.envelope;
+    let mut payload = Vec::with_capacity(body.len() + 320);
+    let bound = route.binding.bind(&snapshot.tables, &parts, &mut payload)?;
+    let wants_stream = match route.method.streaming {
+        Streaming::Server => {
+            envelope.ask_for_stream(&mut payload);
+            true
+        }
+        Streaming::OnRequest => envelope.wants_stream(&payload),
+        Streaming::Unary => false,
+    };
+    if let Some(plan) = &envelope.context {
+        context::write(plan, snapshot, inbound, bound.lifted.as_deref(), &mut payload)?;
+    }
+    Ok(Bound { payload: payload.into(), lifted: bound.lifted, wants_stream })
+}
+
+/// The headers that a worker gets; none of the client's own are among them.
+fn bus_headers(route: &Route, inbound: &Inbound, bound: &Bound, left: Duration) -> Headers {
+    let mut headers = Headers::with_capacity(8);
+    headers.push("content-type", "application/x-protobuf");
+    headers.push("message-type", &*route.method.request_name);
+    headers.push("traceparent", inbound.trace.parent.as_str());
+    if let Some(state) = &inbound.trace.state {
+        headers.push("tracestate", state.as_str());
+    }
+    headers.push("Tidegate-Timeout", left.as_millis().max(1).to_string());
+    headers.push("Tidegate-Call", inbound.request_id.as_str());
+    let plan = route.method.envelope.context.as_ref();
+    if let Some(key) = plan.and_then(|plan| context::idempotency_key(plan, inbound, bound.lifted.as_deref())) {
+        headers.push("Nats-Msg-Id", key);
+    }
+    if bound.wants_stream {
+        headers.push("Tidegate-Window", events::WINDOW);
+    }
+    headers
+}
+
+/// Asks the worker and opens what it answers.
+async fn ask(
+    edge: &Edge,
+    method: &Method,
+    inbound: &Inbound,
+    headers: Headers,
+    payload: Bytes,
+    timeout: Duration,
+) -> Result<Reply, Fault> {
+    let id = inbound.request_id.as_str();
+    // A reply proves itself by the token that it echoes, or by the request id inside it.
+    let proof = |reply: &Reply| match reply.headers.get("Tidegate-Call") {
+        Some(call) => call == id,
+        None => method.envelope.answers(id, &reply.payload),
+    };
+    let request = BusRequest {
+        subject: method.subject.clone(),
+        headers,
+        payload,
+        timeout: timeout.saturating_sub(inbound.received.elapsed()),
+        proof: method.replies.is_proven().then_some(&proof),
+    };
+    let reply = edge.bus.request(request).await?;
+    if reply.mismatches > 0 {
+        method.replies.give_up();
+    } else if reply.headers.get("Tidegate-Call") == Some(id) {
+        method.replies.prove();
+    }
+    method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
+    Ok(reply)
+}
+
+/// The reply as the client wants it.
+fn print(route: &Route, inbound: &Inbound, reply: &Reply) -> Result<Response<Answer>, Fault> {
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = RefCell::default();
+    }
+    let (tables, method) = (&route.method.tables, &route.method);
+    let malformed = |error: transcode::TranscodeError| {
+        Fault::upstream(Code::Internal, "the worker's reply does not decode")
+            .reason(Reason::MalformedReply)
+            .internal(error.to_string())
+    };
+    let mut answer = if &*method.reply_name == HTTP_BODY {
+        raw_answer(&reply.payload)
+    } else if inbound.accepts("application/x-protobuf") {
+        transcode::check(tables, method.reply, &reply.payload).map_err(malformed)?;
+        let mut answer = Response::new(Answer::full(reply.payload.clone()));
+        answer.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        answer
+    } else {
+        let mut json = Vec::with_capacity(reply.payload.len() * 2 + 64);
+        let options = &route.policies.json_out;
+        SCRATCH
+            .with_borrow_mut(|scratch| match route.response_body {
+                Some(field) => {
+                    transcode::field_to_json(tables, method.reply, field, options, &reply.payload, scratch, &mut json)
+                }
+                None => transcode::wire_to_json(tables, method.reply, options, &reply.payload, scratch, &mut json),
+            })
+            .map_err(malformed)?;
+        respond::json(json)
+    };
+    for (field, name) in &route.headers_out {
+        let field = tables.message(method.reply).field(*field);
+        if let Some(value) = transcode::wire::scalar_text(&reply.payload, field.spec.number, field.spec.kind)
+            && let Ok(value) =
+                HeaderValue::from_str(&if *name == http::header::ETAG { format!("\"{value}\"") } else { value })
+        {
+            answer.headers_mut().insert(name.clone(), value);
+        }
+    }
+    Ok(answer)
+}
+
+/// A `google.api.HttpBody` as it is.
+fn raw_answer(payload: &Bytes) -> Response<Answer> {
+    let (mut kind, mut data) = ("application/octet-stream".to_owned(), Bytes::new());
+    let mut reader = transcode::wire::WireReader::new(payload);
+    while let Ok(Some(record)) = reader.record() {
+        match record.number {
+            1 => kind = String::from_utf8_lossy(&payload[record.from..record.to]).into_owned(),
+            2 => data = payload.slice(record.from..record.to),
+            _ => {}
+        }
+    }
+    let mut answer = Response::new(Answer::full(data));
+    if let Ok(value) = HeaderValue::from_str(&kind) {
+        answer.headers_mut().insert(http::header::CONTENT_TYPE, value);
+    }
+    answer
+}
+
+/// What every answer has: the request's id, and no body for HEAD.
+fn finish(mut answer: Response<Answer>, inbound: &Inbound) -> Response<Answer> {
+    let id = inbound.client_request_id().unwrap_or(&inbound.request_id);
+    if let Ok(value) = HeaderValue::from_str(id) {
+        answer.headers_mut().insert("x-request-id", value);
+    }
+    if inbound.head.method == Verb::HEAD || answer.status() == StatusCode::NO_CONTENT {
+        *answer.body_mut() = Answer::Full(None);
+    }
+    answer
+}

@@ -1,0 +1,165 @@
+//! Connections: accept, serve, drain. The loop is ours, because it has to cap connections, survive running out of
+//! files, and end streams before it waits for them.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::{Edge, admin, life};
+use crate::telemetry;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1_024;
+/// Pause after an accept that failed, as it does without free file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// HTTP/2 streams of one connection.
+const H2_STREAMS: u32 = 200;
+/// HTTP/2 header list in bytes.
+const H2_HEADERS: u32 = 64 * 1024;
+
+/// A running edge.
+pub struct Running {
+    edge: Arc<Edge>,
+    /// Where requests come in.
+    pub local_addr: SocketAddr,
+    /// Where health and metrics are.
+    pub admin_addr: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+}
+
+/// A listener that several threads or a successor may share.
+pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Starts the loops.
+pub(super) fn run(
+    edge: Arc<Edge>,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+) -> std::io::Result<Running> {
+    let local_addr = listener.local_addr()?;
+    let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(accept(edge.clone(), listener, stopped.clone()));
+    if let Some(listener) = admin {
+        tokio::spawn(admin::serve(edge.clone(), listener, metrics, stopped));
+    }
+    Ok(Running { edge, local_addr, admin_addr, stop })
+}
+
+impl Running {
+    /// Ends in order: readiness off, streams ended, calls finished, connections closed; at most `grace` long. Returns
+    /// how many connections were cut.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.edge.is_ready.store(false, Ordering::Release);
+        self.edge.is_draining.send_replace(true);
+        self.stop.send_replace(true);
+        let all_gone = async {
+            while self.edge.connections.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, all_gone).await;
+        self.edge.connections.load(Ordering::Acquire)
+    }
+}
+
+async fn accept(edge: Arc<Edge>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = until(&mut stopped) => break,
+        };
+        match accepted {
+            Ok((socket, peer)) => take(&edge, socket, peer, &stopped),
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // Those that the kernel has accepted already are served, too.
+    while let Ok(Ok((socket, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+        take(&edge, socket, peer, &stopped);
+    }
+}
+
+/// Waits for the order to stop, without holding the channel's lock afterwards.
+async fn until(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
+}
+
+fn take(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, stopped: &watch::Receiver<bool>) {
+    if edge.connections.fetch_add(1, Ordering::AcqRel) >= edge.config.limits.connections {
+        edge.connections.fetch_sub(1, Ordering::AcqRel);
+        metrics::counter!(telemetry::CONNECTION_LIMITS, "limit" => "connections").increment(1);
+        return;
+    }
+    let _ = socket.set_nodelay(true);
+    let (edge, stopped) = (edge.clone(), stopped.clone());
+    tokio::spawn(async move {
+        let _open = Open(edge.clone());
+        serve(edge, socket, peer, stopped).await;
+    });
+}
+
+/// Counts a connection until it is gone.
+struct Open(Arc<Edge>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
+    let limits = &edge.config.limits;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.head_bytes.max(8 * 1024))
+        .half_close(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS)
+        .max_header_list_size(H2_HEADERS)
+        .keep_alive_interval(Some(Duration::from_secs(20)))
+        .keep_alive_timeout(Duration::from_secs(10));
+    let shared = edge.clone();
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let edge = shared.clone();
+        async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
+    });
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = until(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error = %error, "connection");
+    }
+}

@@ -1,0 +1,136 @@
+//! The HTTP edge: connections in, answers and event streams out. Reads the snapshot, asks the bus; knows nothing of
+//! workers.
+
+mod admin;
+mod body;
+mod context;
+mod events;
+mod inbound;
+mod life;
+mod listener;
+mod respond;
+mod trace;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::bus::Bus;
+use crate::fault::{Code, Fault};
+use crate::snapshot::Live;
+
+pub use listener::Running;
+
+/// Limits of connections; each has a safe default.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// From accept to the first byte.
+    pub first_byte: Duration,
+    /// From the first byte of a head to its end.
+    pub head: Duration,
+    /// Longest pause between two pieces of a body.
+    pub body_progress: Duration,
+    /// Longest pause between two requests of a connection.
+    pub idle: Duration,
+    /// Longest time that a write may not move.
+    pub write_stall: Duration,
+    /// Most connections at once.
+    pub connections: usize,
+    /// Most header fields.
+    pub headers: usize,
+    /// Most bytes of a head.
+    pub head_bytes: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits {
+            first_byte: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            body_progress: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            write_stall: Duration::from_secs(20),
+            connections: 20_000,
+            headers: 100,
+            head_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// How an edge is set up; changes need a restart.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Where requests come in.
+    pub listen: SocketAddr,
+    /// Where health and metrics are; none without it.
+    pub admin: Option<SocketAddr>,
+    /// Limits of connections.
+    pub limits: ConnectionLimits,
+    /// Peers whose `X-Forwarded-For` and trusted headers count.
+    pub trusted: Vec<std::net::IpAddr>,
+    /// Interval of comment lines on silent streams.
+    pub keep_alive: Duration,
+}
+
+impl GatewayConfig {
+    /// The defaults for an address.
+    pub fn new(listen: SocketAddr) -> GatewayConfig {
+        GatewayConfig {
+            listen,
+            admin: None,
+            limits: ConnectionLimits::default(),
+            trusted: Vec::new(),
+            keep_alive: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What all connections of an edge share.
+struct Edge {
+    live: Arc<Live>,
+    bus: Bus,
+    config: GatewayConfig,
+    started: Instant,
+    is_draining: watch::Sender<bool>,
+    is_ready: AtomicBool,
+    connections: AtomicUsize,
+}
+
+/// Starts an edge on a table and a bus.
+pub struct Gateway;
+
+impl Gateway {
+    /// Binds the addresses and serves until [`Running::drain`]. `metrics` prints what the process has counted.
+    ///
+    /// Fails where an address cannot be bound.
+    pub async fn start(
+        config: GatewayConfig,
+        live: Arc<Live>,
+        bus: Bus,
+        metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    ) -> Result<Running, Fault> {
+        let edge = Arc::new(Edge {
+            live,
+            bus,
+            config,
+            started: Instant::now(),
+            is_draining: watch::Sender::new(false),
+            is_ready: AtomicBool::new(true),
+            connections: AtomicUsize::new(0),
+        });
+        let bound = |what: &str, address: SocketAddr, error: std::io::Error| {
+            Fault::ours(Code::Unavailable, format!("the {what} address {address} cannot be bound: {error}"))
+        };
+        let listen = edge.config.listen;
+        let listener = listener::bind(listen).map_err(|error| bound("listen", listen, error))?;
+        let admin = match edge.config.admin {
+            Some(address) => Some(listener::bind(address).map_err(|error| bound("admin", address, error))?),
+            None => None,
+        };
+        listener::run(edge, listener, admin, metrics)
+            .map_err(|error| Fault::ours(Code::Internal, format!("the listener does not start: {error}")))
+    }
+}

@@ -1,0 +1,249 @@
+//! Faults → HTTP answers: the only place that knows statuses. Three styles, one row a reason.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::body::Answer;
+use crate::envelope::Envelope;
+use crate::fault::{Code, Fault, Reason, Source};
+use crate::snapshot::ErrorStyle;
+use crate::telemetry::Outcome;
+use crate::transcode::json_string;
+
+/// Seconds to wait where an unavailable method does not say.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
+/// Seconds to wait where all stream slots are taken.
+const STREAMS_RETRY: Duration = Duration::from_secs(10);
+
+/// Status of each code (google/rpc/code.proto).
+fn status_of_code(code: Code) -> u16 {
+    match code {
+        Code::Cancelled => 499,
+        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => 400,
+        Code::Unauthenticated => 401,
+        Code::PermissionDenied => 403,
+        Code::NotFound => 404,
+        Code::AlreadyExists | Code::Aborted | Code::Conflict => 409,
+        Code::ResourceExhausted => 429,
+        Code::Unimplemented => 501,
+        Code::Unavailable => 503,
+        Code::DeadlineExceeded => 504,
+        Code::Unknown | Code::Internal | Code::DataLoss => 500,
+    }
+}
+
+/// A reason's token, and the status where it is not its code's.
+fn row_of(reason: Reason) -> (&'static str, Option<u16>) {
+    match reason {
+        Reason::None => ("", None),
+        Reason::RouteNotFound => ("route_not_found", None),
+        Reason::MethodNotAllowed => ("method_not_allowed", Some(405)),
+        Reason::BadRequest => ("bad_request", Some(400)),
+        Reason::UriTooLong => ("uri_too_long", Some(414)),
+        Reason::HeadersTooLarge => ("headers_too_large", Some(431)),
+        Reason::ExpectationFailed => ("expectation_failed", Some(417)),
+        Reason::RequestTimeout => ("request_timeout", Some(408)),
+        Reason::BodyTooLarge => ("body_too_large", Some(413)),
+        Reason::UnsupportedMediaType => ("unsupported_media_type", Some(415)),
+        Reason::NotAcceptable => ("not_acceptable", Some(406)),
+        Reason::NotImplemented => ("not_implemented", Some(501)),
+        Reason::MalformedBody => ("malformed_body", None),
+        Reason::MalformedParameter => ("malformed_parameter", None),
+        Reason::ConflictingFields => ("conflicting_fields", None),
+        Reason::RateLimited => ("rate_limited", None),
+        Reason::TooManyCalls => ("too_many_calls", None),
+        Reason::TooManyStreams => ("too_many_streams", None),
+        Reason::BreakerOpen => ("breaker_open", None),
+        Reason::NoResponders => ("no_responders", None),
+        Reason::BusDown => ("bus_down", None),
+        Reason::UpstreamTimeout => ("upstream_timeout", None),
+        Reason::MalformedReply => ("malformed_reply", Some(502)),
+        Reason::BrokenStream => ("broken_stream", Some(502)),
+        Reason::StreamIdle => ("stream_idle", None),
+        Reason::SlowConsumer => ("slow_consumer", None),
+        Reason::Draining => ("draining", None),
+        Reason::Panicked => ("panicked", None),
+    }
+}
+
+/// The HTTP status of a fault; the house style of the worker that answered has the last word.
+pub(super) fn status_of(fault: &Fault, envelope: Option<&Envelope>) -> StatusCode {
+    let by_style =
+        envelope.filter(|_| fault.why() == Reason::None).and_then(|envelope| envelope.status_of(fault.code_name()));
+    let by_service =
+        fault.details().iter().find(|row| row.0 == "service_error_code").and_then(|row| row.1.parse().ok());
+    let status = by_style.or(row_of(fault.why()).1).or(by_service).unwrap_or_else(|| status_of_code(fault.code()));
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// How a fault counts.
+pub(super) fn outcome_of(fault: &Fault) -> Outcome {
+    match (fault.why(), fault.source()) {
+        (Reason::RateLimited | Reason::TooManyCalls | Reason::TooManyStreams, _) => Outcome::Limited,
+        (_, Source::Client) => Outcome::Client,
+        (_, Source::Upstream) => Outcome::Upstream,
+        (_, Source::Us) => Outcome::Internal,
+    }
+}
+
+/// A fault as an answer.
+pub(super) fn fault(
+    fault: &Fault,
+    style: ErrorStyle,
+    envelope: Option<&Envelope>,
+    request_id: &str,
+) -> Response<Answer> {
+    let status = status_of(fault, envelope);
+    let mut body = Vec::with_capacity(256);
+    error_body(fault, status, style, request_id, &mut body);
+    let mut answer = Response::new(Answer::full(body));
+    *answer.status_mut() = status;
+    let content_type = match style {
+        ErrorStyle::Problem => "application/problem+json",
+        ErrorStyle::Google | ErrorStyle::Legacy => "application/json",
+    };
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(after) = retry_after(fault, status) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
+    }
+    if let Some((_, allow)) = fault.details().iter().find(|row| row.0 == "allow")
+        && let Ok(value) = HeaderValue::from_str(allow)
+    {
+        headers.insert(header::ALLOW, value);
+    }
+    if fault.why() == Reason::RequestTimeout {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+fn retry_after(fault: &Fault, status: StatusCode) -> Option<Duration> {
+    match (fault.retry(), status.as_u16()) {
+        (Some(after), 429 | 503) => Some(after),
+        (None, 429) if fault.why() == Reason::TooManyStreams => Some(STREAMS_RETRY),
+        (None, 429) => Some(Duration::from_secs(1)),
+        (None, 503) => Some(UNAVAILABLE_RETRY),
+        _ => None,
+    }
+}
+
+/// Appends a fault's body in a style.
+pub(super) fn error_body(fault: &Fault, status: StatusCode, style: ErrorStyle, request_id: &str, out: &mut Vec<u8>) {
+    match style {
+        ErrorStyle::Problem => problem(fault, status, request_id, out),
+        ErrorStyle::Google => google(fault, status, out),
+        ErrorStyle::Legacy => legacy(fault, request_id, out),
+    }
+}
+
+/// RFC 9457.
+fn problem(fault: &Fault, status: StatusCode, request_id: &str, out: &mut Vec<u8>) {
+    let token = row_of(fault.why()).0;
+    let kind = if token.is_empty() { fault.code_name().to_ascii_lowercase() } else { token.to_owned() };
+    out.extend_from_slice(b"{\"type\":");
+    json_string(&format!("urn:tidegate:problem:{}", kind.replace('_', "-")), out);
+    member("title", status.canonical_reason().unwrap_or("Error"), out);
+    out.extend_from_slice(format!(",\"status\":{}", status.as_u16()).as_bytes());
+    member("detail", fault.message(), out);
+    member("code", fault.code_name(), out);
+    if !token.is_empty() {
+        member("reason", token, out);
+    }
+    member("request_id", request_id, out);
+    if !fault.violations().is_empty() {
+        out.extend_from_slice(b",\"errors\":[");
+        for (index, violation) in fault.violations().iter().enumerate() {
+            out.extend_from_slice(if index > 0 { b",{\"field\":" } else { b"{\"field\":" });
+            json_string(&violation.field, out);
+            member("description", &violation.description, out);
+            if let Some(offset) = violation.offset {
+                out.extend_from_slice(format!(",\"offset\":{offset}").as_bytes());
+            }
+            out.push(b'}');
+        }
+        out.push(b']');
+    }
+    if fault.details().iter().any(is_shown) {
+        out.extend_from_slice(b",\"details\":");
+        pairs(fault.details().iter().filter(|row| is_shown(row)).map(|row| (&*row.0, &*row.1)), out);
+    }
+    out.push(b'}');
+}
+
+/// The JSON form of Google's APIs: `google.rpc.Status` inside `error`.
+fn google(fault: &Fault, status: StatusCode, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{{\"error\":{{\"code\":{}", status.as_u16()).as_bytes());
+    member("message", fault.message(), out);
+    member("status", fault.code_name(), out);
+    out.extend_from_slice(b",\"details\":[");
+    if !fault.violations().is_empty() {
+        out.extend_from_slice(b"{\"@type\":\"type.googleapis.com/google.rpc.BadRequest\",\"fieldViolations\":[");
+        for (index, violation) in fault.violations().iter().enumerate() {
+            out.extend_from_slice(if index > 0 { b",{\"field\":" } else { b"{\"field\":" });
+            json_string(&violation.field, out);
+            member("description", &violation.description, out);
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+    }
+    out.extend_from_slice(b"]}}");
+}
+
+/// `{"error":{"code":…,"message":…,"details":{…}},"request_id":…}`.
+fn legacy(fault: &Fault, request_id: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"error\":{\"code\":");
+    json_string(fault.code_name(), out);
+    member("message", fault.message(), out);
+    let token = row_of(fault.why()).0;
+    let mut rows: Vec<(&str, &str)> = Vec::new();
+    if let Some(violation) = fault.violations().first() {
+        rows.push(("field", &violation.field));
+    }
+    if !token.is_empty() {
+        rows.push(("reason", token));
+    }
+    rows.extend(fault.details().iter().filter(|row| is_shown(row)).map(|row| (&*row.0, &*row.1)));
+    if !rows.is_empty() {
+        out.extend_from_slice(b",\"details\":");
+        pairs(rows.into_iter(), out);
+    }
+    out.push(b'}');
+    member("request_id", request_id, out);
+    out.push(b'}');
+}
+
+/// `allow` is a header, not a detail.
+fn is_shown(row: &(std::borrow::Cow<'static, str>, String)) -> bool {
+    row.0 != "allow"
+}
+
+fn member(name: &str, text: &str, out: &mut Vec<u8>) {
+    out.push(b',');
+    json_string(name, out);
+    out.push(b':');
+    json_string(text, out);
+}
+
+fn pairs<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (index, (key, value)) in rows.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json_string(key, out);
+        out.push(b':');
+        json_string(value, out);
+    }
+    out.push(b'}');
+}
+
+/// A JSON answer.
+pub(super) fn json(body: Vec<u8>) -> Response<Answer> {
+    let mut answer = Response::new(Answer::full(Bytes::from(body)));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
