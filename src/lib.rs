@@ -24,3 +24,4 @@ pub mod schema;
 pub mod snapshot;
 pub mod telemetry;
 pub mod transcode;
+pub mod worker;

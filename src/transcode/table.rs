@@ -122,6 +122,15 @@ impl Field {
         &self.keys
     }
 
+    /// True where a record of this wire type is a value of the field; another one counts as an unknown field.
+    #[inline(always)]
+    pub(super) fn fits(&self, wire_type: WireType) -> bool {
+        wire_type == self.spec.kind.wire_type()
+            || wire_type == WireType::Length
+                && self.spec.cardinality == Cardinality::Repeated
+                && self.spec.kind.is_packable()
+    }
+
     /// The message of a message, group or map field.
     pub fn message(&self) -> Option<MessageId> {
         match self.spec.kind {

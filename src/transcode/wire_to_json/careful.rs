@@ -4,7 +4,7 @@
 use super::super::table::{Cardinality, Field, FieldId, Kind, MessageId, MessageTable, WireType};
 use super::super::wire::{Record, WireReader};
 use super::fields::Shown;
-use super::hopeful::{fits, inside};
+use super::hopeful::inside;
 use super::{Defaults, Printer, Source, Step};
 
 /// The winning member of a oneof: its number, and where its present run of records began.
@@ -62,7 +62,7 @@ impl<'a> Printer<'a> {
             while let Some(record) = reader.record()? {
                 let Some(id) = table.field_by_number(record.number) else { continue };
                 let field = table.field(id);
-                if !fits(field, record.wire_type) {
+                if !field.fits(record.wire_type) {
                     continue;
                 }
                 is_sorted &= before <= record.number;

@@ -18,7 +18,7 @@ impl<'a> Printer<'a> {
                 continue;
             };
             let field = table.field(id);
-            if !fits(field, wire_type) {
+            if !field.fits(wire_type) {
                 reader.value(number, wire_type)?;
                 continue;
             }
@@ -88,21 +88,11 @@ fn next_of_field(field: &Field, reader: &mut WireReader) -> Step<Option<WireType
     }
     let mut ahead = reader.clone();
     let (number, wire_type) = ahead.tag()?;
-    if number != field.spec.number || !fits(field, wire_type) {
+    if number != field.spec.number || !field.fits(wire_type) {
         return Ok(None);
     }
     *reader = ahead;
     Ok(Some(wire_type))
-}
-
-/// True where a record of this wire type is a value of the field; another one counts as an unknown field.
-#[inline(always)]
-pub(super) fn fits(field: &Field, wire_type: WireType) -> bool {
-    let own = field.spec.kind.wire_type();
-    wire_type == own
-        || wire_type == WireType::Length
-            && field.spec.cardinality == Cardinality::Repeated
-            && field.spec.kind.is_packable()
 }
 
 /// The same stop, seen from the field around it.

@@ -4,7 +4,7 @@ use super::super::error::Result;
 use super::super::table::{Field, FieldId, Kind, MessageTable, WireType};
 use super::super::wire::{Record, WireReader};
 use super::fields::Shown;
-use super::hopeful::{fits, inside};
+use super::hopeful::inside;
 use super::{Printer, Source, Step};
 
 /// One map entry: where its key and its value are.
@@ -71,8 +71,7 @@ impl<'a> Printer<'a> {
         };
         let mut reader = WireReader::part(self.wire, record.from, record.to);
         while let Some(part) = reader.record()? {
-            let Some(id) = table.field_by_number(part.number).filter(|id| fits(table.field(*id), part.wire_type))
-            else {
+            let Some(id) = table.field_by_number(part.number).filter(|id| table.field(*id).fits(part.wire_type)) else {
                 continue;
             };
             if id == FieldId(0) {
@@ -119,7 +118,7 @@ impl<'a> Printer<'a> {
                 let first = self.scratch.records.len();
                 let mut reader = WireReader::part(self.wire, entry.entry.0, entry.entry.1);
                 while let Some(part) = reader.record()? {
-                    if part.number == value.spec.number && fits(value, part.wire_type) {
+                    if part.number == value.spec.number && value.fits(part.wire_type) {
                         self.scratch.records.push(part);
                     }
                 }
