@@ -9,12 +9,15 @@ use prost_reflect::{ExtensionDescriptor, Kind as PoolKind, MessageDescriptor, Sy
 use crate::transcode::table::{
     Cardinality, EnumId, EnumSpec, FieldSpec, Kind, MessageId, MessageSpec, OneofId, Presence, Tables,
 };
+use crate::transcode::wire::put_varint;
+
+use super::lower::Lowered;
 
 /// Tables of every message and enum of the pool, known extensions among their fields.
-pub fn compile(pool: &DescriptorPool) -> Tables {
+pub(super) fn compile(pool: &DescriptorPool, lowered: &Lowered) -> Tables {
     let ids = Ids::new(pool);
-    let messages = pool.all_messages().map(|message| message_spec(&ids, &message)).collect();
-    let enums = pool.all_enums().map(|descriptor| enum_spec(&descriptor)).collect();
+    let messages = pool.all_messages().map(|message| message_spec(&ids, lowered, &message)).collect();
+    let enums = pool.all_enums().map(|descriptor| enum_spec(lowered, &descriptor)).collect();
     Tables::new(messages, enums)
 }
 
@@ -59,7 +62,7 @@ impl Ids {
     }
 }
 
-fn message_spec(ids: &Ids, message: &MessageDescriptor) -> MessageSpec {
+fn message_spec(ids: &Ids, lowered: &Lowered, message: &MessageDescriptor) -> MessageSpec {
     let is_proto3 = message.parent_file().syntax() == Syntax::Proto3;
     let real_oneofs: Vec<_> = message.oneofs().filter(|oneof| !oneof.is_synthetic()).collect();
     let mut fields: Vec<FieldSpec> = message
@@ -68,10 +71,10 @@ fn message_spec(ids: &Ids, message: &MessageDescriptor) -> MessageSpec {
             let oneof = field.containing_oneof().and_then(|oneof| {
                 real_oneofs.iter().position(|real| real.full_name() == oneof.full_name()).map(|i| OneofId(i as u16))
             });
-            field_spec(ids, &field, oneof, is_proto3)
+            field_spec(ids, lowered, &field, oneof, is_proto3)
         })
         .collect();
-    fields.extend(message.extensions().map(|extension| extension_spec(ids, &extension)));
+    fields.extend(message.extensions().map(|extension| extension_spec(ids, lowered, &extension)));
     MessageSpec {
         name: message.full_name().to_owned(),
         fields,
@@ -79,13 +82,20 @@ fn message_spec(ids: &Ids, message: &MessageDescriptor) -> MessageSpec {
     }
 }
 
-fn field_spec(ids: &Ids, field: &FieldDescriptor, oneof: Option<OneofId>, is_proto3: bool) -> FieldSpec {
-    let presence = match (field.is_required(), field.supports_presence()) {
+fn field_spec(
+    ids: &Ids,
+    lowered: &Lowered,
+    field: &FieldDescriptor,
+    oneof: Option<OneofId>,
+    is_proto3: bool,
+) -> FieldSpec {
+    let note = lowered.fields.get(field.full_name());
+    let has_presence = field.supports_presence() && note.is_none_or(|note| !note.is_implicit);
+    let presence = match (field.is_required(), has_presence) {
         (true, _) => Presence::Required,
         (false, true) => Presence::Explicit,
         (false, false) => Presence::Implicit,
     };
-    // `is_group` of prost-reflect is true for map-less groups only, which is what delimited encoding needs.
     let is_group = field.field_descriptor_proto().r#type() == Type::Group;
     FieldSpec {
         name: field.name().to_owned(),
@@ -100,12 +110,13 @@ fn field_spec(ids: &Ids, field: &FieldDescriptor, oneof: Option<OneofId>, is_pro
         presence,
         is_packed: field.is_packed(),
         oneof,
-        checks_utf8: is_proto3,
-        default: default_on_wire(&field.default_value()),
+        checks_utf8: note.map_or(is_proto3, |note| note.checks_utf8),
+        default: default_on_wire(&field.kind(), &field.default_value()),
     }
 }
 
-fn extension_spec(ids: &Ids, extension: &ExtensionDescriptor) -> FieldSpec {
+fn extension_spec(ids: &Ids, lowered: &Lowered, extension: &ExtensionDescriptor) -> FieldSpec {
+    let note = lowered.fields.get(extension.full_name());
     let is_group = extension.field_descriptor_proto().r#type() == Type::Group;
     let is_repeated = extension.cardinality() == PoolCardinality::Repeated;
     FieldSpec {
@@ -117,40 +128,40 @@ fn extension_spec(ids: &Ids, extension: &ExtensionDescriptor) -> FieldSpec {
         presence: if is_repeated { Presence::Implicit } else { Presence::Explicit },
         is_packed: extension.is_packed(),
         oneof: None,
-        checks_utf8: extension.parent_file().syntax() == Syntax::Proto3,
-        default: default_on_wire(&extension.default_value()),
+        checks_utf8: note.map_or(extension.parent_file().syntax() == Syntax::Proto3, |note| note.checks_utf8),
+        default: default_on_wire(&extension.kind(), &extension.default_value()),
     }
 }
 
 /// A default that differs from the kind's zero, as one value without tag (text and bytes without length).
-fn default_on_wire(value: &Value) -> Vec<u8> {
-    let varint = |mut rest: u64| {
-        let mut bytes = Vec::new();
-        while rest >= 0x80 {
-            bytes.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        bytes.push(rest as u8);
-        bytes
-    };
-    match value {
-        Value::Bool(true) => varint(1),
-        Value::I32(v) | Value::EnumNumber(v) if *v != 0 => varint(*v as i64 as u64),
-        Value::I64(v) if *v != 0 => varint(*v as u64),
-        Value::U32(v) if *v != 0 => varint(u64::from(*v)),
-        Value::U64(v) if *v != 0 => varint(*v),
-        Value::F32(v) if v.to_bits() != 0 => v.to_le_bytes().to_vec(),
-        Value::F64(v) if v.to_bits() != 0 => v.to_le_bytes().to_vec(),
-        Value::String(v) => v.as_bytes().to_vec(),
-        Value::Bytes(v) => v.to_vec(),
-        _ => Vec::new(),
+fn default_on_wire(kind: &PoolKind, value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match (kind, value) {
+        (PoolKind::Sint32, Value::I32(v)) if *v != 0 => put_varint(u64::from((v << 1 ^ v >> 31) as u32), &mut bytes),
+        (PoolKind::Sint64, Value::I64(v)) if *v != 0 => put_varint((v << 1 ^ v >> 63) as u64, &mut bytes),
+        (PoolKind::Sfixed32, Value::I32(v)) if *v != 0 => bytes.extend(v.to_le_bytes()),
+        (PoolKind::Sfixed64, Value::I64(v)) if *v != 0 => bytes.extend(v.to_le_bytes()),
+        (PoolKind::Fixed32, Value::U32(v)) if *v != 0 => bytes.extend(v.to_le_bytes()),
+        (PoolKind::Fixed64, Value::U64(v)) if *v != 0 => bytes.extend(v.to_le_bytes()),
+        (_, Value::Bool(true)) => bytes.push(1),
+        (_, Value::I32(v) | Value::EnumNumber(v)) if *v != 0 => put_varint(i64::from(*v) as u64, &mut bytes),
+        (_, Value::I64(v)) if *v != 0 => put_varint(*v as u64, &mut bytes),
+        (_, Value::U32(v)) if *v != 0 => put_varint(u64::from(*v), &mut bytes),
+        (_, Value::U64(v)) if *v != 0 => put_varint(*v, &mut bytes),
+        (_, Value::F32(v)) if v.to_bits() != 0 => bytes.extend(v.to_le_bytes()),
+        (_, Value::F64(v)) if v.to_bits() != 0 => bytes.extend(v.to_le_bytes()),
+        (_, Value::String(v)) => bytes.extend(v.as_bytes()),
+        (_, Value::Bytes(v)) => bytes.extend(v),
+        _ => {}
     }
+    bytes
 }
 
-fn enum_spec(descriptor: &EnumDescriptor) -> EnumSpec {
+fn enum_spec(lowered: &Lowered, descriptor: &EnumDescriptor) -> EnumSpec {
     EnumSpec {
         name: descriptor.full_name().to_owned(),
         values: descriptor.values().map(|value| (value.name().to_owned(), value.number())).collect(),
-        is_closed: descriptor.parent_file().syntax() == Syntax::Proto2,
+        is_closed: descriptor.parent_file().syntax() == Syntax::Proto2
+            && !lowered.open_enums.contains(descriptor.full_name()),
     }
 }

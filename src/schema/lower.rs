@@ -1,16 +1,42 @@
-//! Editions → proto2 or proto3 descriptors, which is what the pool knows.
+//! Editions → proto2 descriptors, which is what the pool knows, and a note of what proto2 cannot say.
 //!
-//! Features are inherited from file to message to field. A file whose resolved features are those of proto3 becomes
-//! proto3, every other one proto2; what differs for a single field is written out on it.
+//! Features are inherited from file to message to field and enum (protobuf.dev, "Feature settings for editions").
+//! Options stay as they are, so that `google.api.http` and our own survive.
 
-use prost::Message;
-use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto, OneofDescriptorProto};
+use std::collections::{HashMap, HashSet};
 
-use crate::transcode::wire::WireReader;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, Value};
+
+use crate::transcode::table::WireType;
+use crate::transcode::wire::{WireReader, each_message};
+
+/// `Edition` numbers of 2023 and 2024, which are those whose defaults we know.
+const EDITIONS: [u64; 2] = [1000, 1001];
+/// `FieldDescriptorProto.Label` and `.Type` values.
+const LABEL_REQUIRED: i32 = 2;
+const LABEL_REPEATED: i32 = 3;
+const TYPE_STRING: i32 = 9;
+const TYPE_GROUP: i32 = 10;
+const TYPE_MESSAGE: i32 = 11;
+const TYPE_BYTES: i32 = 12;
+
+/// What proto2 cannot say about the fields and enums of lowered files, by full name.
+#[derive(Debug, Default)]
+pub(super) struct Lowered {
+    pub fields: HashMap<String, LoweredField>,
+    pub open_enums: HashSet<String>,
+}
+
+/// How a lowered field differs from proto2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoweredField {
+    pub is_implicit: bool,
+    pub checks_utf8: bool,
+}
 
 /// `google.protobuf.FeatureSet`, as far as it changes the wire.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Features {
     /// 1 explicit, 2 implicit, 3 legacy required.
     field_presence: u64,
@@ -18,140 +44,162 @@ struct Features {
     enum_type: u64,
     /// 1 packed, 2 expanded.
     repeated_field_encoding: u64,
+    /// 2 verify, 3 none.
+    utf8_validation: u64,
     /// 1 length-prefixed, 2 delimited.
     message_encoding: u64,
 }
 
 /// What editions 2023 and 2024 start from.
 const EDITION_DEFAULTS: Features =
-    Features { field_presence: 1, enum_type: 1, repeated_field_encoding: 1, message_encoding: 1 };
+    Features { field_presence: 1, enum_type: 1, repeated_field_encoding: 1, utf8_validation: 2, message_encoding: 1 };
 
-/// Number of `features` in FileOptions, MessageOptions, FieldOptions and EnumOptions.
-const FEATURES: [(Scope, u32); 4] = [(Scope::File, 50), (Scope::Message, 12), (Scope::Field, 21), (Scope::Enum, 7)];
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    File,
-    Message,
-    Field,
-    Enum,
-}
+/// Numbers of `features` in FileOptions, MessageOptions, FieldOptions and EnumOptions.
+const FILE: u32 = 50;
+const MESSAGE: u32 = 12;
+const FIELD: u32 = 21;
+const ENUM: u32 = 7;
 
 impl Features {
-    /// These features with what an options message overrides.
-    fn with(mut self, scope: Scope, options: &[u8]) -> Features {
-        let number = FEATURES.iter().find(|row| row.0 == scope).map_or(0, |row| row.1);
-        for set in values(options, number) {
-            let mut reader = WireReader::new(set);
-            while let Ok(Some(record)) = reader.record() {
-                let value = WireReader::part(set, record.from, record.to).varint().unwrap_or(0);
+    /// These features with what the options of a descriptor override; `number` is that of `features` there.
+    fn with(mut self, descriptor: &DynamicMessage, number: u32) -> Features {
+        let options = options(descriptor);
+        // Damaged features cannot come through the decoder that made `descriptor`.
+        let _ = each_message(&options, number, |features| {
+            let mut reader = WireReader::new(features);
+            while let Some(record) = reader.record()? {
+                if record.wire_type != WireType::Varint {
+                    continue;
+                }
+                let value = WireReader::part(features, record.from, record.to).varint()?;
                 match record.number {
                     1 => self.field_presence = value,
                     2 => self.enum_type = value,
                     3 => self.repeated_field_encoding = value,
+                    4 => self.utf8_validation = value,
                     5 => self.message_encoding = value,
                     _ => {}
                 }
             }
-        }
+            Ok(())
+        });
         self
     }
 }
 
-/// The contents of a length-delimited field, in order.
-fn values(bytes: &[u8], number: u32) -> Vec<&[u8]> {
-    let mut found = Vec::new();
-    let _ = crate::transcode::wire::each_message(bytes, number, |value| {
-        found.push(value);
-        Ok(())
-    });
-    found
-}
-
-fn options(bytes: &[u8], number: u32) -> Vec<u8> {
-    values(bytes, number).concat()
-}
-
-/// A file of an edition as proto2 or proto3 bytes.
-pub(super) fn lower(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let mut file = FileDescriptorProto::decode(bytes).map_err(|error| error.to_string())?;
-    let features = EDITION_DEFAULTS.with(Scope::File, &options(bytes, 8));
-    let raw_enums = values(bytes, 5);
-    let is_closed = |raw: &[u8]| features.with(Scope::Enum, &options(raw, 3)).enum_type == 2;
-    let has_closed = raw_enums.iter().any(|raw| is_closed(raw));
-    // A closed enum exists only in proto2; everything else can be said in proto3 with `optional`, `[packed]`, groups
-    // excepted, which proto2 alone has.
-    let needs_proto2 = has_closed || features.field_presence == 3 || uses_proto2_only(bytes, features, 4);
-    for (message, raw) in file.message_type.iter_mut().zip(values(bytes, 4)) {
-        lower_message(message, raw, features, needs_proto2);
+/// A file of an edition as proto2 bytes. Fails with a text where the edition is one that we do not know.
+pub(super) fn lower(bytes: &[u8], lowered: &mut Lowered) -> Result<Vec<u8>, String> {
+    let edition = edition(bytes);
+    if !EDITIONS.contains(&edition) {
+        return Err(format!("its edition has number {edition}; editions 2023 and 2024 are known"));
     }
-    for (extension, raw) in file.extension.iter_mut().zip(values(bytes, 7)) {
-        lower_field(extension, raw, features, needs_proto2);
-    }
-    file.syntax = Some(if needs_proto2 { "proto2" } else { "proto3" }.to_owned());
+    let descriptor = DescriptorPool::global()
+        .get_message_by_name("google.protobuf.FileDescriptorProto")
+        .ok_or("descriptor.proto is not built in")?;
+    let mut file = DynamicMessage::decode(descriptor, bytes).map_err(|error| error.to_string())?;
+    let features = EDITION_DEFAULTS.with(&file, FILE);
+    let scope = text(&file, "package");
+    each(&mut file, "message_type", |message| lower_message(message, &scope, features, lowered));
+    each(&mut file, "enum_type", |descriptor| note_enum(descriptor, &scope, features, lowered));
+    each(&mut file, "extension", |field| lower_field(field, &scope, features, &HashSet::new(), lowered));
+    file.set_field_by_name("syntax", Value::String("proto2".to_owned()));
     Ok(file.encode_to_vec())
 }
 
-/// True where a message below needs what only proto2 has: required fields, delimited messages, closed enums, groups.
-fn uses_proto2_only(bytes: &[u8], features: Features, messages: u32) -> bool {
-    values(bytes, messages).into_iter().any(|raw| {
-        let own = features.with(Scope::Message, &options(raw, 7));
-        let fields = values(raw, 2).into_iter().any(|field| {
-            let features = own.with(Scope::Field, &options(field, 8));
-            features.field_presence == 3 || features.message_encoding == 2
-        });
-        let enums = values(raw, 4).into_iter().any(|raw| own.with(Scope::Enum, &options(raw, 3)).enum_type == 2);
-        fields || enums || uses_proto2_only(raw, own, 3)
-    })
-}
-
-fn lower_message(message: &mut DescriptorProto, raw: &[u8], features: Features, is_proto2: bool) {
-    let features = features.with(Scope::Message, &options(raw, 7));
-    let is_map_entry = message.options.as_ref().is_some_and(|options| options.map_entry());
-    for (field, raw) in message.field.iter_mut().zip(values(raw, 2)) {
-        if !is_map_entry {
-            lower_field(field, raw, features, is_proto2);
+/// `FileDescriptorProto.edition`, number 14; 0 without one.
+fn edition(bytes: &[u8]) -> u64 {
+    let mut reader = WireReader::new(bytes);
+    let mut edition = 0;
+    while let Ok(Some(record)) = reader.record() {
+        if record.number == 14 && record.wire_type == WireType::Varint {
+            edition = WireReader::part(bytes, record.from, record.to).varint().unwrap_or(0);
         }
     }
-    for (extension, raw) in message.extension.iter_mut().zip(values(raw, 6)) {
-        lower_field(extension, raw, features, is_proto2);
+    edition
+}
+
+fn lower_message(message: &mut DynamicMessage, scope: &str, features: Features, lowered: &mut Lowered) {
+    let features = features.with(message, MESSAGE);
+    let name = below(scope, &text(message, "name"));
+    let mut entries = HashSet::new();
+    each(message, "nested_type", |nested| {
+        let is_entry = sub_message(nested, "options").is_some_and(|options| is_true(&options, "map_entry"));
+        if is_entry {
+            entries.insert(format!(".{}", below(&name, &text(nested, "name"))));
+        }
+        // The members of a map entry are never delimited nor required.
+        let entry = Features { field_presence: 1, message_encoding: 1, ..features };
+        lower_message(nested, &name, if is_entry { entry } else { features }, lowered);
+    });
+    each(message, "field", |field| lower_field(field, &name, features, &entries, lowered));
+    each(message, "extension", |field| lower_field(field, &name, features, &entries, lowered));
+    each(message, "enum_type", |descriptor| note_enum(descriptor, &name, features, lowered));
+}
+
+fn lower_field(
+    field: &mut DynamicMessage,
+    scope: &str,
+    features: Features,
+    entries: &HashSet<String>,
+    lowered: &mut Lowered,
+) {
+    let features = features.with(field, FIELD);
+    let (label, kind) = (number(field, "label"), number(field, "type"));
+    let is_message = matches!(kind, TYPE_MESSAGE | TYPE_GROUP);
+    let is_lone = !field.has_field_by_name("oneof_index") && !field.has_field_by_name("extendee");
+    if label == LABEL_REPEATED {
+        if !is_message && !matches!(kind, TYPE_STRING | TYPE_BYTES) {
+            let packed = Value::Bool(features.repeated_field_encoding == 1);
+            if let Some(options) = field.get_field_by_name_mut("options").and_then(Value::as_message_mut) {
+                options.set_field_by_name("packed", packed);
+            }
+        }
+    } else if features.field_presence == 3 && is_lone {
+        field.set_field_by_name("label", Value::EnumNumber(LABEL_REQUIRED));
     }
-    if !is_proto2 {
-        add_synthetic_oneofs(message);
+    if features.message_encoding == 2 && kind == TYPE_MESSAGE && !entries.contains(&text(field, "type_name")) {
+        field.set_field_by_name("type", Value::EnumNumber(TYPE_GROUP));
     }
-    for (nested, raw) in message.nested_type.iter_mut().zip(values(raw, 3)) {
-        lower_message(nested, raw, features, is_proto2);
+    let is_implicit = label != LABEL_REPEATED && features.field_presence == 2 && is_lone && !is_message;
+    let note = LoweredField { is_implicit, checks_utf8: features.utf8_validation != 3 };
+    lowered.fields.insert(below(scope, &text(field, "name")), note);
+}
+
+fn note_enum(descriptor: &DynamicMessage, scope: &str, features: Features, lowered: &mut Lowered) {
+    if features.with(descriptor, ENUM).enum_type != 2 {
+        lowered.open_enums.insert(below(scope, &text(descriptor, "name")));
     }
 }
 
-fn lower_field(field: &mut FieldDescriptorProto, raw: &[u8], features: Features, is_proto2: bool) {
-    let features = features.with(Scope::Field, &options(raw, 8));
-    if field.label() == Label::Repeated {
-        let is_packable = !matches!(field.r#type(), Type::String | Type::Bytes | Type::Message | Type::Group);
-        if is_packable {
-            field.options.get_or_insert_default().packed = Some(features.repeated_field_encoding == 1);
-        }
-    } else if features.field_presence == 3 {
-        field.label = Some(Label::Required as i32);
-    } else if !is_proto2
-        && features.field_presence == 1
-        && field.oneof_index.is_none()
-        && field.r#type() != Type::Message
-    {
-        field.proto3_optional = Some(true);
-    }
-    if features.message_encoding == 2 && field.r#type() == Type::Message {
-        field.r#type = Some(Type::Group as i32);
+fn below(scope: &str, name: &str) -> String {
+    if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") }
+}
+
+/// Visits the messages of a repeated field.
+fn each(message: &mut DynamicMessage, field: &str, mut visit: impl FnMut(&mut DynamicMessage)) {
+    let list = message.get_field_by_name_mut(field).and_then(Value::as_list_mut);
+    for item in list.into_iter().flatten().filter_map(Value::as_message_mut) {
+        visit(item);
     }
 }
 
-/// proto3's `optional` is a oneof of one member.
-fn add_synthetic_oneofs(message: &mut DescriptorProto) {
-    for field in &mut message.field {
-        if field.proto3_optional() {
-            field.oneof_index = Some(message.oneof_decl.len() as i32);
-            let name = Some(format!("_{}", field.name()));
-            message.oneof_decl.push(OneofDescriptorProto { name, ..OneofDescriptorProto::default() });
-        }
-    }
+fn sub_message(message: &DynamicMessage, field: &str) -> Option<DynamicMessage> {
+    message.get_field_by_name(field)?.as_message().cloned()
+}
+
+/// The options of a descriptor as bytes, features known to the pool or not.
+fn options(descriptor: &DynamicMessage) -> Vec<u8> {
+    sub_message(descriptor, "options").map(|options| options.encode_to_vec()).unwrap_or_default()
+}
+
+fn text(message: &DynamicMessage, field: &str) -> String {
+    message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn number(message: &DynamicMessage, field: &str) -> i32 {
+    message.get_field_by_name(field).and_then(|value| value.as_enum_number()).unwrap_or(0)
+}
+
+fn is_true(message: &DynamicMessage, field: &str) -> bool {
+    message.get_field_by_name(field).and_then(|value| value.as_bool()).unwrap_or(false)
 }

@@ -9,9 +9,8 @@ mod services;
 
 use std::sync::Arc;
 
-use crate::transcode::Tables;
+use crate::transcode::{MessageId, Tables};
 
-pub use compile::compile;
 pub use services::{HttpRuleRow, MethodRow, ServiceRow};
 
 /// A file of a schema: `.proto` source, or a binary `FileDescriptorSet` under any other name.
@@ -53,10 +52,17 @@ pub struct Schema {
     pub services: Vec<ServiceRow>,
 }
 
+impl Schema {
+    /// The message with that full name.
+    pub fn message(&self, name: &str) -> Option<MessageId> {
+        self.tables.message_id(name)
+    }
+}
+
 /// Loads sources and sets together. Fails with every problem of every file.
 pub fn load(files: &[SourceFile]) -> Result<Schema, Vec<SchemaProblem>> {
-    let (pool, _) = load::pool(files)?;
-    let tables = Arc::new(compile(&pool));
+    let (pool, lowered) = load::pool(files)?;
+    let tables = Arc::new(compile::compile(&pool, &lowered));
     let services = services::rows(&pool, &tables)?;
     Ok(Schema { tables, services })
 }

@@ -210,6 +210,11 @@ impl MessageTable {
         self.names.find(name)
     }
 
+    /// The name of a oneof.
+    pub fn oneof_name(&self, id: OneofId) -> &str {
+        &self.oneofs[id.0 as usize]
+    }
+
     /// The field at that index.
     #[inline]
     pub fn field(&self, id: FieldId) -> &Field {
