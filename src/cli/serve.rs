@@ -1,0 +1,117 @@
+//! `dev`, `serve` and `worker`: the long-running commands, and their orderly end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{NatsArgs, TableArgs, address, build, bus, runtime};
+use crate::bus::Bus;
+use crate::config::{ADMIN, LISTEN_DEV, LISTEN_SERVE};
+use crate::fault::Fault;
+use crate::gateway::{Gateway, GatewayConfig};
+use crate::snapshot::{Live, Outcome, watch};
+use crate::telemetry;
+
+/// Longest wait for running work at the end.
+const GRACE: Duration = Duration::from_secs(25);
+
+#[derive(Args, Clone)]
+pub(super) struct ServeArgs {
+    /// Where HTTP requests come in.
+    #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_SERVE, value_parser = address)]
+    listen: SocketAddr,
+    /// Where health and metrics are.
+    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
+    admin: SocketAddr,
+    /// Proxies whose X-Forwarded-For and trusted headers count.
+    #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
+    trusted: Vec<IpAddr>,
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    tables: TableArgs,
+}
+
+#[derive(Args, Clone)]
+pub(super) struct DevArgs {
+    /// Where HTTP requests come in.
+    #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_DEV, value_parser = address)]
+    listen: SocketAddr,
+    /// Where health and metrics are.
+    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
+    admin: SocketAddr,
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    tables: TableArgs,
+}
+
+/// `tidegate serve`.
+pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
+    let mut nats = args.nats.clone();
+    nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
+    runtime()?.block_on(async {
+        let bus = bus(&nats, "tidegate gateway", "gateway").await?;
+        let mut config = GatewayConfig::new(args.listen);
+        config.admin = Some(args.admin);
+        config.trusted.clone_from(&args.trusted);
+        gateway(config, &args.tables, bus, |_, _| Ok(())).await
+    })
+}
+
+/// Starts an edge, says where it is, and drains it when the process is told to end.
+async fn gateway(
+    config: GatewayConfig,
+    tables: &TableArgs,
+    bus: Bus,
+    started: impl FnOnce(&Arc<Live>, SocketAddr) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let source = tables.source_or_built_in();
+    let handle = telemetry::install_metrics();
+    let (material, snapshot) = build(source.as_ref())?;
+    let routes = snapshot.routes.len();
+    let live = Live::new(snapshot);
+    let reloads = watch(live.clone(), source, material);
+    tokio::spawn(count_reloads(reloads));
+    let metrics = handle.map(|handle| {
+        let print: Arc<dyn Fn() -> String + Send + Sync> = Arc::new(move || {
+            handle.run_upkeep();
+            handle.render()
+        });
+        print
+    });
+    let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
+    tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
+    started(&live, running.local_addr)?;
+    told_to_end().await;
+    tracing::info!("draining");
+    let cut = tokio::select! {
+        cut = running.drain(GRACE) => cut,
+        () = told_to_end() => 0,
+    };
+    bus.close().await;
+    tracing::info!(cut, "stopped");
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+async fn count_reloads(mut reloads: tokio::sync::watch::Receiver<Outcome>) {
+    while reloads.changed().await.is_ok() {
+        let outcome = reloads.borrow_and_update().clone();
+        metrics::gauge!(telemetry::RELOAD_STALE).set(f64::from(u8::from(outcome.is_stale)));
+        metrics::counter!(telemetry::RELOADS, "outcome" => "applied").absolute(outcome.applied);
+        metrics::counter!(telemetry::RELOADS, "outcome" => "refused").absolute(outcome.refused);
+    }
+}

@@ -1,0 +1,48 @@
+//! What needs a restart: addresses, the bus and its credentials, threads. Everything else is in the tables.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where `serve` listens, and `dev`.
+pub const LISTEN_SERVE: &str = "0.0.0.0:8080";
+/// Where `dev` listens.
+pub const LISTEN_DEV: &str = "127.0.0.1:8080";
+/// Where health and metrics are.
+pub const ADMIN: &str = "127.0.0.1:9090";
+
+/// How to reach the bus, and as whom.
+#[derive(Clone, Debug, Default)]
+pub struct BusSettings {
+    /// Servers, joined by commas; the embedded bus without them.
+    pub url: Option<String>,
+    /// A `.creds` file.
+    pub credentials: Option<PathBuf>,
+    /// Second token of our inboxes.
+    pub user: String,
+}
+
+/// Addresses of an edge.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Where requests come in.
+    pub listen: SocketAddr,
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
+}
+
+/// Processors that this process may use: the cgroup's quota rounded up, or what the system says.
+pub fn processors() -> usize {
+    let quota = std::fs::read_to_string("/sys/fs/cgroup/cpu.max").ok().and_then(|text| {
+        let (quota, period) = text.trim().split_once(' ')?;
+        let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
+        Some((quota / period).ceil() as usize)
+    });
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    quota.map_or(all, |quota| quota.clamp(1, all))
+}
+
+/// True where standard error is read by people: colours, and logs as text.
+pub fn is_terminal() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
