@@ -15,6 +15,9 @@
 )]
 
 pub mod bus;
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
+pub mod cli;
+pub mod config;
 pub mod envelope;
 pub mod fault;
 pub mod gateway;

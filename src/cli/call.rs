@@ -32,15 +32,14 @@ pub(super) fn run(args: &CallArgs) -> Result<(), Fault> {
     let (_, snapshot) = build(args.tables.source_or_built_in().as_ref())?;
     let found = snapshot.method(&args.subject).or_else(|| snapshot.method_on(&args.subject));
     let method = found.ok_or_else(|| {
-        Fault::client(Code::NotFound, format!("the tables have no method or subject `{}`: see `tidegate routes`", args.subject))
+        Fault::client(
+            Code::NotFound,
+            format!("the tables have no method or subject `{}`: see `tidegate routes`", args.subject),
+        )
     })?;
     let mut payload = Vec::new();
-    let plan = BodyPlan {
-        root: Root::Message(method.request),
-        options: JsonIn::default(),
-        claims: Claims::new(),
-        lift: None,
-    };
+    let plan =
+        BodyPlan { root: Root::Message(method.request), options: JsonIn::default(), claims: Claims::new(), lift: None };
     json_to_wire(&method.tables, &plan, 0, args.json.as_bytes(), &mut payload, None)
         .map_err(|error| Fault::client(Code::InvalidArgument, format!("the request does not fit: {error}")))?;
     let mut nats = args.nats.clone();
@@ -50,7 +49,10 @@ pub(super) fn run(args: &CallArgs) -> Result<(), Fault> {
         let mut status = bus.status();
         let connected = tokio::time::timeout(CONNECT, status.wait_for(|status| *status == Status::Connected)).await;
         if connected.is_err() {
-            return Err(Fault::upstream(Code::Unavailable, format!("no NATS server answers at {}", nats.nats.unwrap_or_default())));
+            return Err(Fault::upstream(
+                Code::Unavailable,
+                format!("no NATS server answers at {}", nats.nats.unwrap_or_default()),
+            ));
         }
         drop(connected);
         let request = Request {

@@ -24,7 +24,10 @@ use crate::telemetry;
 pub(crate) const BUILT_IN_ROUTES: &str = include_str!("../../routes.yaml");
 const BUILT_IN_DESCRIPTORS: &[(&str, &str)] = &[
     ("common/v1/common.proto", include_str!("../../descriptors/common/v1/common.proto")),
-    ("ai_integration/v1/ai_integration.proto", include_str!("../../descriptors/ai_integration/v1/ai_integration.proto")),
+    (
+        "ai_integration/v1/ai_integration.proto",
+        include_str!("../../descriptors/ai_integration/v1/ai_integration.proto"),
+    ),
     ("state_manager/v1/state_manager.proto", include_str!("../../descriptors/state_manager/v1/state_manager.proto")),
     ("quest/v1/quest.proto", include_str!("../../descriptors/quest/v1/quest.proto")),
     ("event_bus/v1/event_bus.proto", include_str!("../../descriptors/event_bus/v1/event_bus.proto")),
@@ -43,12 +46,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Try it: gateway and services in this process, nothing else needed.
-    Dev(serve::DevArgs),
     /// Serve HTTP in front of a NATS server.
     Serve(serve::ServeArgs),
-    /// Run services on a NATS server.
-    Worker(serve::WorkerArgs),
     /// Check the routes file and the descriptors; says everything that is wrong, and where.
     Check(check::CheckArgs),
     /// Show the route table as it would run.
@@ -111,9 +110,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     telemetry::install_logs(&cli.log, !config::is_terminal());
     let result = match cli.command {
-        Command::Dev(args) => serve::dev(&args),
         Command::Serve(args) => serve::serve(&args),
-        Command::Worker(args) => serve::worker(&args),
         Command::Check(args) => return check::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Call(args) => call::run(&args),

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{NatsArgs, TableArgs, address, build, bus, runtime};
 use crate::bus::Bus;
-use crate::config::{ADMIN, LISTEN_DEV, LISTEN_SERVE};
+use crate::config::{ADMIN, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::snapshot::{Live, Outcome, watch};
@@ -28,20 +28,6 @@ pub(super) struct ServeArgs {
     /// Proxies whose X-Forwarded-For and trusted headers count.
     #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
     trusted: Vec<IpAddr>,
-    #[command(flatten)]
-    nats: NatsArgs,
-    #[command(flatten)]
-    tables: TableArgs,
-}
-
-#[derive(Args, Clone)]
-pub(super) struct DevArgs {
-    /// Where HTTP requests come in.
-    #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_DEV, value_parser = address)]
-    listen: SocketAddr,
-    /// Where health and metrics are.
-    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
-    admin: SocketAddr,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]

@@ -255,7 +255,7 @@ impl Binding {
                 if parts.body.is_empty() {
                     return Ok(None);
                 }
-                transcode::json_to_wire(tables, plan, active, parts.body, out, mask).map_err(body_fault)
+                transcode::json_to_wire(tables, plan, active, parts.body, out, mask).map_err(|error| body_fault(&error))
             }
             (BodyRule::Json(_), Content::Other(name)) => Err(Fault::client(
                 Code::InvalidArgument,
@@ -337,7 +337,7 @@ fn bind_header(
 }
 
 /// A JSON body's error as the caller sees it.
-fn body_fault(error: TranscodeError) -> Fault {
+fn body_fault(error: &TranscodeError) -> Fault {
     let reason = if error.kind() == ErrorKind::Conflict { Reason::ConflictingFields } else { Reason::MalformedBody };
     let violation =
         Violation { field: error.path(), description: error.text().to_owned(), offset: Some(error.offset()) };

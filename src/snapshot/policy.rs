@@ -67,8 +67,8 @@ impl<'a> Reader<'a> {
             stream_idle: idle.map_or(STREAM_IDLE, |text| self.duration(&text)),
             body_max: body.map_or(BODY_MAX, |text| self.size(&text)),
             bucket: rate.and_then(|rate| self.bucket(route, &rate)),
-            call_slots: calls.map(|max| self.slots(format!("{route} calls"), &max)),
-            stream_slots: streams.map(|max| self.slots(format!("{route} streams"), &max)),
+            call_slots: calls.map(|max| self.slots(&format!("{route} calls"), &max)),
+            stream_slots: streams.map(|max| self.slots(&format!("{route} streams"), &max)),
             json_out,
             error_style: errors.map_or(ErrorStyle::default(), |name| self.error_style(&name)),
         };
@@ -176,11 +176,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn slots(&mut self, name: String, max: &At<usize>) -> Arc<Slots> {
+    fn slots(&mut self, name: &str, max: &At<usize>) -> Arc<Slots> {
         if max.value == 0 {
             self.problem(max.place, "expected a number above 0");
         }
-        match self.slots.get(&name) {
+        match self.slots.get(name) {
             Some(known) if known.max() == max.value => known.clone(),
             _ => Slots::new(max.value),
         }

@@ -27,10 +27,12 @@ fn check_part(tables: &Tables, message: MessageId, wire: &[u8], from: usize, to:
             Kind::Group(id) if record.wire_type == WireType::StartGroup => {
                 check_part(tables, id, wire, record.from, record.to, depth + 1).map_err(inside)?;
             }
-            Kind::String if record.wire_type == WireType::Length && field.spec.checks_utf8 => {
-                if simdutf8::basic::from_utf8(&wire[record.from..record.to]).is_err() {
-                    return Err(inside(TranscodeError::new(ErrorKind::Wire, record.from, "text that is not UTF-8")));
-                }
+            Kind::String
+                if record.wire_type == WireType::Length
+                    && field.spec.checks_utf8
+                    && simdutf8::basic::from_utf8(&wire[record.from..record.to]).is_err() =>
+            {
+                return Err(inside(TranscodeError::new(ErrorKind::Wire, record.from, "text that is not UTF-8")));
             }
             kind if kind.is_packable()
                 && record.wire_type == WireType::Length

@@ -1,0 +1,65 @@
+//! What whole-system tests share: a real nats-server, a gateway in the process, raw workers, an HTTP client.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+pub mod nats;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate::bus::Bus;
+use tidegate::gateway::{Gateway, GatewayConfig, Running};
+use tidegate::schema::SourceFile;
+use tidegate::snapshot::problem::render;
+use tidegate::snapshot::{Live, Material, Snapshot};
+
+/// Longest wait for any condition.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until a condition holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < PATIENCE, "{what}: not so after {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A snapshot of one routes file and one .proto.
+pub fn snapshot(routes: &str, proto: &str) -> Snapshot {
+    let material = material(routes, proto);
+    material.build(None).unwrap_or_else(|problems| {
+        panic!("{}", render(&problems, false, |file| material.text_of(file)));
+    })
+}
+
+/// Routes and one .proto as a source reads them.
+pub fn material(routes: &str, proto: &str) -> Material {
+    Material {
+        routes_name: "routes.yaml".to_owned(),
+        routes: routes.to_owned(),
+        descriptors: vec![SourceFile { name: "test.proto".to_owned(), bytes: proto.as_bytes().to_vec() }],
+    }
+}
+
+/// The project's own tables.
+pub fn project() -> Material {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = tidegate::snapshot::Files { routes: root.join("routes.yaml"), descriptors: root.join("descriptors") };
+    tidegate::snapshot::Source::read(&files).unwrap()
+}
+
+/// A gateway on a free port, with the settings changed by `change`.
+pub async fn gateway(snapshot: Snapshot, bus: &Bus, change: impl FnOnce(&mut GatewayConfig)) -> (Running, Arc<Live>) {
+    let live = Live::new(snapshot);
+    let mut config = GatewayConfig::new(([127, 0, 0, 1], 0).into());
+    config.admin = Some(([127, 0, 0, 1], 0).into());
+    change(&mut config);
+    let running = Gateway::start(config, live.clone(), bus.clone(), None).await.unwrap();
+    (running, live)
+}
+
+/// The address of a path.
+pub fn url(running: &Running, path: &str) -> String {
+    format!("http://{}{path}", running.local_addr)
+}

@@ -1,0 +1,122 @@
+//! A real nats-server on a free port of loopback, ended with the test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tidegate::bus::{Bus, NatsOptions, Status};
+
+/// A server, with JetStream in a folder of its own.
+pub struct NatsServer {
+    child: Option<Child>,
+    port: u16,
+    url: String,
+    folder: tempfile::TempDir,
+}
+
+/// The server's program; fetched once where it is missing.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        if let Some(path) = std::env::var_os("TIDEGATE_TEST_NATS_SERVER") {
+            return path.into();
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let status =
+            Command::new("sh").arg(root.join("tests/support/fetch-nats-server.sh")).stdout(Stdio::null()).status();
+        assert!(status.is_ok_and(|status| status.success()), "no nats-server: see tests/support/fetch-nats-server.sh");
+        root.join("target/tools/nats-server")
+    })
+}
+
+impl NatsServer {
+    /// Starts a server and waits until it takes connections.
+    pub fn start() -> NatsServer {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = NatsServer { child: None, port: 0, url: String::new(), folder };
+        server.launch("-1");
+        server
+    }
+
+    fn launch(&mut self, port: &str) {
+        let folder = self.folder.path();
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().extension().is_some_and(|end| end == "ports") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        let child = Command::new(program())
+            .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
+            .arg(folder.join("js"))
+            .arg("--ports_file_dir")
+            .arg(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let start = Instant::now();
+        // The server writes the file once it listens.
+        while self.read_ports().is_none() {
+            assert!(start.elapsed() < super::PATIENCE, "nats-server does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn read_ports(&mut self) -> Option<()> {
+        let mut files = std::fs::read_dir(self.folder.path()).ok()?.flatten();
+        let file = files.find(|entry| entry.path().extension().is_some_and(|end| end == "ports"))?;
+        let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+        self.url = ports["nats"][0].as_str()?.to_owned();
+        self.port = self.url.rsplit(':').next()?.parse().ok()?;
+        Some(())
+    }
+
+    /// `nats://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts again on the same port, with the same store.
+    pub fn restart(&mut self) {
+        self.kill();
+        let port = self.port.to_string();
+        self.launch(&port);
+    }
+
+    /// Sends a signal such as `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// A connected bus.
+    pub async fn bus(&self) -> Bus {
+        let options = NatsOptions { url: self.url.clone(), name: "test".to_owned(), ..NatsOptions::default() };
+        let bus = Bus::nats(options).await.unwrap();
+        let mut status = bus.status();
+        tokio::time::timeout(super::PATIENCE, status.wait_for(|status| *status == Status::Connected))
+            .await
+            .expect("connected in time")
+            .unwrap();
+        bus
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            let _ = Command::new("kill").args(["-CONT", &child.id().to_string()]).status();
+        }
+        self.kill();
+    }
+}
