@@ -196,7 +196,7 @@ struct Inner {
 
 struct Schema {
     pool: DescriptorPool,
-    tables: Tables,
+    tables: std::sync::Arc<Tables>,
 }
 
 fn schema() -> Schema {
@@ -205,8 +205,9 @@ fn schema() -> Schema {
     std::fs::write(folder.path().join("old.proto"), PROTO2).unwrap();
     let set = protox::compile(["rust.proto", "old.proto"], [folder.path()]).unwrap();
     let pool = DescriptorPool::from_file_descriptor_set(set).unwrap();
-    let tables = tidegate::schema::compile(&pool);
-    Schema { pool, tables }
+    let files = [("rust.proto", PROTO), ("old.proto", PROTO2)]
+        .map(|(name, text)| tidegate::schema::SourceFile { name: name.to_owned(), bytes: text.as_bytes().to_vec() });
+    Schema { pool, tables: tidegate::schema::load(&files).unwrap().tables }
 }
 
 impl Schema {

@@ -160,7 +160,13 @@ fn default_on_wire(kind: &PoolKind, value: &Value) -> Vec<u8> {
 fn enum_spec(lowered: &Lowered, descriptor: &EnumDescriptor) -> EnumSpec {
     EnumSpec {
         name: descriptor.full_name().to_owned(),
-        values: descriptor.values().map(|value| (value.name().to_owned(), value.number())).collect(),
+        // In order of declaration, which `values()` is not: the first is the default.
+        values: descriptor
+            .enum_descriptor_proto()
+            .value
+            .iter()
+            .map(|value| (value.name().to_owned(), value.number()))
+            .collect(),
         is_closed: descriptor.parent_file().syntax() == Syntax::Proto2
             && !lowered.open_enums.contains(descriptor.full_name()),
     }
