@@ -25,6 +25,7 @@ pub mod limits;
 pub mod route;
 pub mod schema;
 pub mod snapshot;
+pub mod store;
 pub mod telemetry;
 pub mod transcode;
 pub mod worker;

@@ -1,0 +1,57 @@
+//! Why the store could not do it.
+
+use crate::fault::{Code, Fault, Reason};
+
+/// Why the store could not do it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// Something else is there than was expected: read again with `get`.
+    Conflict,
+    /// No key: empty, too long, or with other bytes than `A–Z a–z 0–9 _ - = .`.
+    BadKey(String),
+    /// The value is too large.
+    TooLarge {
+        /// Its bytes.
+        size: usize,
+        /// Bytes that the store takes.
+        max: usize,
+    },
+    /// No room left.
+    Full(String),
+    /// No log takes this subject, or has this name.
+    NoLog(String),
+    /// Not reachable, or without a leader; whether a write happened is unknown.
+    Unavailable(String),
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreError::Conflict => f.write_str("the record has changed meanwhile"),
+            StoreError::BadKey(key) => write!(f, "`{key}` is no key of a bucket"),
+            StoreError::TooLarge { size, max } => write!(f, "the value has {size} bytes, the store takes {max}"),
+            StoreError::Full(what) => write!(f, "the store is full: {what}"),
+            StoreError::NoLog(name) => write!(f, "no log takes `{name}`"),
+            StoreError::Unavailable(text) => write!(f, "the store does not answer: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Fault {
+        let text = error.to_string();
+        match error {
+            StoreError::Conflict => Fault::ours(Code::Aborted, "the record has changed meanwhile, try again"),
+            StoreError::TooLarge { max, .. } => {
+                Fault::client(Code::InvalidArgument, format!("the record is larger than {max} bytes"))
+                    .reason(Reason::BodyTooLarge)
+            }
+            StoreError::Full(_) => Fault::upstream(Code::ResourceExhausted, "the store is full"),
+            StoreError::Unavailable(_) => Fault::upstream(Code::Unavailable, "the store does not answer"),
+            StoreError::BadKey(_) | StoreError::NoLog(_) => Fault::ours(Code::Internal, "the store refused the call"),
+        }
+        .internal(text)
+    }
+}

@@ -1,0 +1,302 @@
+//! The store as floors above see it: buckets of keys with revisions, and logs of events. Two engines behind one seam:
+//! JetStream, and an embedded one for a single process. Knows nothing of protobuf or the game.
+
+mod embedded;
+mod error;
+mod jetstream;
+mod key;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::bus::{Bus, Headers, Subject};
+
+pub use error::StoreError;
+pub use key::{KEY_MAX, Keys, key, key_token};
+
+/// Largest value: with its headers it fits a message of one MiB.
+pub const VALUE_BYTES_MAX: usize = 960 * 1024;
+/// Most keys of one embedded bucket.
+pub const BUCKET_KEYS_MAX: usize = 1_000_000;
+/// Most bytes of one embedded bucket, values of kept revisions included.
+pub const BUCKET_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Most events that one embedded log keeps; older ones go first.
+pub const LOG_EVENTS_MAX: usize = 100_000;
+/// Most bytes that one embedded log keeps.
+pub const LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// A bucket to open.
+#[derive(Clone, Debug)]
+pub struct BucketConfig {
+    /// Its name, `tg_state`.
+    pub name: &'static str,
+    /// Age at which a record goes.
+    pub ttl: Option<Duration>,
+    /// Revisions kept of each key, 1 to 64.
+    pub history: u8,
+}
+
+/// A live record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: Bytes,
+    /// Its revision: grows with every write to the bucket.
+    pub revision: u64,
+    /// When it was written, milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+/// What must be there for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever is there.
+    Any,
+    /// Nothing, or a deleted record.
+    Absent,
+    /// The record of this revision.
+    Revision(u64),
+}
+
+/// A write that a watch reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its key.
+    pub key: String,
+    /// The new value; nothing where the record was deleted.
+    pub value: Option<Bytes>,
+    /// Its revision.
+    pub revision: u64,
+    /// When it was written, milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+/// What a watch tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A value that was there, or a write.
+    Change(Change),
+    /// Everything that was there when the watch began has been told. Once.
+    Current,
+}
+
+/// A log of events to provide.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Its name, `GAME_EVENTS`.
+    pub name: &'static str,
+    /// Patterns of the subjects that it takes; no other log takes the same.
+    pub subjects: &'static [&'static str],
+    /// Age at which an event goes.
+    pub max_age: Duration,
+    /// How long an id is remembered.
+    pub duplicate_window: Duration,
+}
+
+/// An event to append.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Where it is published.
+    pub subject: Subject,
+    /// Its id: a second append of the same id within the log's window does nothing.
+    pub id: String,
+    /// Its headers, without the id.
+    pub headers: Headers,
+    /// Its body.
+    pub payload: Bytes,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Position in the log.
+    pub sequence: u64,
+    /// The id was there already; nothing was written.
+    pub is_duplicate: bool,
+}
+
+/// An event as read from a log.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// Where it was published.
+    pub subject: Subject,
+    /// Its headers, `Nats-Msg-Id` among them.
+    pub headers: Headers,
+    /// Its body.
+    pub payload: Bytes,
+    /// Position in the log.
+    pub sequence: u64,
+}
+
+/// A store. Cloning shares it.
+#[derive(Clone)]
+pub struct Store(Engine);
+
+#[derive(Clone)]
+enum Engine {
+    Embedded(Arc<embedded::EmbeddedStore>),
+    JetStream(Arc<jetstream::JetStreamStore>),
+}
+
+/// A bucket. Cloning shares it.
+#[derive(Clone)]
+pub struct Bucket(BucketEngine);
+
+#[derive(Clone)]
+enum BucketEngine {
+    Embedded(Arc<embedded::EmbeddedBucket>),
+    JetStream(Arc<jetstream::JetStreamBucket>),
+}
+
+/// Writes to keys, as they come. Slow readers miss revisions that were replaced meanwhile, never the newest one.
+pub struct Watch(WatchEngine);
+
+enum WatchEngine {
+    Embedded(embedded::EmbeddedWatch),
+    JetStream(Box<jetstream::JetStreamWatch>),
+}
+
+/// Events of a log, as they come.
+pub struct LogReader(LogEngine);
+
+enum LogEngine {
+    Embedded(embedded::EmbeddedReader),
+    JetStream(Box<jetstream::JetStreamReader>),
+}
+
+impl Store {
+    /// The store that belongs to a bus: JetStream on NATS, the embedded one in a single process.
+    pub fn of(bus: &Bus) -> Store {
+        match bus.nats_client() {
+            Some(nats) => Store(Engine::JetStream(jetstream::JetStreamStore::new(nats.client().clone()))),
+            None => Store(Engine::Embedded(embedded::EmbeddedStore::new(bus.clone()))),
+        }
+    }
+
+    /// The bucket of that name, made where there is none yet.
+    pub async fn bucket(&self, config: BucketConfig) -> Result<Bucket, StoreError> {
+        Ok(Bucket(match &self.0 {
+            Engine::Embedded(store) => BucketEngine::Embedded(store.bucket(config)),
+            Engine::JetStream(store) => BucketEngine::JetStream(store.bucket(config).await?),
+        }))
+    }
+
+    /// Provides a log, where there is none yet.
+    pub async fn provide_log(&self, config: LogConfig) -> Result<(), StoreError> {
+        match &self.0 {
+            Engine::Embedded(store) => store.provide_log(&config),
+            Engine::JetStream(store) => store.provide_log(&config).await,
+        }
+    }
+
+    /// Publishes an event and waits until the log that takes its subject has kept it. Plain subscribers get it, too.
+    pub async fn append(&self, event: Event) -> Result<Appended, StoreError> {
+        check_size(event.payload.len())?;
+        match &self.0 {
+            Engine::Embedded(store) => store.append(event).await,
+            Engine::JetStream(store) => store.append(event).await,
+        }
+    }
+
+    /// Reads a log behind a position (0: from its oldest event), then goes on with new events. `filter` is a pattern.
+    pub async fn read_log(&self, log: &str, filter: &str, after: u64) -> Result<LogReader, StoreError> {
+        Ok(LogReader(match &self.0 {
+            Engine::Embedded(store) => LogEngine::Embedded(store.read_log(log, filter, after)?),
+            Engine::JetStream(store) => LogEngine::JetStream(Box::new(store.read_log(log, filter, after).await?)),
+        }))
+    }
+}
+
+impl Bucket {
+    /// The live record of a key, as the leader has it: a caller reads its own write on any replica.
+    pub async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        key::check(key)?;
+        match &self.0 {
+            BucketEngine::Embedded(bucket) => Ok(bucket.get(key)),
+            BucketEngine::JetStream(bucket) => bucket.get(key).await,
+        }
+    }
+
+    /// The live record of a key, as any replica has it: cheaper, and a moment behind.
+    pub async fn get_cached(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        key::check(key)?;
+        match &self.0 {
+            BucketEngine::Embedded(bucket) => Ok(bucket.get(key)),
+            BucketEngine::JetStream(bucket) => bucket.get_cached(key).await,
+        }
+    }
+
+    /// Writes a value and returns its revision. Fails with [`StoreError::Conflict`] where something else is there.
+    pub async fn put(&self, key: &str, value: Bytes, expected: Expected) -> Result<u64, StoreError> {
+        key::check(key)?;
+        check_size(value.len())?;
+        match &self.0 {
+            BucketEngine::Embedded(bucket) => bucket.write(key, Some(value), expected),
+            BucketEngine::JetStream(bucket) => bucket.write(key, Some(value), expected).await,
+        }
+    }
+
+    /// Deletes a record and returns the revision of the deletion: revisions never go back.
+    pub async fn delete(&self, key: &str, expected: Expected) -> Result<u64, StoreError> {
+        key::check(key)?;
+        match &self.0 {
+            BucketEngine::Embedded(bucket) => bucket.write(key, None, expected),
+            BucketEngine::JetStream(bucket) => bucket.write(key, None, expected).await,
+        }
+    }
+
+    /// The live records of some keys in order of keys: this process's own writes are in it, others' after a moment.
+    pub async fn list(&self, keys: &Keys) -> Result<Vec<Entry>, StoreError> {
+        keys.check()?;
+        match &self.0 {
+            BucketEngine::Embedded(bucket) => Ok(bucket.list(keys)),
+            BucketEngine::JetStream(bucket) => bucket.list(keys).await,
+        }
+    }
+
+    /// Watches keys: first what is there, then each write. With `after`, only what was written behind that revision,
+    /// or everything where that revision is no longer kept ([`Watch::is_reset`]).
+    pub async fn watch(&self, keys: Keys, after: Option<u64>) -> Result<Watch, StoreError> {
+        keys.check()?;
+        Ok(Watch(match &self.0 {
+            BucketEngine::Embedded(bucket) => WatchEngine::Embedded(bucket.clone().watch(keys, after)),
+            BucketEngine::JetStream(bucket) => WatchEngine::JetStream(Box::new(bucket.watch(&keys, after).await?)),
+        }))
+    }
+}
+
+impl Watch {
+    /// The next write, as soon as there is one. Can be dropped while it waits.
+    pub async fn next(&mut self) -> Result<Seen, StoreError> {
+        match &mut self.0 {
+            WatchEngine::Embedded(watch) => Ok(watch.next().await),
+            WatchEngine::JetStream(watch) => watch.next().await,
+        }
+    }
+
+    /// The revision asked for is no longer kept, so the watch began with what is there.
+    pub fn is_reset(&self) -> bool {
+        match &self.0 {
+            WatchEngine::Embedded(watch) => watch.is_reset,
+            WatchEngine::JetStream(watch) => watch.is_reset,
+        }
+    }
+}
+
+impl LogReader {
+    /// The next event, as soon as there is one. Can be dropped while it waits.
+    pub async fn next(&mut self) -> Result<Logged, StoreError> {
+        match &mut self.0 {
+            LogEngine::Embedded(reader) => Ok(reader.next().await),
+            LogEngine::JetStream(reader) => reader.next().await,
+        }
+    }
+}
+
+fn check_size(size: usize) -> Result<(), StoreError> {
+    if size > VALUE_BYTES_MAX { Err(StoreError::TooLarge { size, max: VALUE_BYTES_MAX }) } else { Ok(()) }
+}
