@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{Edge, admin, life};
+use super::connection::{self, Connection};
+use super::{Edge, admin, life, respond};
 use crate::telemetry;
 
 /// Connections that wait to be accepted.
@@ -129,21 +130,55 @@ impl Drop for Open {
     }
 }
 
-async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
-    let limits = &edge.config.limits;
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, stopped: watch::Receiver<bool>) {
+    let first = tokio::time::timeout(edge.config.limits.first_byte, connection::is_http2(&socket)).await;
+    match first {
+        Ok(Ok(true)) => serve_h2(&edge, socket, peer, stopped).await,
+        Ok(Ok(false)) => serve_h1(&edge, socket, peer, stopped).await,
+        Ok(Err(_)) => {}
+        Err(_) => metrics::counter!(telemetry::CONNECTION_LIMITS, "limit" => "first_byte").increment(1),
+    }
+}
+
+async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
+    let (socket, refusal) = (Arc::new(socket), connection::Refusal::default());
+    let guarded = Connection::new(socket.clone(), edge.config.limits.clone(), refusal.clone());
+    // Our own checks come first; hyper's limits lie above them.
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_headers(limits.headers)
-        .max_buf_size(limits.head_bytes.max(8 * 1024))
-        .half_close(true);
+        .header_read_timeout(None)
+        .max_headers(edge.config.limits.headers + 8)
+        .max_buf_size((edge.config.limits.head_bytes * 2).max(64 * 1024))
+        .half_close(true)
+        .pipeline_flush(true);
+    let shared = edge.clone();
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let edge = shared.clone();
+        async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
+    });
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(guarded), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = until(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error = %error, "connection");
+    }
+    let last = refusal.take().map(|fault| respond::raw(&fault));
+    connection::close(&socket, last).await;
+}
+
+async fn serve_h2(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS)
         .max_header_list_size(H2_HEADERS)
+        .max_pending_accept_reset_streams(20)
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(10));
     let shared = edge.clone();
@@ -156,7 +191,7 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped
         ended = connection.as_mut() => ended,
         () = until(&mut stopped) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            connection.as_mut().await
         }
     };
     if let Err(error) = ended {

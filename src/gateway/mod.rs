@@ -3,8 +3,11 @@
 
 mod admin;
 mod body;
+mod connection;
 mod context;
 mod events;
+mod framing;
+mod head_check;
 mod inbound;
 mod life;
 mod listener;

@@ -131,6 +131,24 @@ fn retry_after(fault: &Fault, status: StatusCode) -> Option<Duration> {
     }
 }
 
+/// A whole HTTP/1.1 answer that closes the connection, for requests that never reach a route.
+pub(super) fn raw(fault: &Fault) -> Vec<u8> {
+    let status = status_of(fault, None);
+    let mut body = Vec::new();
+    error_body(fault, status, ErrorStyle::Problem, &uuid::Uuid::new_v4().hyphenated().to_string(), &mut body);
+    let allow = fault.details().iter().find(|row| row.0 == "allow").map(|row| format!("allow: {}\r\n", row.1));
+    let mut answer = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n{}connection: close\r\n\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len(),
+        allow.unwrap_or_default(),
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    answer
+}
+
 /// Appends a fault's body in a style.
 pub(super) fn error_body(fault: &Fault, status: StatusCode, style: ErrorStyle, request_id: &str, out: &mut Vec<u8>) {
     match style {

@@ -1,0 +1,345 @@
+//! One HTTP/1 connection's bytes on their way to hyper: requests are followed and their heads checked before hyper
+//! reads them; a head that comes too slowly, a silent connection and a write that does not move end it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::ConnectionLimits;
+use super::framing::Follower;
+use crate::fault::{Code, Fault, Reason};
+
+/// The refusal that the connection ends with, once hyper has let go of it.
+#[derive(Clone, Default)]
+pub(super) struct Refusal(Arc<Mutex<Pending>>);
+
+#[derive(Default)]
+struct Pending {
+    fault: Option<Fault>,
+    /// The fault is inside a request that hyper has begun to read, and may answer.
+    is_inside_request: bool,
+    /// Bytes written since that request's head was passed on.
+    written: u64,
+}
+
+impl Refusal {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The refusal that nobody has answered yet.
+    pub(super) fn take(&self) -> Option<Fault> {
+        let mut pending = self.lock();
+        let is_answered = pending.is_inside_request && pending.written > 0;
+        pending.fault.take().filter(|_| !is_answered)
+    }
+}
+
+/// A socket that hyper reads and writes.
+pub(super) struct Connection {
+    socket: Arc<TcpStream>,
+    limits: ConnectionLimits,
+    follower: Follower,
+    /// The beginning of a head, or bytes behind a whole one that hyper had no room for.
+    held: Vec<u8>,
+    /// Bytes of `held` that may be passed on.
+    released: usize,
+    /// Runs while a head or a next request is awaited.
+    timer: Pin<Box<Sleep>>,
+    is_idle: bool,
+    /// Set while a write does not move.
+    stalled: Option<Pin<Box<Sleep>>>,
+    refusal: Refusal,
+    is_over: bool,
+}
+
+impl Connection {
+    /// Wraps a socket whose first byte has come.
+    pub(super) fn new(socket: Arc<TcpStream>, limits: ConnectionLimits, refusal: Refusal) -> Connection {
+        let timer = Box::pin(sleep(limits.head));
+        Connection {
+            socket,
+            limits,
+            follower: Follower::new(),
+            held: Vec::new(),
+            released: 0,
+            timer,
+            is_idle: false,
+            stalled: None,
+            refusal,
+            is_over: false,
+        }
+    }
+
+    /// Hands out what is released.
+    fn pass_on(&mut self, buffer: &mut ReadBuf<'_>) {
+        let len = self.released.min(buffer.remaining());
+        buffer.put_slice(&self.held[..len]);
+        self.held.drain(..len);
+        self.released -= len;
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
+    }
+
+    /// Ends the connection with an answer of ours.
+    fn refuse(&mut self, fault: Fault, is_inside_request: bool) {
+        self.is_over = true;
+        let mut pending = self.refusal.lock();
+        if pending.fault.is_none() {
+            pending.fault = Some(fault);
+            pending.is_inside_request = is_inside_request;
+        }
+    }
+
+    /// Notes what hyper writes; a refusal inside a request asks for it.
+    fn note_written(&mut self, result: &io::Result<usize>) {
+        self.stalled = None;
+        if let Ok(written) = result {
+            self.refusal.lock().written += *written as u64;
+        }
+    }
+
+    /// Follows what is held; true where something may be passed on.
+    fn follow(&mut self) -> bool {
+        match self.follower.advance(&self.held[self.released..], &self.limits) {
+            Ok(len) => {
+                self.released += len;
+                self.refusal.lock().written = 0;
+                self.watch_the_clock();
+            }
+            Err(violation) => self.refuse(violation.fault, violation.is_inside_request),
+        }
+        self.released > 0
+    }
+
+    /// The clock runs while a head is awaited: the idle limit before its first byte, the head limit from there.
+    fn watch_the_clock(&mut self) {
+        if !self.follower.is_at_head() {
+            self.is_idle = false;
+            return;
+        }
+        let is_idle = self.held.len() == self.released;
+        let limit = if is_idle { self.limits.idle } else { self.limits.head };
+        if is_idle || self.is_idle {
+            self.timer.as_mut().reset(Instant::now() + limit);
+        }
+        self.is_idle = is_idle;
+    }
+
+    /// The clock's word: an idle connection is closed, a slow head is told so.
+    fn check_the_clock(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.follower.is_at_head() || self.timer.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        if !self.is_idle {
+            metrics::counter!(crate::telemetry::CONNECTION_LIMITS, "limit" => "head").increment(1);
+            self.refuse(
+                Fault::client(Code::DeadlineExceeded, "the request head came too slowly")
+                    .reason(Reason::RequestTimeout),
+                false,
+            );
+        }
+        self.is_over = true;
+        true
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        loop {
+            if me.released > 0 {
+                me.pass_on(buffer);
+                return Poll::Ready(Ok(()));
+            }
+            if me.is_over || me.check_the_clock(context) {
+                return Poll::Ready(Ok(()));
+            }
+            match me.socket.poll_read_ready(context) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return Poll::Pending,
+            }
+            // With nothing held the bytes go straight into hyper's buffer, and are checked there.
+            let result = if me.held.is_empty() { me.read_through(buffer) } else { me.read_held() };
+            match result {
+                Ok(Some(0)) => me.is_over = true,
+                Ok(Some(_)) if buffer.filled().is_empty() => {
+                    me.follow();
+                }
+                Ok(Some(_)) => return Poll::Ready(Ok(())),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Reads into hyper's buffer; what is not whole yet is taken back and held.
+    fn read_through(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<Option<usize>> {
+        let read = self.socket.try_read(buffer.initialize_unfilled())?;
+        let bytes = &buffer.initialized()[buffer.filled().len()..][..read];
+        let released = match self.follower.advance(bytes, &self.limits) {
+            Ok(len) => {
+                self.refusal.lock().written = 0;
+                len
+            }
+            Err(violation) => {
+                self.refuse(violation.fault, violation.is_inside_request);
+                0
+            }
+        };
+        if released < read && !self.is_over {
+            self.held = bytes[released..].to_vec();
+        }
+        if read > 0 {
+            self.watch_the_clock();
+        }
+        buffer.advance(released);
+        if read > 0 && released == 0 {
+            // A beginning of a head, or a refusal: the loop goes on without `follow`, which has nothing new to see.
+            return Ok(None);
+        }
+        Ok(Some(read))
+    }
+
+    fn read_held(&mut self) -> io::Result<Option<usize>> {
+        let mut block = [0; 4096];
+        let read = self.socket.try_read(&mut block)?;
+        self.held.extend_from_slice(&block[..read]);
+        Ok(Some(read))
+    }
+
+    fn poll_stall(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let limit: Duration = self.limits.write_stall;
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        if timer.as_mut().poll(context).is_ready() {
+            metrics::counter!(crate::telemetry::CONNECTION_LIMITS, "limit" => "write_stall").increment(1);
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let me = &mut *self;
+        loop {
+            if let Poll::Ready(ready) = me.socket.poll_write_ready(context) {
+                ready?;
+            } else {
+                me.poll_stall(context)?;
+                return Poll::Pending;
+            }
+            match me.socket.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    me.note_written(&result);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let me = &mut *self;
+        loop {
+            if let Poll::Ready(ready) = me.socket.poll_write_ready(context) {
+                ready?;
+            } else {
+                me.poll_stall(context)?;
+                return Poll::Pending;
+            }
+            match me.socket.try_write_vectored(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    me.note_written(&result);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The listener closes the socket, behind a refusal where there is one.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes the refusal as the connection's last answer, and reads what the client still sends for a moment, so that
+/// the kernel does not throw the answer away with a reset.
+pub(super) async fn close(socket: &TcpStream, last: Option<Vec<u8>>) {
+    const LINGER: Duration = Duration::from_millis(500);
+    if let Some(bytes) = last {
+        let write = async {
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() && socket.writable().await.is_ok() {
+                match socket.try_write(rest) {
+                    Ok(written) => rest = &rest[written..],
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        if tokio::time::timeout(LINGER, write).await.is_err() {
+            return;
+        }
+        let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+        let drain = async {
+            let mut block = [0; 4096];
+            while socket.readable().await.is_ok() {
+                match socket.try_read(&mut block) {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+/// The first bytes say which protocol it is.
+pub(super) async fn is_http2(socket: &TcpStream) -> io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut block = [0; 24];
+    loop {
+        let read = socket.peek(&mut block).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if block[..read] != PREFACE[..read.min(PREFACE.len())] {
+            return Ok(false);
+        }
+        if read >= PREFACE.len() {
+            return Ok(true);
+        }
+        // A part of the preface: the rest is not long in coming, or the time-out ends the wait.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
