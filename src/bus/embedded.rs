@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use super::queue::{Limits, Queue, Subscription};
+use super::queue::{Engaged, Limits, Queue, Subscription};
 use super::{
     Branch, BusError, Delivery, EMBEDDED_PAYLOAD_MAX, Figures, IN_FLIGHT_MAX, Message, Pattern, Reply, Request, Status,
 };
@@ -57,8 +57,21 @@ struct Leave {
     member: Arc<Member>,
 }
 
+impl Engaged for Leave {
+    fn drain(&mut self) {
+        self.leave();
+        self.member.queue.end(None);
+    }
+}
+
 impl Drop for Leave {
     fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Leave {
+    fn leave(&self) {
         let Some(bus) = self.bus.upgrade() else { return };
         let mut table = bus.lock();
         let subject = self.member.pattern.as_str();

@@ -111,15 +111,26 @@ impl Queue {
     }
 }
 
+/// What an engine holds for a subscription; dropping it ends the subscription there.
+pub(super) trait Engaged: Send + Sync {
+    /// Lets nothing new in; ends the queue behind what has come already.
+    fn drain(&mut self);
+}
+
 /// A running subscription. Dropping it ends it at the engine.
 pub struct Subscription {
     queue: Arc<Queue>,
-    _guard: Box<dyn Send + Sync>,
+    engaged: Box<dyn Engaged>,
 }
 
 impl Subscription {
-    pub(super) fn new(queue: Arc<Queue>, guard: impl Send + Sync + 'static) -> Subscription {
-        Subscription { queue, _guard: Box::new(guard) }
+    pub(super) fn new(queue: Arc<Queue>, engaged: impl Engaged + 'static) -> Subscription {
+        Subscription { queue, engaged: Box::new(engaged) }
+    }
+
+    /// Lets nothing new in. What has come already can still be read; then `next` gives `None`.
+    pub fn drain(&mut self) {
+        self.engaged.drain();
     }
 
     /// The next message; `None` once it has ended, an error before that where it ended badly.

@@ -119,6 +119,17 @@ pub(super) fn print_timestamp(seconds: i64, nanos: u32, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
+/// A moment as RFC 3339 text in UTC; `None` outside the years 1 to 9999, or with nanoseconds out of their range.
+pub fn rfc3339(seconds: i64, nanos: i32) -> Option<String> {
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    if !TIMESTAMP_SECONDS.contains(&seconds) {
+        return None;
+    }
+    let mut text = Vec::with_capacity(30);
+    print_timestamp(seconds, nanos, &mut text);
+    String::from_utf8(text).ok()
+}
+
 /// Appends decimal seconds with `s`; both parts have one sign.
 pub(super) fn print_duration(seconds: i64, nanos: i32, out: &mut Vec<u8>) {
     if seconds < 0 || nanos < 0 {

@@ -1,4 +1,168 @@
 //! The bus edge: methods of a service subscribed, dispatched to handlers over plain Rust structs, answered. Knows
-//! neither HTTP nor the game.
+//! neither HTTP nor the game: subjects, types and house style come from the snapshot.
 
+mod context;
+mod discovery;
+mod dispatch;
+mod peer;
+mod reply;
+mod service;
+mod streams;
 pub mod types;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::bus::{Bus, BusError};
+use crate::snapshot::Snapshot;
+use discovery::Discovery;
+use dispatch::Endpoint;
+
+pub use context::Context;
+pub use service::{Failed, Service};
+pub use streams::Chunks;
+
+/// Requests of one subject that are handled at the same time, where the options do not say.
+pub const PARALLEL_DEFAULT: usize = 256;
+/// Longest time that running requests and streams get when the worker drains.
+pub const DRAIN_MAX: Duration = Duration::from_secs(25);
+
+/// Wall clock of a worker: milliseconds since 1970. Tests bring their own.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// The clock of the machine; readings that go backwards are lifted to the last one.
+pub fn system_clock() -> Clock {
+    let last = std::sync::atomic::AtomicI64::new(0);
+    Arc::new(move || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64);
+        last.fetch_max(now, std::sync::atomic::Ordering::Relaxed).max(now)
+    })
+}
+
+/// What a worker runs on.
+#[derive(Clone)]
+pub struct Options {
+    /// Where requests come from.
+    pub bus: Bus,
+    /// Methods, types and styles; kept as it is while the worker runs.
+    pub snapshot: Arc<Snapshot>,
+    /// The only clock that handlers see.
+    pub clock: Clock,
+    /// This replica's name, in `Tidegate-Instance` and discovery: `[A-Za-z0-9_-]`.
+    pub instance: String,
+    /// Requests of one subject that are handled at the same time; above it callers are told to come back.
+    pub parallel: usize,
+    /// Silence after which a stream says that it lives.
+    pub heartbeat: Duration,
+}
+
+impl Options {
+    /// The usual: the machine's clock, a random instance, [`PARALLEL_DEFAULT`], a heartbeat every 15 s.
+    pub fn new(bus: Bus, snapshot: Arc<Snapshot>) -> Options {
+        Options {
+            bus,
+            snapshot,
+            clock: system_clock(),
+            instance: uuid::Uuid::new_v4().simple().to_string(),
+            parallel: PARALLEL_DEFAULT,
+            heartbeat: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Why a worker does not start: a handler whose types do not fit the schema, or a method that nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartProblem {
+    /// Name of the service.
+    pub service: String,
+    /// Full name of the method.
+    pub method: String,
+    /// What is wrong, and what to do.
+    pub text: String,
+}
+
+impl fmt::Display for StartProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "service `{}`, method `{}`: {}", self.service, self.method, self.text)
+    }
+}
+
+/// Why a worker did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Handlers that do not fit, all of them.
+    Problems(Vec<StartProblem>),
+    /// The bus refused a subscription.
+    Bus(BusError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Problems(problems) => {
+                problems.iter().enumerate().try_for_each(|(index, problem)| match index {
+                    0 => write!(f, "{problem}"),
+                    _ => write!(f, "\n{problem}"),
+                })
+            }
+            StartError::Bus(error) => write!(f, "the bus refused a subscription: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Services that run. Dropping it stops them at once; [`Worker::drain`] lets them finish.
+pub struct Worker {
+    bus: Bus,
+    is_draining: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Worker {
+    /// Checks every handler's types against the snapshot, then subscribes. Nothing is subscribed where anything is
+    /// wrong; all problems come at once.
+    pub async fn start(options: Options, services: Vec<Service>) -> Result<Worker, StartError> {
+        let problems: Vec<StartProblem> =
+            services.iter().flat_map(|service| service.check(&options.snapshot)).collect();
+        if !problems.is_empty() {
+            return Err(StartError::Problems(problems));
+        }
+        let (is_draining, draining) = watch::channel(false);
+        let bus = options.bus.clone();
+        let mut worker = Worker { bus, is_draining, tasks: JoinSet::new() };
+        let mut found = Vec::new();
+        for service in services {
+            let endpoints = Endpoint::all_of(&options, service, &draining);
+            for endpoint in &endpoints {
+                let requests = endpoint.subscribe().await.map_err(StartError::Bus)?;
+                worker.tasks.spawn(endpoint.clone().run(requests));
+            }
+            found.push(endpoints);
+        }
+        let discovery = Discovery::new(&options, found);
+        let questions = discovery.subscribe().await.map_err(StartError::Bus)?;
+        worker.tasks.spawn(discovery.run(questions, draining));
+        worker.bus.flush().await.map_err(StartError::Bus)?;
+        Ok(worker)
+    }
+
+    /// Unsubscribes, lets running requests finish, ends streams with UNAVAILABLE; at most [`DRAIN_MAX`].
+    pub async fn drain(mut self) {
+        self.is_draining.send_replace(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_MAX, all).await.is_err() {
+            tracing::warn!("the worker stops while requests are running: they took longer than {DRAIN_MAX:?}");
+        }
+        let _ = self.bus.flush().await;
+    }
+}
+
+/// Returns once the flag is set, or whoever sets it is gone.
+async fn until_true(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|is_true| *is_true).await;
+}

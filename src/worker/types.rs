@@ -28,6 +28,16 @@ impl Timestamp {
     }
 }
 
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC; the bare seconds where the moment lies outside the years 1 to 9999.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match crate::transcode::rfc3339(self.seconds, self.nanos) {
+            Some(text) => f.write_str(&text),
+            None => write!(f, "{} s", self.seconds),
+        }
+    }
+}
+
 /// `google.protobuf.Duration`: a length of time; both parts have one sign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Duration {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
 use futures_util::StreamExt as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::queue::{Limits, Queue, StreamError, Subscription};
+use super::queue::{Engaged, Limits, Queue, StreamError, Subscription};
 use super::{BusError, Delivery, Figures, Message, Pattern, Reply, Request, Status, Subject};
 
 use replies::Replies;
@@ -139,6 +139,8 @@ impl NatsBus {
         let mut subscriber = subscribed.map_err(|error| BusError::Other(error.to_string()))?;
         let queue = Queue::new(limits);
         let (into, dropped, mut status) = (queue.clone(), self.dropped.clone(), self.status.subscribe());
+        let draining = Arc::new(Notify::new());
+        let drained = draining.clone();
         let pump = tokio::spawn(async move {
             let ends_on_loss = limits.ends_on_overflow;
             loop {
@@ -149,9 +151,14 @@ impl NatsBus {
                             dropped.fetch_add(1, Ordering::Relaxed);
                         }
                     }
+                    () = drained.notified() => {
+                        let _ = subscriber.drain().await;
+                    }
                     // A stream whose connection was lost has a hole; a worker's subscription is made again.
-                    lost = status.wait_for(|status| *status == Status::Disconnected), if ends_on_loss => {
-                        if lost.is_ok() {
+                    is_lost = async { status.wait_for(|status| *status == Status::Disconnected).await.is_ok() },
+                        if ends_on_loss =>
+                    {
+                        if is_lost {
                             into.end(Some(StreamError::Disconnected));
                         }
                         break;
@@ -160,7 +167,7 @@ impl NatsBus {
             }
             into.end(None);
         });
-        Ok(Subscription::new(queue, Stop(pump)))
+        Ok(Subscription::new(queue, Stop { pump, draining }))
     }
 
     pub(super) async fn flush(&self) -> Result<(), BusError> {
@@ -188,11 +195,20 @@ impl NatsBus {
 }
 
 /// Ends the pump, and with it the client's subscription.
-struct Stop(tokio::task::JoinHandle<()>);
+struct Stop {
+    pump: tokio::task::JoinHandle<()>,
+    draining: Arc<Notify>,
+}
+
+impl Engaged for Stop {
+    fn drain(&mut self) {
+        self.draining.notify_one();
+    }
+}
 
 impl Drop for Stop {
     fn drop(&mut self) {
-        self.0.abort();
+        self.pump.abort();
     }
 }
 

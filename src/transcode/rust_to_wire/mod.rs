@@ -51,6 +51,12 @@ impl fmt::Display for RustError {
 
 impl std::error::Error for RustError {}
 
+impl From<TranscodeError> for RustError {
+    fn from(error: TranscodeError) -> RustError {
+        RustError(error)
+    }
+}
+
 impl ser::Error for RustError {
     fn custom<M: fmt::Display>(text: M) -> RustError {
         RustError::new(text.to_string())

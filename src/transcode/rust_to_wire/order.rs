@@ -9,21 +9,25 @@ use super::super::wire::WireReader;
 ///
 /// Fails where the bytes are no records; `out` is then unchanged.
 pub fn number_order(out: &mut [u8], from: usize) -> Result<()> {
+    let mut reader = WireReader::part(out, from, out.len());
+    let mut before = 0;
+    let mut is_rising = true;
+    while let Some(record) = reader.record()? {
+        is_rising &= before <= record.number;
+        before = record.number;
+    }
+    if is_rising {
+        return Ok(());
+    }
     let mut records = Vec::new();
     let mut reader = WireReader::part(out, from, out.len());
-    let (mut before, mut is_rising) = (0, true);
-    while !reader.is_done() {
-        let at = reader.at();
-        let (number, wire_type) = reader.tag()?;
-        reader.value(number, wire_type)?;
-        is_rising &= before <= number;
-        before = number;
-        records.push((number, at, reader.at()));
+    let mut at = from;
+    while let Some(record) = reader.record()? {
+        records.push((record.number, at, reader.at()));
+        at = reader.at();
     }
-    if !is_rising {
-        records.sort_by_key(|record| record.0);
-        permute(out, from, records.iter().map(|record| (record.1, record.2)));
-    }
+    records.sort_by_key(|record| record.0);
+    permute(out, from, records.iter().map(|record| (record.1, record.2)));
     Ok(())
 }
 

@@ -1,0 +1,214 @@
+//! What a handler knows of its call: who calls, until when, the clock, whether anybody still waits; and the way to
+//! peers. It sees neither the bus nor headers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Clock, Options};
+use crate::bus::{Bus, Delivery, Headers};
+use crate::envelope::{Caller, Source};
+use crate::fault::{Code, Fault};
+use crate::snapshot::{Method, Snapshot};
+
+/// Most labels that a handler may add to its reply.
+const LABELS_MAX: usize = 32;
+
+/// What all calls of a service share.
+pub(super) struct Surroundings {
+    pub(super) bus: Bus,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) clock: Clock,
+    /// Name of the service.
+    pub(super) service: String,
+    /// `service@instance`.
+    pub(super) instance: String,
+    pub(super) heartbeat: Duration,
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+impl Surroundings {
+    pub(super) fn new(options: &Options, service: &str, draining: &watch::Receiver<bool>) -> Surroundings {
+        Surroundings {
+            bus: options.bus.clone(),
+            snapshot: options.snapshot.clone(),
+            clock: options.clock.clone(),
+            service: service.to_owned(),
+            instance: format!("{service}@{}", options.instance),
+            heartbeat: options.heartbeat,
+            draining: draining.clone(),
+        }
+    }
+}
+
+/// One call as its handler sees it. Cloning shares it.
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    around: Arc<Surroundings>,
+    method: Arc<Method>,
+    caller: Caller,
+    headers: Headers,
+    payload: Bytes,
+    deadline: Option<Instant>,
+    labels: Mutex<BTreeMap<String, String>>,
+    cancelled: watch::Sender<Option<&'static str>>,
+}
+
+impl Context {
+    pub(super) fn new(around: &Arc<Surroundings>, method: &Arc<Method>, delivery: Delivery) -> Context {
+        let timeout = delivery.headers.get("Tidegate-Timeout").and_then(|text| text.trim().parse().ok());
+        Context(Arc::new(Inner {
+            around: around.clone(),
+            method: method.clone(),
+            caller: Caller::read(&method.envelope, &method.tables, &delivery.payload),
+            deadline: timeout.and_then(|millis| Instant::now().checked_add(Duration::from_millis(millis))),
+            headers: delivery.headers,
+            payload: delivery.payload,
+            labels: Mutex::default(),
+            cancelled: watch::Sender::new(None),
+        }))
+    }
+
+    /// The caller context as the house style carries it: texts by field name, and labels.
+    pub fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    /// The verified user; empty where there is none.
+    pub fn user(&self) -> &str {
+        self.sourced(|source| *source == Source::CallerUser, "Tidegate-User")
+    }
+
+    /// The tenant, which is the key space of everything stored; empty is the default tenant.
+    pub fn tenant(&self) -> &str {
+        self.sourced(|source| *source == Source::CallerTenant, "Tidegate-Tenant")
+    }
+
+    /// The verified roles.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        let label = self.0.method.envelope.context.as_ref().and_then(|plan| plan.labels.as_ref());
+        let label = label.and_then(|labels| labels.set.iter().find(|row| row.1 == Source::CallerRole));
+        let roles = match label {
+            Some((name, _)) => self.0.caller.label(name).unwrap_or_default(),
+            None => self.0.headers.get("Tidegate-Roles").unwrap_or_default(),
+        };
+        roles.split(',').map(str::trim).filter(|role| !role.is_empty())
+    }
+
+    /// The call's id.
+    pub fn request_id(&self) -> &str {
+        self.sourced(|source| *source == Source::Generated, "Tidegate-Call")
+    }
+
+    /// The key under which a repeat of this call gives the same reply; empty without one.
+    pub fn idempotency_key(&self) -> &str {
+        self.sourced(is_repeat_key, "Nats-Msg-Id")
+    }
+
+    /// The field of the context that has such a first source; the header where the style has no such field.
+    fn sourced(&self, is_it: impl Fn(&Source) -> bool, header: &str) -> &str {
+        let fields = self.0.method.envelope.context.iter().flat_map(|plan| &plan.fields);
+        match fields.into_iter().find(|field| field.sources.first().is_some_and(&is_it)) {
+            Some(field) => self.0.caller.text(&field.name),
+            None => self.0.headers.get(header).unwrap_or_default(),
+        }
+    }
+
+    /// Now, in milliseconds since 1970: the only clock of a handler.
+    pub fn now_ms(&self) -> i64 {
+        (self.0.around.clock)()
+    }
+
+    /// Time left for this call; `None` without a deadline.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.0.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Why nobody waits for this call any more; `None` while somebody does.
+    pub fn cancelled(&self) -> Option<&'static str> {
+        *self.0.cancelled.borrow()
+    }
+
+    /// Returns once nobody waits for this call any more, with the reason.
+    pub async fn until_cancelled(&self) -> &'static str {
+        let mut cancelled = self.0.cancelled.subscribe();
+        let reason = cancelled.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
+        match reason {
+            Some(reason) => reason,
+            // The sender lives in `self`, so this never comes; and if it did, nobody would wait.
+            None => "closed",
+        }
+    }
+
+    /// Adds a label to the reply's context; one of the same name from the request is replaced. At most
+    /// 32; nothing where the style has no labels.
+    pub fn label(&self, name: impl Into<String>, value: impl Into<String>) {
+        let mut labels = self.0.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        if labels.len() < LABELS_MAX {
+            labels.insert(name.into(), value.into());
+        }
+    }
+
+    /// The method that was called.
+    pub fn method(&self) -> &Arc<Method> {
+        &self.0.method
+    }
+
+    /// The request's bytes as they came.
+    pub fn payload(&self) -> &Bytes {
+        &self.0.payload
+    }
+
+    /// `service@instance` of this replica.
+    pub fn instance(&self) -> &str {
+        &self.0.around.instance
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.0.headers.get(name)
+    }
+
+    pub(super) fn around(&self) -> &Arc<Surroundings> {
+        &self.0.around
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.0.deadline
+    }
+
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        self.0.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nobody waits any more; the first reason counts.
+    pub(super) fn cancel(&self, reason: &'static str) {
+        self.0.cancelled.send_if_modified(|now| now.is_none() && now.insert(reason) == &reason);
+    }
+
+    /// The fault of work that nobody waits for.
+    pub(super) fn cancel_fault(reason: &'static str) -> Fault {
+        match reason {
+            "draining" => {
+                Fault::ours(Code::Unavailable, "the worker is stopping: connect again").detail("reason", reason)
+            }
+            "age" => Fault::ours(Code::Unavailable, "the stream has grown old: connect again").detail("reason", reason),
+            "deadline" => Fault::ours(Code::DeadlineExceeded, "the deadline has passed").detail("reason", reason),
+            _ => Fault::client(Code::Cancelled, "the caller has gone away").detail("reason", reason),
+        }
+    }
+}
+
+/// True for a source of the idempotency key.
+pub(super) fn is_repeat_key(source: &Source) -> bool {
+    match source {
+        Source::Header { name, .. } => name == "idempotency-key",
+        Source::BodyMember(_) => true,
+        _ => false,
+    }
+}

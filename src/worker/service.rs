@@ -1,0 +1,220 @@
+//! A service as a row of methods: each with a handler over plain structs, registered by its full name.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::StartProblem;
+use super::context::Context;
+use super::reply;
+use super::streams::{Chunks, Outlet};
+use crate::envelope::ErrorPlan;
+use crate::fault::{Code, Fault};
+use crate::snapshot::{Method, Snapshot, Streaming};
+use crate::transcode::{ShapeProblem, from_wire, shape_check};
+
+/// What a handler runs as.
+pub(super) type Running<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A request handled: the bytes of the reply, its error included; `Err` where it failed, for the statistics.
+pub(super) type Answer = Result<Vec<u8>, (Fault, Vec<u8>)>;
+
+/// Decodes a request and runs its handler; fails where the request does not decode.
+type UnaryCall = Arc<dyn Fn(Context, &Bytes) -> Result<Running<Answer>, Fault> + Send + Sync>;
+type StreamCall = Arc<dyn Fn(Context, &Bytes, Outlet) -> Result<Running<Result<(), Fault>>, Fault> + Send + Sync>;
+type Check = fn(&Method) -> Vec<String>;
+
+/// A handler without its types.
+#[derive(Clone)]
+pub(super) enum Call {
+    Unary(UnaryCall),
+    Stream(StreamCall),
+}
+
+struct Row {
+    method: String,
+    call: Call,
+    check: Check,
+}
+
+/// A failed request whose reply says more than the error: fields that its message has for that.
+pub struct Failed<R> {
+    /// The error.
+    pub fault: Fault,
+    /// The other fields of the reply.
+    pub reply: Option<R>,
+}
+
+impl<R> From<Fault> for Failed<R> {
+    fn from(fault: Fault) -> Failed<R> {
+        Failed { fault, reply: None }
+    }
+}
+
+/// A service: its name, and its methods with their handlers.
+///
+/// Requests, replies and chunks are plain structs that derive `Serialize` and `Deserialize`, with the message's fields
+/// by proto name. They may leave out what the house style keeps for itself: context, error, index and last mark.
+pub struct Service {
+    name: String,
+    version: String,
+    rows: Vec<Row>,
+}
+
+impl Service {
+    /// A service without methods yet. The name is `[A-Za-z0-9_-]`, the version `1.2.3` (NATS ADR-32).
+    pub fn new(name: impl Into<String>, version: impl Into<String>) -> Service {
+        Service { name: name.into(), version: version.into(), rows: Vec::new() }
+    }
+
+    /// Adds a method that answers once. `method` is its full name, `quest.v1.QuestService/GenerateQuest`.
+    #[must_use]
+    pub fn unary<Q, R, E, F, Fut>(mut self, method: &str, handler: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+        E: Into<Failed<R>> + Send + 'static,
+        F: Fn(Context, Q) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+    {
+        let call: UnaryCall = Arc::new(move |context, payload| {
+            let request = read::<Q>(&context, payload)?;
+            let handled = handler(context.clone(), request);
+            Ok(Box::pin(async move {
+                match handled.await {
+                    Ok(value) => reply::success(&context, &value),
+                    Err(error) => {
+                        let Failed { fault, reply } = error.into();
+                        Err(reply::failure(&context, fault, reply.as_ref()))
+                    }
+                }
+            }))
+        });
+        self.rows.push(Row { method: method.to_owned(), call: Call::Unary(call), check: check_unary::<Q, R> });
+        self
+    }
+
+    /// Adds a method that answers with a stream of chunks; a method may have both kinds of handlers where its requests
+    /// say which one they want.
+    ///
+    /// The stream ends when the handler returns: `Err` as its error, `Ok` with an empty last chunk unless
+    /// [`Chunks::finish`] has sent one.
+    #[must_use]
+    pub fn stream<Q, C, F, Fut>(mut self, method: &str, handler: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        C: Serialize + DeserializeOwned + Send + 'static,
+        F: Fn(Context, Q, Chunks<C>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let call: StreamCall = Arc::new(move |context, payload, outlet| {
+            let request = read::<Q>(&context, payload)?;
+            Ok(Box::pin(handler(context, request, Chunks::new(outlet))))
+        });
+        self.rows.push(Row { method: method.to_owned(), call: Call::Stream(call), check: check_stream::<Q, C> });
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Everything in which the handlers do not fit the snapshot.
+    pub(super) fn check(&self, snapshot: &Snapshot) -> Vec<StartProblem> {
+        let mut problems = Vec::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            let mut problem = |text: String| {
+                problems.push(StartProblem { service: self.name.clone(), method: row.method.clone(), text });
+            };
+            let is_stream = matches!(row.call, Call::Stream(_));
+            let is_same =
+                |other: &Row| other.method == row.method && matches!(other.call, Call::Stream(_)) == is_stream;
+            if self.rows[..index].iter().any(is_same) {
+                problem("it is registered twice: remove one".to_owned());
+            }
+            let Some(method) = snapshot.method(&row.method) else {
+                problem(
+                    "the tables do not have it: correct the name, list its service under `annotations`, or add a \
+                     route that calls it"
+                        .to_owned(),
+                );
+                continue;
+            };
+            match method.streaming {
+                Streaming::Unary if is_stream => problem("it never streams: register it with `unary`".to_owned()),
+                Streaming::Server if !is_stream => problem("it always streams: register it with `stream`".to_owned()),
+                _ => {}
+            }
+            (row.check)(method).into_iter().for_each(&mut problem);
+        }
+        problems
+    }
+
+    /// Its methods as the snapshot has them, each with its handlers.
+    pub(super) fn into_methods(self, snapshot: &Snapshot) -> Vec<(Arc<Method>, Vec<Call>)> {
+        let mut methods: Vec<(Arc<Method>, Vec<Call>)> = Vec::new();
+        for row in self.rows {
+            let Some(method) = snapshot.method(&row.method) else { continue };
+            match methods.iter_mut().find(|(known, _)| known.name == method.name) {
+                Some((_, calls)) => calls.push(row.call),
+                None => methods.push((method.clone(), vec![row.call])),
+            }
+        }
+        methods
+    }
+}
+
+fn read<Q: DeserializeOwned>(context: &Context, payload: &Bytes) -> Result<Q, Fault> {
+    let method = context.method();
+    from_wire(&method.tables, method.request, payload).map_err(|error| {
+        Fault::client(
+            Code::InvalidArgument,
+            format!("the request does not decode as `{}`: {error}", method.request_name),
+        )
+        .detail("reason", "malformed")
+        .detail("field", error.path())
+    })
+}
+
+fn check_unary<Q: DeserializeOwned, R: DeserializeOwned>(method: &Method) -> Vec<String> {
+    let envelope = &method.envelope;
+    let given = [envelope.reply_context, error_field(&envelope.reply_error)];
+    let reply = shape_check::<R>(&method.tables, method.reply, &given.into_iter().flatten().collect::<Vec<_>>());
+    let mut problems = check_request::<Q>(method);
+    problems.extend(named("reply", reply));
+    problems
+}
+
+fn check_stream<Q: DeserializeOwned, C: DeserializeOwned>(method: &Method) -> Vec<String> {
+    let plan = &method.envelope.chunk;
+    let given = [plan.context, plan.index, plan.last, error_field(&plan.error)];
+    let chunk = shape_check::<C>(&method.tables, method.chunk, &given.into_iter().flatten().collect::<Vec<_>>());
+    let mut problems = check_request::<Q>(method);
+    problems.extend(named("chunk", chunk));
+    problems
+}
+
+fn check_request<Q: DeserializeOwned>(method: &Method) -> Vec<String> {
+    let given: Vec<u32> = method.envelope.context.iter().map(|plan| plan.number).collect();
+    named("request", shape_check::<Q>(&method.tables, method.request, &given))
+}
+
+fn named(part: &str, checked: Result<(), Vec<ShapeProblem>>) -> Vec<String> {
+    let problems = checked.err().unwrap_or_default();
+    problems.into_iter().map(|problem| format!("{part}: {problem}")).collect()
+}
+
+fn error_field(plan: &ErrorPlan) -> Option<u32> {
+    match plan {
+        ErrorPlan::InBand { field, .. } => Some(*field),
+        ErrorPlan::Headers | ErrorPlan::Status => None,
+    }
+}
