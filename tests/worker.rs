@@ -11,9 +11,12 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use support::{eventually, snapshot};
-use tidegate::bus::{Branch, Bus, BusError, Delivery, Headers, Limits, Message, Reply, Request, Subject, Subscription};
+use tidegate::bus::{
+    Branch, Bus, BusError, Delivery, Headers, Limits, Message, Pattern, Reply, Request, Subject, Subscription,
+};
 use tidegate::fault::{Code, Fault};
 use tidegate::snapshot::Snapshot;
+use tidegate::store::LogConfig;
 use tidegate::transcode::{from_wire, to_wire};
 use tidegate::worker::types::Timestamp;
 use tidegate::worker::{Chunks, Context, Failed, Options, Service, StartError, Worker};
@@ -654,13 +657,27 @@ async fn events_are_published_with_their_type() {
     let service =
         Service::new("echo", "1.0.0").unary("t.v1.EchoService/Ask", |context: Context, say: Say| async move {
             let event = Part { text: say.text.clone() };
-            context.publish("evt.said.v1", "t.v1.Plain", &event, "event-1").await?;
+            context.publish("evt.notice.v1", "t.v1.Plain", &event).await?;
+            let first = context.append("evt.said.v1", "t.v1.Plain", &event, "event-1").await?;
+            let again = context.append("evt.said.v1", "t.v1.Plain", &event, "event-1").await?;
+            assert_eq!((first.is_duplicate, again.is_duplicate, again.sequence), (false, true, first.sequence));
             Ok::<_, Fault>(Said { text: say.text, version: 0 })
         });
-    let _worker = rig.start(service).await;
-    let pattern = Subject::new("evt.said.v1").unwrap().into();
+    let options = rig.options();
+    let log = LogConfig {
+        name: "EVENTS",
+        subjects: &["evt.said.>"],
+        max_age: Duration::from_secs(60),
+        duplicate_window: Duration::from_secs(60),
+    };
+    options.store.provide_log(log).await.unwrap();
+    let _worker = Worker::start(options, vec![service]).await.unwrap();
+    let pattern = Pattern::new("evt.>").unwrap();
     let mut events = rig.bus.subscribe(&pattern, None, Limits::STREAM).await.unwrap();
-    rig.say("svc.echo.ask", &[], &request("told")).await;
+    let (reply, _) = rig.say("svc.echo.ask", &[], &request("told")).await;
+    assert_eq!((reply.text.as_str(), reply.error), ("told", None));
+    let notice = next(&mut events).await;
+    assert_eq!((notice.subject.as_str(), notice.payload.as_ref()), ("evt.notice.v1", &b"\x0a\x04told"[..]));
     let event = next(&mut events).await;
     assert_eq!(event.payload.as_ref(), b"\x0a\x04told");
     assert_eq!(

@@ -14,6 +14,7 @@ use crate::bus::{Bus, Delivery, Headers};
 use crate::envelope::{Caller, Source};
 use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot};
+use crate::store::Store;
 
 /// Most labels that a handler may add to its reply.
 const LABELS_MAX: usize = 32;
@@ -21,6 +22,7 @@ const LABELS_MAX: usize = 32;
 /// What all calls of a service share.
 pub(super) struct Surroundings {
     pub(super) bus: Bus,
+    pub(super) store: Store,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) clock: Clock,
     /// Name of the service.
@@ -35,6 +37,7 @@ impl Surroundings {
     pub(super) fn new(options: &Options, service: &str, draining: &watch::Receiver<bool>) -> Surroundings {
         Surroundings {
             bus: options.bus.clone(),
+            store: options.store.clone(),
             snapshot: options.snapshot.clone(),
             clock: options.clock.clone(),
             service: service.to_owned(),
@@ -153,6 +156,11 @@ impl Context {
         if labels.len() < LABELS_MAX {
             labels.insert(name.into(), value.into());
         }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.around.store
     }
 
     /// The method that was called.

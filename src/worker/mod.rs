@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::bus::{Bus, BusError};
 use crate::snapshot::Snapshot;
+use crate::store::Store;
 use discovery::Discovery;
 use dispatch::Endpoint;
 
@@ -48,6 +49,8 @@ pub fn system_clock() -> Clock {
 pub struct Options {
     /// Where requests come from.
     pub bus: Bus,
+    /// Where handlers keep what they know; shared by all workers of a process.
+    pub store: Store,
     /// Methods, types and styles; kept as it is while the worker runs.
     pub snapshot: Arc<Snapshot>,
     /// The only clock that handlers see.
@@ -61,9 +64,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// The usual: the machine's clock, a random instance, [`PARALLEL_DEFAULT`], a heartbeat every 15 s.
+    /// The usual: the store of the bus, the machine's clock, a random instance, [`PARALLEL_DEFAULT`], a heartbeat every 15 s.
     pub fn new(bus: Bus, snapshot: Arc<Snapshot>) -> Options {
         Options {
+            store: Store::of(&bus),
             bus,
             snapshot,
             clock: system_clock(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -10,6 +11,7 @@ use crate::bus::{Headers, Message, Request, Subject};
 use crate::envelope::{ContextWriter, Source};
 use crate::fault::{Code, Fault, Reason};
 use crate::snapshot::Method;
+use crate::store::{Appended, Event};
 use crate::transcode::{from_wire, number_order, to_wire};
 
 /// Longest wait for a peer.
@@ -39,30 +41,36 @@ impl Context {
         self.ask(method, request, Behalf::Service).await
     }
 
-    /// Publishes a message, such as an event. Nobody answers; `id` lets JetStream drop repeats.
-    pub async fn publish<T: Serialize + Sync>(
+    /// Publishes an event and waits until a log has kept it. A second one with the same `id` within the log's window
+    /// changes nothing. `subject` is literal, `message` the full name of its type.
+    pub async fn append<T: Serialize + Sync>(
         &self,
         subject: &str,
         message: &str,
         value: &T,
         id: &str,
-    ) -> Result<(), Fault> {
-        let around = self.around();
+    ) -> Result<Appended, Fault> {
+        let (subject, headers, payload) = self.event(subject, message, value)?;
+        Ok(self.store().append(Event { subject, id: id.to_owned(), headers, payload }).await?)
+    }
+
+    /// Publishes a notice to whoever listens now; nobody answers, and nothing keeps it.
+    pub async fn publish<T: Serialize + Sync>(&self, subject: &str, message: &str, value: &T) -> Result<(), Fault> {
+        let (subject, headers, payload) = self.event(subject, message, value)?;
+        Ok(self.around().bus.publish(Message { subject, reply: None, headers, payload }).await?)
+    }
+
+    fn event<T: Serialize>(&self, subject: &str, message: &str, value: &T) -> Result<(Subject, Headers, Bytes), Fault> {
         let subject =
             Subject::new(subject).map_err(|error| internal("an event has no valid subject", error.to_string()))?;
-        let tables = &around.snapshot.tables;
+        let tables = &self.around().snapshot.tables;
         let Some(message_id) = tables.message_id(message) else {
             return Err(internal("an event has an unknown type", format!("`{message}` is in no descriptor")));
         };
         let mut payload = Vec::with_capacity(256);
         to_wire(tables, message_id, value, &mut payload)
             .map_err(|error| internal("an event does not encode", error.to_string()))?;
-        let mut headers = self.headers(message);
-        if !id.is_empty() {
-            headers.push("Nats-Msg-Id", id);
-        }
-        around.bus.publish(Message { subject, reply: None, headers, payload: payload.into() }).await?;
-        Ok(())
+        Ok((subject, self.headers(message), payload.into()))
     }
 
     async fn ask<Q: Serialize + Sync, R: DeserializeOwned>(
