@@ -159,7 +159,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        Rig { bus: Bus::embedded(), snapshot: Arc::new(snapshot(ROUTES, PROTO)) }
+        Rig::on(Bus::embedded())
+    }
+
+    fn on(bus: Bus) -> Rig {
+        Rig { bus, snapshot: Arc::new(snapshot(ROUTES, PROTO)) }
     }
 
     fn options(&self) -> Options {
@@ -276,9 +280,7 @@ fn meta() -> Meta {
     }
 }
 
-#[tokio::test]
-async fn a_reply_echoes_the_context_and_proves_itself() {
-    let rig = Rig::new();
+async fn a_reply_echoes_the_context_and_proves_itself(rig: Rig) {
     let _worker = rig.start(echo()).await;
     let request = WholeRequest { meta: Some(meta()), ..request("hello") };
     let headers = [("Tidegate-Call", "call-1"), ("message-type", "t.v1.SayRequest"), ("traceparent", "00-a-b-01")];
@@ -398,6 +400,11 @@ async fn a_full_worker_says_so() {
     let text = "the worker handles as many requests as it can: try again";
     let details = [("reason", "busy"), ("retry_after_ms", "100")];
     assert_eq!(second.error, error(ErrorCode::ResourceExhausted, text, &details));
+    // What has ended takes no place: one after the other they all fit.
+    for _ in 0..50 {
+        gate.notify_one();
+        assert_eq!(rig.say("svc.echo.ask", &[], &request("next")).await.0.text, "next");
+    }
 }
 
 /// Sends `count` chunks, the last of them as the last one where the text is `finish`; fails where it is `fail`.
@@ -428,9 +435,7 @@ fn counting() -> Service {
         .stream("t.v1.EchoService/Watch", count)
 }
 
-#[tokio::test]
-async fn a_stream_counts_its_chunks_and_marks_the_last() {
-    let rig = Rig::new();
+async fn a_stream_counts_its_chunks_and_marks_the_last(rig: Rig) {
     let _worker = rig.start(counting()).await;
     let ask = |text: &str, count| WholeRequest { meta: Some(meta()), stream: true, count, ..request(text) };
     for (text, count, last) in [("finish", 3, "2 "), ("close", 2, "")] {
@@ -474,9 +479,7 @@ async fn a_stream_that_fails_ends_with_its_error() {
     assert_eq!((only.index, only.is_final, only.error.unwrap().code), (0, true, ErrorCode::InvalidArgument));
 }
 
-#[tokio::test]
-async fn credit_holds_a_stream_and_lets_it_go_on() {
-    let rig = Rig::new();
+async fn credit_holds_a_stream_and_lets_it_go_on(rig: Rig) {
     let _worker = rig.start(counting()).await;
     let payload = rig.wire("t.v1.SayRequest", &WholeRequest { count: 10, ..request("finish") });
     let mut stream = rig.open("svc.echo.watch", &[("Tidegate-Window", "2 1048576")], payload).await;
@@ -496,9 +499,7 @@ async fn credit_holds_a_stream_and_lets_it_go_on() {
     assert_eq!((rig.chunk(&first).index, rig.chunk(&last).index), (0, 9));
 }
 
-#[tokio::test]
-async fn a_cancelled_stream_stops_and_says_nothing_more() {
-    let rig = Rig::new();
+async fn a_cancelled_stream_stops_and_says_nothing_more(rig: Rig) {
     let ended = Arc::new(AtomicU32::new(0));
     let ends = ended.clone();
     let service = Service::new("echo", "1.0.0").stream(
@@ -527,9 +528,7 @@ async fn a_cancelled_stream_stops_and_says_nothing_more() {
     }
 }
 
-#[tokio::test]
-async fn silence_is_filled_with_heartbeats_and_a_lost_caller_is_noticed() {
-    let rig = Rig::new();
+async fn silence_is_filled_with_heartbeats_and_a_lost_caller_is_noticed(rig: Rig) {
     let ended = Arc::new(AtomicU32::new(0));
     let ends = ended.clone();
     let service = Service::new("plain", "1.0.0").stream(
@@ -593,9 +592,7 @@ async fn the_plain_style_speaks_in_headers() {
     assert_eq!((last.headers.get("Nats-Service-Error-Code"), last.headers.get("Tidegate-End")), (Some("5"), Some("1")));
 }
 
-#[tokio::test]
-async fn a_draining_worker_finishes_and_ends_its_streams() {
-    let rig = Rig::new();
+async fn a_draining_worker_finishes_and_ends_its_streams(rig: Rig) {
     let (gate, entered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (opened, enters) = (gate.clone(), entered.clone());
     let service = counting().unary("t.v1.EchoService/Ask", move |_: Context, say: Say| {
@@ -651,9 +648,7 @@ async fn peers_are_called_for_the_caller() {
     assert_eq!(rig.say("svc.echo.say", &[("Tidegate-Timeout", "19")], &request("x")).await.0.error, late);
 }
 
-#[tokio::test]
-async fn events_are_published_with_their_type() {
-    let rig = Rig::new();
+async fn events_are_published_with_their_type(rig: Rig) {
     let service =
         Service::new("echo", "1.0.0").unary("t.v1.EchoService/Ask", |context: Context, say: Say| async move {
             let event = Part { text: say.text.clone() };
@@ -686,9 +681,7 @@ async fn events_are_published_with_their_type() {
     );
 }
 
-#[tokio::test]
-async fn the_services_protocol_finds_the_worker() {
-    let rig = Rig::new();
+async fn the_services_protocol_finds_the_worker(rig: Rig) {
     let _worker = rig.start(echo()).await;
     rig.say("svc.echo.ask", &[], &request("x")).await;
     rig.say("svc.echo.ask", &[], &request("missing")).await;
@@ -767,4 +760,35 @@ async fn a_worker_whose_structs_do_not_fit_does_not_start() {
         ]
     );
     assert!(matches!(rig.ask("svc.echo.ask", &[], Bytes::new()).await, Err(BusError::NoResponders)));
+}
+
+/// Scenarios that run on both buses, each with a test a bus.
+macro_rules! on_both_buses {
+    ($($scenario:ident)*) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario(super::Rig::new()).await;
+            })*
+        }
+
+        mod nats {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let server = super::support::nats::NatsServer::start();
+                super::$scenario(super::Rig::on(server.bus().await)).await;
+            })*
+        }
+    };
+}
+
+on_both_buses! {
+    a_reply_echoes_the_context_and_proves_itself
+    a_stream_counts_its_chunks_and_marks_the_last
+    credit_holds_a_stream_and_lets_it_go_on
+    a_cancelled_stream_stops_and_says_nothing_more
+    silence_is_filled_with_heartbeats_and_a_lost_caller_is_noticed
+    a_draining_worker_finishes_and_ends_its_streams
+    events_are_published_with_their_type
+    the_services_protocol_finds_the_worker
 }

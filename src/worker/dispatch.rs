@@ -98,14 +98,18 @@ impl Endpoint {
         loop {
             tokio::select! {
                 delivery = requests.next() => match delivery {
-                    Some(Ok(delivery)) if running.len() >= self.0.parallel => self.refuse(delivery).await,
                     Some(Ok(delivery)) => {
-                        running.spawn(self.clone().handle(delivery));
+                        // What has ended takes no place any more.
+                        while running.try_join_next().is_some() {}
+                        if running.len() < self.0.parallel {
+                            running.spawn(self.clone().handle(delivery));
+                        } else {
+                            self.refuse(delivery).await;
+                        }
                     }
                     Some(Err(_)) => {}
                     None => break,
                 },
-                Some(_) = running.join_next(), if !running.is_empty() => {}
                 () = until_true(&mut draining), if is_open => {
                     requests.drain();
                     is_open = false;

@@ -130,8 +130,9 @@ pub(super) async fn run(
         // The caller has ended the stream itself; a chunk now would be its second end.
         Some(stop) if !stop.is_ours => Ok(()),
         Some(stop) => {
-            outlet.fail(&Context::cancel_fault(stop.reason)).await;
-            Ok(())
+            let fault = Context::cancel_fault(stop.reason);
+            outlet.fail(&fault).await;
+            if stop.reason == "deadline" { Err(fault) } else { Ok(()) }
         }
         None => match ended {
             Ok(()) => {
