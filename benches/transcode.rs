@@ -107,7 +107,7 @@ fn measure<T: Message + Default + Serialize + DeserializeOwned + PartialEq>(
 
 /// Byte for byte: our wire is the generated code's wire (read and written by it); our JSON means what the generated code's JSON means, and
 /// gives the same bytes again.
-fn compare<T: Message + DeserializeOwned + PartialEq>(
+fn compare<T: Message + Default + DeserializeOwned + PartialEq>(
     ours: &Ours,
     id: MessageId,
     descriptor: &MessageDescriptor,

@@ -80,11 +80,16 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Steps over `word` if it is here.
+    /// Steps over `word` (at most eight bytes, none of them 0) if it is here.
     #[inline(always)]
-    pub(super) fn eat_word(&mut self, word: &[u8]) -> bool {
-        if self.padded[self.at..self.end].starts_with(word) {
-            self.at += word.len();
+    pub(super) fn eat_word<const N: usize>(&mut self, word: &[u8; N]) -> bool {
+        debug_assert!(N <= 8 && !word.contains(&0));
+        let mut wanted = [0; 8];
+        wanted[..N].copy_from_slice(word);
+        let mask = if N == 8 { u64::MAX } else { (1 << (8 * N)) - 1 };
+        if self.eight() & mask == u64::from_le_bytes(wanted) {
+            // The padding is zeros, so a match lies inside the text.
+            self.at += N;
             true
         } else {
             false
@@ -175,5 +180,19 @@ pub(super) fn put_short(out: &mut Vec<u8>, block: &[u8; 16], len: usize) {
     unsafe {
         out.as_mut_ptr().add(old).cast::<[u8; 16]>().write_unaligned(*block);
         out.set_len(old + len.min(16));
+    }
+}
+
+/// Appends the first `len` (at most 32) bytes of `block` with one fixed-size copy.
+#[inline(always)]
+pub(super) fn put_block(out: &mut Vec<u8>, block: &[u8; 32], len: usize) {
+    debug_assert!(len <= 32);
+    out.reserve(32);
+    let old = out.len();
+    // SAFETY: `reserve` made room for thirty-two bytes behind `old`; all of them are written before the length grows by
+    // at most thirty-two.
+    unsafe {
+        out.as_mut_ptr().add(old).cast::<[u8; 32]>().write_unaligned(*block);
+        out.set_len(old + len.min(32));
     }
 }

@@ -110,6 +110,21 @@ pub(super) fn double(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok()?.parse::<f64>().ok().filter(|value| value.is_finite())
 }
 
+/// `±mantissa ÷ 10^behind`, where that is one exact operation (Clinger's fast path).
+#[inline(always)]
+pub(super) fn exact_double(is_negative: bool, mantissa: u64, behind: usize) -> Option<f64> {
+    if mantissa > 1 << 53 || behind > 22 {
+        return None;
+    }
+    let value = mantissa as f64 / EXACT_POWERS[behind];
+    Some(if is_negative { -value } else { value })
+}
+
+/// A double from text that is known to be a JSON number; `None` where it exceeds the range.
+pub(super) fn checked_double(text: &[u8]) -> Option<f64> {
+    std::str::from_utf8(text).ok()?.parse::<f64>().ok().filter(|value| value.is_finite())
+}
+
 /// A float, correctly rounded from the text (not by way of a double); `None` as for [`double`].
 pub(super) fn float(text: &[u8]) -> Option<f32> {
     decimal(text)?;

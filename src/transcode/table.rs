@@ -31,10 +31,10 @@ pub struct Field {
     /// Tag as written: the varint of number and wire type (of the packed record where packed).
     tag: [u8; 16],
     tag_len: u8,
-    /// `"jsonName":`, ready to print.
-    key_camel: Box<[u8]>,
-    /// `"proto_name":`, ready to print.
-    key_proto: Box<[u8]>,
+    /// `,"jsonName":`, ready to print.
+    key_camel: PrintedKey,
+    /// `,"proto_name":`, ready to print.
+    key_proto: PrintedKey,
     /// The JSON name, and the proto name where it is another, as they stand behind an opening quote.
     keys: [Option<KeyMatch>; 2],
 }
@@ -85,8 +85,8 @@ impl Field {
         Field {
             tag,
             tag_len: tag_len as u8 + 1,
-            key_camel: printed_key(&spec.json_name),
-            key_proto: printed_key(&spec.name),
+            key_camel: PrintedKey::new(&spec.json_name),
+            key_proto: PrintedKey::new(&spec.name),
             keys: [
                 Some(KeyMatch::new(&spec.json_name)),
                 (spec.name != spec.json_name).then(|| KeyMatch::new(&spec.name)),
@@ -100,13 +100,15 @@ impl Field {
         &self.tag[..self.tag_len as usize]
     }
 
-    /// `"jsonName":` as printed.
-    pub fn key_camel(&self) -> &[u8] {
+    /// `,"jsonName":` as printed.
+    #[inline(always)]
+    pub(super) fn key_camel(&self) -> &PrintedKey {
         &self.key_camel
     }
 
-    /// `"proto_name":` as printed.
-    pub fn key_proto(&self) -> &[u8] {
+    /// `,"proto_name":` as printed.
+    #[inline(always)]
+    pub(super) fn key_proto(&self) -> &PrintedKey {
         &self.key_proto
     }
 
@@ -140,10 +142,38 @@ impl Field {
     }
 }
 
-fn printed_key(name: &str) -> Box<[u8]> {
-    let mut key = serde_json::to_vec(name).unwrap_or_default();
-    key.push(b':');
-    key.into()
+/// A member name as printed, comma, quotes and colon included; short ones as a block of a fixed size.
+#[derive(Debug)]
+pub(super) struct PrintedKey {
+    block: [u8; 32],
+    whole: Box<[u8]>,
+}
+
+impl PrintedKey {
+    fn new(name: &str) -> PrintedKey {
+        let mut whole = vec![b','];
+        whole.extend(serde_json::to_vec(name).unwrap_or_default());
+        whole.push(b':');
+        let mut block = [0; 32];
+        let len = whole.len().min(32);
+        block[..len].copy_from_slice(&whole[..len]);
+        PrintedKey { block, whole: whole.into() }
+    }
+
+    /// Length in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.whole.len()
+    }
+
+    /// Appends it.
+    #[inline(always)]
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        if self.whole.len() <= 32 {
+            super::raw::put_block(out, &self.block, self.whole.len());
+        } else {
+            out.extend_from_slice(&self.whole);
+        }
+    }
 }
 
 /// A message as the transcoder reads it.

@@ -7,6 +7,8 @@ mod collections;
 mod scalars;
 mod well_known;
 
+use std::cell::Cell;
+
 pub(super) use collections::map_key_to_wire;
 
 use super::claims::{Claims, Verdict};
@@ -84,11 +86,34 @@ pub fn json_to_wire(
     if json.starts_with(b"\xef\xbb\xbf") {
         return Err(TranscodeError::new(ErrorKind::Syntax, 0, "a byte order mark: send the JSON without it"));
     }
-    let mut padded = Vec::new();
+    let mut padded = PADDED.take();
     raw::pad(json, &mut padded);
+    let result = read(tables, plan, active, &padded, out, mask);
+    if padded.capacity() <= KEPT_MAX {
+        PADDED.set(padded);
+    }
+    result
+}
+
+/// Largest text whose copy is kept for the next one.
+const KEPT_MAX: usize = 64 * 1024;
+
+thread_local! {
+    /// The padded copy of the last text: its memory, not its content, is what the next one wants.
+    static PADDED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+fn read(
+    tables: &Tables,
+    plan: &BodyPlan,
+    active: u32,
+    padded: &[u8],
+    out: &mut Vec<u8>,
+    mask: Option<&mut MaskPaths>,
+) -> Result<Lifted> {
     let mut reader = Reader {
         tables,
-        cursor: Cursor::new(&padded),
+        cursor: Cursor::new(padded),
         out,
         unknown: plan.options.unknown,
         active,

@@ -175,12 +175,68 @@ impl<'t> Reader<'t, '_, '_> {
     }
 
     /// A double as number, string, or one of the three names.
+    #[inline(always)]
     pub(super) fn double_value(&mut self, what: &str) -> Result<f64> {
+        if self.cursor.peek() == b'"' {
+            return self.quoted_double(what);
+        }
+        let at = self.cursor.at();
+        if !matches!(self.cursor.peek(), b'-' | b'0'..=b'9') {
+            return mismatch(&self.cursor, what);
+        }
+        match self.short_double() {
+            Some(value) => Ok(value),
+            None => {
+                self.cursor.seek(at);
+                let text = scan::number(&mut self.cursor)?;
+                scalar::checked_double(text).ok_or_else(|| wrong_value(at, what, text))
+            }
+        }
+    }
+
+    /// Up to 18 digits that make an exact mantissa, and no exponent: what games send.
+    #[inline(always)]
+    fn short_double(&mut self) -> Option<f64> {
+        let is_negative = self.cursor.eat(b'-');
+        let first = self.cursor.peek();
+        let (mut mantissa, mut digits, mut behind) = (0u64, 0, 0);
+        loop {
+            let digit = self.cursor.peek().wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
+            digits += 1;
+            self.cursor.bump();
+        }
+        if digits == 0 || first == b'0' && digits > 1 {
+            return None;
+        }
+        if self.cursor.eat(b'.') {
+            loop {
+                let digit = self.cursor.peek().wrapping_sub(b'0');
+                if digit > 9 {
+                    break;
+                }
+                mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
+                behind += 1;
+                self.cursor.bump();
+            }
+            if behind == 0 {
+                return None;
+            }
+        }
+        if digits + behind > 18 || matches!(self.cursor.peek(), b'e' | b'E') {
+            return None;
+        }
+        scalar::exact_double(is_negative, mantissa, behind)
+    }
+
+    #[inline(never)]
+    fn quoted_double(&mut self, what: &str) -> Result<f64> {
         let mut text = std::mem::take(&mut self.text);
-        let is_quoted = self.cursor.peek() == b'"';
         let number = self.number_text(&mut text, what)?;
-        let named = if is_quoted { scalar::named_double(number.text) } else { None };
-        let value = named.or_else(|| scalar::double(number.text));
+        let value = scalar::named_double(number.text).or_else(|| scalar::double(number.text));
         let result = value.ok_or_else(|| wrong_value(number.at, what, number.text));
         self.text = text;
         result

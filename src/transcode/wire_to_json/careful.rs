@@ -196,10 +196,9 @@ impl<'a> Printer<'a> {
         let start = self.out.len();
         self.merged(field, &winners, base, last)?;
         // What `merged` wrote begins with a comma and the name, which a bare value does not have.
-        let name = field.key_camel().len().min(self.out.len() - start);
         let prefix = match self.options.names {
-            super::Names::Camel => name + 1,
-            super::Names::Proto => field.key_proto().len() + 1,
+            super::Names::Camel => field.key_camel().len(),
+            super::Names::Proto => field.key_proto().len(),
         };
         if self.out.len() > start {
             self.out.drain(start..start + prefix);

@@ -13,12 +13,10 @@ impl<'a> Printer<'a> {
     /// A comma and the member's name.
     #[inline(always)]
     pub(super) fn key(&mut self, field: &Field) {
-        self.out.push(b',');
-        let key = match self.options.names {
-            Names::Camel => field.key_camel(),
-            Names::Proto => field.key_proto(),
-        };
-        self.out.extend_from_slice(key);
+        match self.options.names {
+            Names::Camel => field.key_camel().put(self.out),
+            Names::Proto => field.key_proto().put(self.out),
+        }
     }
 
     /// A single field with its name; nothing where it holds the zero of a field without presence.
