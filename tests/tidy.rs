@@ -67,7 +67,7 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Files over the line limit, each with the reason.
-const LONG_FILES: &[(&str, &str)] = &[("transcode/table.rs", "specification and table of one thing")];
+const LONG_FILES: &[(&str, &str)] = &[];
 /// Functions over the line limit (`file: name`), each with the reason.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
@@ -227,7 +227,8 @@ fn every_file_says_what_it_is_for_and_stays_small() {
             .text
             .lines()
             .find(|l| !l.trim().is_empty() && !l.starts_with("#!["))
-            .is_some_and(|l| l.starts_with("//!"));
+            .is_some_and(|l| l.starts_with("//!"))
+            || source.text.starts_with("#![doc = include_str!");
         if !is_inline_doc {
             writeln!(findings, "src/{}: no module doc in its first line", source.path).unwrap();
         }
@@ -299,7 +300,7 @@ fn nothing_is_left_half_done() {
     let mut findings = String::new();
     for source in sources().iter().filter(|s| !is_test_file(s)) {
         for (number, line) in source.code.lines().enumerate() {
-            for word in ["TODO", "FIXME", "XXX", "todo!", "unimplemented!"] {
+            for word in ["TODO", "FIXME", "todo!", "unimplemented!"] {
                 if line.contains(word) {
                     writeln!(findings, "src/{}:{}: `{word}`", source.path, number + 1).unwrap();
                 }

@@ -3,20 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::hints::did_you_mean;
 use super::manifest::{At, Manifest, PolicyRow, RouteRow};
+use super::methods::{MethodParts, place_of};
 use super::policy::Reader;
 use super::problem::{Place, Problem};
-use super::{ErrorStyle, Method, ReplyProof, Route, ServiceRow, Snapshot, Streaming};
-use crate::bus::Subject;
-use crate::envelope::{Envelope, Style};
+use super::{ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
+use crate::envelope::Style;
 use crate::limits::Slots;
 use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
-use crate::schema::{self, HttpRuleRow, MethodRow, Schema};
+use crate::schema::{self, HttpRuleRow, Schema};
 use crate::telemetry::RouteMetrics;
-use crate::transcode::{FieldId, MessageId};
+use crate::transcode::FieldId;
 
-/// Beginnings of subjects that no route may reach.
-const FORBIDDEN: [&str; 4] = ["$SYS.", "$JS.", "$SRV.", "_INBOX."];
 /// Most open streams of a process where the file does not say.
 const OPEN_STREAMS: usize = 10_000;
 /// Verbs that a row may name.
@@ -84,12 +83,12 @@ fn services(schema: &Schema, methods: &BTreeMap<String, Arc<Method>>) -> Vec<Ser
     rows
 }
 
-struct Builder<'a> {
+pub(super) struct Builder<'a> {
     manifest: &'a Manifest,
-    schema: &'a Schema,
-    styles: BTreeMap<String, Arc<Style>>,
-    reader: Reader<'a>,
-    methods: BTreeMap<String, Arc<Method>>,
+    pub(super) schema: &'a Schema,
+    pub(super) styles: BTreeMap<String, Arc<Style>>,
+    pub(super) reader: Reader<'a>,
+    pub(super) methods: BTreeMap<String, Arc<Method>>,
     routes: Vec<Arc<Route>>,
     tree: Tree,
     by_id: HashMap<RouteId, String>,
@@ -267,103 +266,6 @@ impl<'a> Builder<'a> {
         Some((self.make_method(parts, place, levels)?, chunk.is_some()))
     }
 
-    fn message(&mut self, name: &At<String>) -> Option<MessageId> {
-        let found = self.schema.tables.message_id(&name.value);
-        if found.is_none() {
-            let names: Vec<&str> = self.schema.tables.messages().map(|(_, table)| &*table.name).collect();
-            let hint = did_you_mean(&name.value, &names);
-            let place = Place::new(self.reader.file, name.place.0, name.place.1);
-            let text = format!("the descriptors have no message `{}`", name.value);
-            self.reader.problems.push(Problem::new(place, text).hint(hint));
-        }
-        found
-    }
-
-    /// A method of the descriptors, made once.
-    fn method(&mut self, row: &MethodRow, queue_group: &str, levels: &[&PolicyRow]) -> Option<Arc<Method>> {
-        if let Some(known) = self.methods.get(&row.name) {
-            return Some(known.clone());
-        }
-        let place = place_of(&row.place);
-        if row.is_client_streaming {
-            let text = format!("`{}` takes a stream, which one HTTP request cannot give it", row.name);
-            self.reader.problems.push(Problem::new(place, text));
-            return None;
-        }
-        let streaming = match (row.is_server_streaming, row.chunk) {
-            (true, _) => Streaming::Server,
-            (false, Some(_)) => Streaming::OnRequest,
-            (false, None) => Streaming::Unary,
-        };
-        let parts = MethodParts {
-            name: row.name.clone(),
-            subject: &row.subject,
-            queue_group: Some(queue_group),
-            request: row.request,
-            reply: row.reply,
-            chunk: row.chunk,
-            streaming,
-        };
-        self.make_method(parts, place, levels)
-    }
-
-    fn make_method(&mut self, parts: MethodParts, place: Place, levels: &[&PolicyRow]) -> Option<Arc<Method>> {
-        let style = self.style(levels)?;
-        let tables = &self.schema.tables;
-        let subject = match Subject::new(parts.subject) {
-            Ok(subject) if FORBIDDEN.iter().any(|start| parts.subject.starts_with(start)) => {
-                let text = format!("the subject `{subject}` belongs to the NATS server: a route cannot reach it");
-                self.reader.problems.push(Problem::new(place, text));
-                return None;
-            }
-            Ok(subject) => subject,
-            Err(error) => {
-                self.reader.problems.push(Problem::new(place, error.to_string()));
-                return None;
-            }
-        };
-        let envelope = Envelope::compile(tables, &style, parts.request, parts.reply, parts.chunk);
-        let envelope = match envelope {
-            Ok(envelope) => envelope,
-            Err(error) => {
-                self.reader.problems.push(Problem::new(place, error.0));
-                return None;
-            }
-        };
-        let chunk = parts.chunk.unwrap_or(parts.reply);
-        let name_of = |id: MessageId| tables.message(id).name.clone();
-        let method = Arc::new(Method {
-            name: parts.name.as_str().into(),
-            subject,
-            queue_group: parts.queue_group.map(Into::into),
-            request: parts.request,
-            request_name: name_of(parts.request),
-            reply: parts.reply,
-            reply_name: name_of(parts.reply),
-            chunk,
-            chunk_name: name_of(chunk),
-            streaming: parts.streaming,
-            envelope,
-            replies: ReplyProof::default(),
-            tables: tables.clone(),
-        });
-        self.methods.insert(parts.name, method.clone());
-        Some(method)
-    }
-
-    fn style(&mut self, levels: &[&PolicyRow]) -> Option<Arc<Style>> {
-        let name = levels.iter().find_map(|level| level.style.as_ref());
-        let wanted = name.map_or("plain", |name| &name.value);
-        let found = self.styles.get(wanted).cloned();
-        if let (None, Some(name)) = (&found, name) {
-            let names: Vec<&str> = self.styles.keys().map(String::as_str).collect();
-            let hint = did_you_mean(wanted, &names);
-            let place = Place::new(self.reader.file, name.place.0, name.place.1);
-            self.reader.problems.push(Problem::new(place, format!("there is no style `{wanted}`")).hint(hint));
-        }
-        found
-    }
-
     /// Compiles a route and puts it into the tree.
     fn add(&mut self, new: NewRoute<'_>) {
         let name = format!("{} {}", new.rule.verb, new.rule.template);
@@ -467,53 +369,10 @@ impl<'a> Builder<'a> {
     }
 }
 
-struct MethodParts<'r> {
-    name: String,
-    subject: &'r str,
-    queue_group: Option<&'r str>,
-    request: MessageId,
-    reply: MessageId,
-    chunk: Option<MessageId>,
-    streaming: Streaming,
-}
-
 fn body(text: &str) -> Body {
     match text {
         "" => Body::None,
         "*" => Body::All,
         field => Body::Field(field.to_owned()),
     }
-}
-
-/// `file:line:column` taken apart.
-fn place_of(text: &str) -> Place {
-    let mut parts = text.rsplitn(3, ':');
-    let column = parts.next().and_then(|part| part.parse().ok()).unwrap_or(1);
-    let line = parts.next().and_then(|part| part.parse().ok()).unwrap_or(1);
-    Place::new(parts.next().unwrap_or(text), line, column)
-}
-
-/// The nearest known name, as a hint.
-fn did_you_mean(wanted: &str, known: &[&str]) -> String {
-    let nearest = known.iter().map(|name| (distance(wanted, name), name)).min();
-    match nearest {
-        Some((distance, name)) if distance <= wanted.len() / 3 + 1 => format!("did you mean `{name}`?"),
-        _ if known.len() <= 8 && !known.is_empty() => format!("there are: {}", known.join(", ")),
-        _ => String::new(),
-    }
-}
-
-/// Edit distance (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut before = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let kept = before + usize::from(x != y);
-            before = row[j + 1];
-            row[j + 1] = kept.min(before + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -4,8 +4,10 @@
 //! here answers requests.
 
 mod build;
+mod hints;
 mod live;
 pub mod manifest;
+mod methods;
 mod policy;
 pub mod problem;
 mod reload;

@@ -4,6 +4,7 @@
 //! a canonical one.
 
 mod collections;
+mod members;
 mod scalars;
 mod well_known;
 
@@ -14,8 +15,8 @@ pub(super) use collections::map_key_to_wire;
 use super::claims::{Claims, Verdict};
 use super::error::{ErrorKind, Result, TranscodeError};
 use super::raw::{self, Cursor};
-use super::scan::{self, DEPTH_MAX, expected, skip_space, skip_value};
-use super::table::{Cardinality, Field, FieldId, Kind, MessageId, MessageTable, OneofId, Presence, Shape, Tables};
+use super::scan::{self, DEPTH_MAX, expected, skip_space};
+use super::table::{Field, FieldId, MessageId, MessageTable, OneofId, Presence, Shape, Tables};
 
 /// What happens to a member that the message does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -298,157 +299,6 @@ impl<'t> Reader<'t, '_, '_> {
             }
             return expected(&self.cursor, "`,` or `}`");
         }
-    }
-
-    /// Reads a member's name; the field that follows the last one is tried first.
-    #[inline(always)]
-    fn key(&mut self, table: &MessageTable, next: usize) -> Result<Option<FieldId>> {
-        if self.cursor.peek() == b'"'
-            && let Some(field) = table.fields.get(next)
-        {
-            self.cursor.bump();
-            let (eight, rest) = (self.cursor.eight(), self.cursor.rest());
-            for key in field.keys().iter().flatten() {
-                if key.matches(eight, rest) {
-                    self.cursor.advance(key.len());
-                    return Ok(Some(FieldId(next as u16)));
-                }
-            }
-            self.cursor.seek(self.cursor.at() - 1);
-        }
-        self.key_by_name(table)
-    }
-
-    #[inline(never)]
-    fn key_by_name(&mut self, table: &MessageTable) -> Result<Option<FieldId>> {
-        let token = scan::string(&mut self.cursor)?;
-        if !token.has_escapes {
-            return Ok(table.field_by_name(self.cursor.slice(token.from, token.to)));
-        }
-        self.text.clear();
-        scan::append_text(&self.cursor, token, &mut self.text)?;
-        Ok(table.field_by_name(&self.text))
-    }
-
-    /// A member that is no field: lifted, skipped or refused.
-    fn unknown_member(&mut self, table: &MessageTable, at: usize) -> Result<()> {
-        let behind_colon = self.cursor.at();
-        self.cursor.seek(at);
-        let token = scan::string(&mut self.cursor)?;
-        let mut name = Vec::new();
-        scan::append_text(&self.cursor, token, &mut name)?;
-        self.cursor.seek(behind_colon);
-        let is_top = self.depth == 1;
-        if is_top && self.lift.is_some_and(|lift| lift.as_bytes() == name) && self.cursor.peek() == b'"' {
-            let token = scan::string(&mut self.cursor)?;
-            let mut text = Vec::new();
-            scan::append_text(&self.cursor, token, &mut text)?;
-            self.lifted = String::from_utf8(text).ok();
-            return Ok(());
-        }
-        if self.unknown == Unknown::Reject {
-            let text = format!("`{}` has no field `{}`", table.name, String::from_utf8_lossy(&name));
-            return Err(TranscodeError::new(ErrorKind::Mismatch, at, text));
-        }
-        skip_value(&mut self.cursor, self.depth, DEPTH_MAX)
-    }
-
-    /// One member of a message; the cursor stands at its value.
-    #[inline(always)]
-    fn member(
-        &mut self,
-        table: &MessageTable,
-        id: FieldId,
-        field: &'t Field,
-        claims: &Claims,
-        seen: &mut Seen,
-        at: usize,
-    ) -> Result<()> {
-        let mut below = &NOTHING;
-        if !claims.is_empty() {
-            match claims.verdict(id, field.spec.oneof, self.active) {
-                Verdict::Free => {}
-                Verdict::Claimed => return skip_value(&mut self.cursor, self.depth, DEPTH_MAX),
-                Verdict::Partly(inside) => below = inside,
-                Verdict::OtherMember(other) => return self.excluded(table, field, other, at),
-            }
-        }
-        if !seen.field(id) {
-            return Err(TranscodeError::new(ErrorKind::Conflict, at, "given twice"));
-        }
-        if self.cursor.peek() == b'n' && !self.takes_null(field) {
-            return if self.cursor.eat_word(b"null") { Ok(()) } else { expected(&self.cursor, "a value") };
-        }
-        if let Some(oneof) = field.spec.oneof
-            && !seen.oneof(oneof)
-        {
-            let text = format!("a second member of the oneof `{}`", table.oneofs[oneof.0 as usize]);
-            return Err(TranscodeError::new(ErrorKind::Conflict, at, text));
-        }
-        self.field(field, below)
-    }
-
-    /// A member whose oneof is claimed by another: refused, unless it is null.
-    #[cold]
-    fn excluded(&mut self, table: &MessageTable, field: &Field, other: FieldId, at: usize) -> Result<()> {
-        if !self.takes_null(field) && self.cursor.eat_word(b"null") {
-            return Ok(());
-        }
-        let text = format!("excluded by `{}`, which the path or a header sets", table.field(other).spec.name);
-        Err(TranscodeError::new(ErrorKind::Conflict, at, text))
-    }
-
-    /// True for the two types whose value may be null.
-    #[inline(always)]
-    fn takes_null(&self, field: &Field) -> bool {
-        match field.spec.kind {
-            _ if field.spec.cardinality != Cardinality::Single => false,
-            Kind::Message(id) => self.tables.message(id).shape == Shape::Value,
-            Kind::Enum(id) => self.tables.enumeration(id).is_null,
-            _ => false,
-        }
-    }
-
-    /// A field's value of any cardinality.
-    #[inline(always)]
-    fn field(&mut self, field: &'t Field, claims: &Claims) -> Result<()> {
-        if self.mask.is_some() {
-            return self.masked_field(field, claims);
-        }
-        match field.spec.cardinality {
-            Cardinality::Single => self.single(field, field.spec.presence != Presence::Implicit, claims),
-            Cardinality::Repeated => self.list(field),
-            Cardinality::Map => self.map(field),
-        }
-    }
-
-    /// A field's value, its path noted for the field mask.
-    #[inline(never)]
-    fn masked_field(&mut self, field: &'t Field, claims: &Claims) -> Result<()> {
-        let Some(mask) = self.mask.take() else { return Ok(()) };
-        let old = mask.prefix.len();
-        if old > 0 {
-            mask.prefix.push('.');
-        }
-        mask.prefix.push_str(&field.spec.name);
-        let is_branch = field.spec.cardinality == Cardinality::Single
-            && field.message().is_some_and(|id| self.tables.message(id).shape == Shape::Plain);
-        let noted = mask.paths.len();
-        let result = if is_branch {
-            self.mask = Some(mask);
-            self.single(field, true, claims)
-        } else {
-            let result = self.field(field, claims);
-            self.mask = Some(mask);
-            result
-        };
-        if let Some(mask) = self.mask.as_deref_mut() {
-            if mask.paths.len() == noted {
-                mask.paths.push(mask.prefix.clone());
-            }
-            mask.prefix.truncate(old);
-        }
-        result
     }
 
     #[cold]
