@@ -303,6 +303,23 @@ fn disorder_and_splits_on_the_wire_change_nothing() {
 }
 
 #[test]
+fn equal_messages_have_equal_canonical_bytes() {
+    for_random(|world, dice, name, message| {
+        let id = world.tables.message_id(name).unwrap();
+        let wire = message.encode_to_vec();
+        let shuffled = disorder(dice, &message.descriptor(), &wire);
+        let canonical =
+            |wire: &[u8]| tidegate::transcode::canonical(&world.tables, id, None, wire).map_err(|e| e.to_string());
+        let (first, second) = (canonical(&wire)?, canonical(&shuffled)?);
+        if first != second {
+            return Err(format!("{first:02x?}\n{second:02x?}"));
+        }
+        let decoded = DynamicMessage::decode(message.descriptor(), first.as_slice()).map_err(|e| e.to_string())?;
+        difference(&oracle_json(&decoded), &oracle_json(message), "").map_or(Ok(()), Err)
+    });
+}
+
+#[test]
 fn json_to_wire_means_what_the_oracle_means() {
     for_random(|world, _, name, message| {
         let json = oracle_json(message).to_string();

@@ -3,6 +3,7 @@
 
 pub mod table;
 
+mod canonical;
 mod check;
 mod claims;
 mod error;
@@ -23,6 +24,7 @@ pub mod wire;
 mod wire_to_json;
 mod wire_to_rust;
 
+pub use canonical::canonical;
 pub use check::check;
 pub use claims::{Claim, Claims};
 pub use error::{ErrorKind, TranscodeError};

@@ -23,9 +23,9 @@ const GROUPS_MAX: u32 = 100;
 /// A reader over a part of some bytes; offsets count from the start of all of them.
 #[derive(Clone, Debug)]
 pub struct WireReader<'a> {
+    /// Everything up to the end of the part, so that one bound serves for both.
     bytes: &'a [u8],
     at: usize,
-    end: usize,
 }
 
 #[cold]
@@ -36,14 +36,14 @@ fn broken(at: usize, text: &str) -> TranscodeError {
 impl<'a> WireReader<'a> {
     /// A reader over all of the bytes.
     pub fn new(bytes: &'a [u8]) -> WireReader<'a> {
-        WireReader { bytes, at: 0, end: bytes.len() }
+        WireReader { bytes, at: 0 }
     }
 
     /// A reader over the bytes from `from` to `to`.
     #[inline(always)]
     pub fn part(bytes: &'a [u8], from: usize, to: usize) -> WireReader<'a> {
-        let end = to.min(bytes.len());
-        WireReader { bytes, at: from.min(end), end }
+        let bytes = &bytes[..to.min(bytes.len())];
+        WireReader { bytes, at: from.min(bytes.len()) }
     }
 
     /// Offset of the next byte.
@@ -55,20 +55,19 @@ impl<'a> WireReader<'a> {
     /// True where nothing is left.
     #[inline(always)]
     pub fn is_done(&self) -> bool {
-        self.at >= self.end
+        self.at >= self.bytes.len()
     }
 
     /// Reads a varint of up to ten bytes.
     #[inline(always)]
     pub fn varint(&mut self) -> Result<u64> {
-        if self.at < self.end {
-            let byte = self.bytes[self.at];
-            if byte < 0x80 {
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte < 0x80 => {
                 self.at += 1;
-                return Ok(u64::from(byte));
+                Ok(u64::from(*byte))
             }
+            _ => self.varint_long(),
         }
-        self.varint_long()
     }
 
     #[inline(never)]
@@ -76,7 +75,7 @@ impl<'a> WireReader<'a> {
         let start = self.at;
         let mut value = 0;
         for shift in (0..70).step_by(7) {
-            let Some(byte) = self.bytes[..self.end].get(self.at) else {
+            let Some(byte) = self.bytes.get(self.at) else {
                 return Err(broken(start, "a truncated varint"));
             };
             self.at += 1;
@@ -94,7 +93,7 @@ impl<'a> WireReader<'a> {
     /// Reads four bytes, little-endian.
     #[inline(always)]
     pub fn fixed32(&mut self) -> Result<u32> {
-        match self.bytes[self.at..self.end].first_chunk() {
+        match self.bytes.get(self.at..).and_then(|rest| rest.first_chunk()) {
             Some(bytes) => {
                 self.at += 4;
                 Ok(u32::from_le_bytes(*bytes))
@@ -106,7 +105,7 @@ impl<'a> WireReader<'a> {
     /// Reads eight bytes, little-endian.
     #[inline(always)]
     pub fn fixed64(&mut self) -> Result<u64> {
-        match self.bytes[self.at..self.end].first_chunk() {
+        match self.bytes.get(self.at..).and_then(|rest| rest.first_chunk()) {
             Some(bytes) => {
                 self.at += 8;
                 Ok(u64::from_le_bytes(*bytes))
@@ -120,7 +119,7 @@ impl<'a> WireReader<'a> {
     pub fn length(&mut self) -> Result<(usize, usize)> {
         let start = self.at;
         let len = self.varint()?;
-        if len > (self.end - self.at) as u64 {
+        if len > (self.bytes.len() - self.at) as u64 {
             return Err(broken(start, "a length beyond the end of the message"));
         }
         let from = self.at;

@@ -63,6 +63,12 @@ impl<'a> Printer<'a> {
                 Ok(())
             }
             Cardinality::Map => {
+                let (start, behind_tag) = (self.out.len(), reader.clone());
+                if self.quick_map(field, reader)? {
+                    return Ok(());
+                }
+                self.out.truncate(start);
+                *reader = behind_tag;
                 let first = self.scratch.records.len();
                 loop {
                     let (from, to) = reader.length()?;
@@ -82,7 +88,7 @@ impl<'a> Printer<'a> {
 
 /// Steps over the next tag if it belongs to the same field.
 #[inline(always)]
-fn next_of_field(field: &Field, reader: &mut WireReader) -> Step<Option<WireType>> {
+pub(super) fn next_of_field(field: &Field, reader: &mut WireReader) -> Step<Option<WireType>> {
     if reader.is_done() {
         return Ok(None);
     }

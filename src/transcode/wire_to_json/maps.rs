@@ -4,7 +4,7 @@ use super::super::error::Result;
 use super::super::table::{Field, FieldId, Kind, MessageTable, WireType};
 use super::super::wire::{Record, WireReader};
 use super::fields::Shown;
-use super::hopeful::inside;
+use super::hopeful::{inside, next_of_field};
 use super::{Printer, Source, Step};
 
 /// One map entry: where its key and its value are.
@@ -21,6 +21,40 @@ pub(super) struct Entry {
 }
 
 impl<'a> Printer<'a> {
+    /// A map whose entries have a key, a value and rising keys, as most encoders write them. False where some entry is
+    /// not so: what was printed is then to be taken back.
+    pub(super) fn quick_map(&mut self, field: &'a Field, reader: &mut WireReader<'a>) -> Step<bool> {
+        let Some(entry) = field.message().map(|id| self.tables.message(id)) else { return Ok(false) };
+        let (key, value) = (entry.field(FieldId(0)), entry.field(FieldId(1)));
+        self.key(field);
+        let brace = self.out.len();
+        let mut before: Option<(usize, usize)> = None;
+        loop {
+            let (from, to) = reader.length()?;
+            let mut part = WireReader::part(self.wire, from, to);
+            if part.is_done() || part.tag()? != (1, key.spec.kind.wire_type()) {
+                return Ok(false);
+            }
+            let place = part.value(1, key.spec.kind.wire_type())?;
+            let is_rising = before.is_none_or(|before| self.wire[before.0..before.1] < self.wire[place.0..place.1]);
+            if !is_rising || part.is_done() || part.tag()? != (2, value.spec.kind.wire_type()) {
+                return Ok(false);
+            }
+            before = Some(place);
+            self.out.push(b',');
+            self.map_key(key, place)?;
+            self.out.push(b':');
+            let shown = self.value(value, &mut part).map_err(|stop| inside(stop, &self.key_segment(place)))?;
+            if matches!(shown, Shown::Unknown) || !part.is_done() {
+                return Ok(false);
+            }
+            if next_of_field(field, reader)?.is_none() {
+                self.close(brace, b'{', b'}');
+                return Ok(true);
+            }
+        }
+    }
+
     /// A map field with its name from the records `first..last` of the scratch, one an entry.
     pub(super) fn map(&mut self, field: &'a Field, first: usize, last: usize) -> Step<()> {
         let start = self.out.len();
@@ -129,7 +163,7 @@ impl<'a> Printer<'a> {
             }
             (Some(part), Some(id)) => {
                 self.message(id, Source::One(part.from, part.to))
-                    .map_err(|stop| inside(stop, &self.entry_segment(entry)))?;
+                    .map_err(|stop| inside(stop, &self.key_segment(entry.key)))?;
                 Shown::Value
             }
             (Some(part), None) => {
@@ -156,8 +190,9 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
-    fn entry_segment(&self, entry: Entry) -> String {
-        format!("[\"{}\"]", String::from_utf8_lossy(&self.wire[entry.key.0..entry.key.1]))
+    #[cold]
+    fn key_segment(&self, (from, to): (usize, usize)) -> String {
+        format!("[\"{}\"]", String::from_utf8_lossy(&self.wire[from..to]))
     }
 
     fn map_key(&mut self, key: &'a Field, (from, to): (usize, usize)) -> Step<()> {
