@@ -24,6 +24,7 @@ pub mod gateway;
 pub mod limits;
 pub mod route;
 pub mod schema;
+pub mod services;
 pub mod snapshot;
 pub mod store;
 pub mod telemetry;

@@ -22,7 +22,7 @@ use super::body::Answer;
 use super::inbound::Inbound;
 use super::{Edge, respond};
 use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subject, Subscription};
-use crate::envelope::SERVICE_ERROR_CODE;
+use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE};
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::Slot;
 use crate::snapshot::{Route, Snapshot};
@@ -178,7 +178,9 @@ impl Events {
         if delivery.reply.is_some() {
             self.control = delivery.reply;
         }
-        if delivery.headers.get(SERVICE_ERROR_CODE).is_some() {
+        // Where the style has an error field, the field decides: it says more than the headers beside it.
+        let is_in_band = matches!(method.envelope.chunk.error, ErrorPlan::InBand { .. });
+        if !is_in_band && delivery.headers.get(SERVICE_ERROR_CODE).is_some() {
             let header = |name: &str| delivery.headers.get(name);
             method.envelope.open_reply(&method.tables, method.chunk, header, &delivery.payload)?;
         }

@@ -1,11 +1,28 @@
 //! The roster: a file a service, each a row of methods over plain structs. A service knows its context and its store,
 //! and neither HTTP nor the bus nor another service.
 
+mod ai_integration;
+mod checks;
+mod events;
+mod quest_system;
+mod repeat;
+mod seed;
+mod state_manager;
+mod text;
+
 use crate::fault::Fault;
 use crate::store::Store;
 use crate::worker::Service;
 
+/// Version that the services say in discovery.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// All services on one store, which gets their buckets and logs where it has none yet.
-pub async fn roster(_store: &Store) -> Result<Vec<Service>, Fault> {
-    Ok(Vec::new())
+pub async fn roster(store: &Store) -> Result<Vec<Service>, Fault> {
+    events::provide(store).await?;
+    Ok(vec![
+        ai_integration::service(store).await?,
+        state_manager::service(store).await?,
+        quest_system::service(store).await?,
+    ])
 }

@@ -1,0 +1,70 @@
+//! The checks that every service makes of its requests, and the faults that they give.
+
+use std::fmt::Display;
+
+use crate::fault::{Code, Fault};
+use crate::worker::types::{Struct, Value};
+
+/// Longest id in bytes.
+const ID_MAX: usize = 128;
+/// Deepest nesting of a Struct, and its most bytes as JSON.
+const STRUCT_DEPTH_MAX: usize = 16;
+const STRUCT_BYTES_MAX: usize = 256 * 1024;
+
+/// A value that the request should not have.
+pub(super) fn invalid(field: &str, reason: &'static str, message: impl Into<String>) -> Fault {
+    Fault::client(Code::InvalidArgument, message.into()).detail("field", field).detail("reason", reason)
+}
+
+/// A value that is not there.
+pub(super) fn required(field: &str) -> Fault {
+    invalid(field, "required", format!("{field} is required"))
+}
+
+/// A value outside of its closed list.
+pub(super) fn unknown_value(field: &str, message: impl Into<String>, allowed: &[&str]) -> Fault {
+    invalid(field, "unknown_value", message).detail("allowed", allowed.join(","))
+}
+
+/// A number outside of its range.
+pub(super) fn out_of_range(field: &str, min: impl Display, max: impl Display) -> Fault {
+    let name = field.rsplit('.').next().unwrap_or(field);
+    Fault::client(Code::OutOfRange, format!("{name} must be {min} to {max}"))
+        .detail("field", field)
+        .detail("reason", "out_of_range")
+        .detail("min", min.to_string())
+        .detail("max", max.to_string())
+}
+
+/// An id: 1 to 128 bytes, no white space, no control characters, no wildcards.
+pub(super) fn id(field: &str, value: &str) -> Result<(), Fault> {
+    let is_bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '>');
+    if value.is_empty() {
+        Err(required(field))
+    } else if value.len() > ID_MAX || value.contains(is_bad) {
+        Err(invalid(field, "bad_id", format!("{field} must have 1 to {ID_MAX} bytes, without white space, `*` or `>`")))
+    } else {
+        Ok(())
+    }
+}
+
+/// A document: at most 256 KiB of JSON, at most 16 deep.
+pub(super) fn document(field: &str, document: &Struct) -> Result<(), Fault> {
+    if document.0.values().map(depth).max().unwrap_or(0) >= STRUCT_DEPTH_MAX {
+        return Err(invalid(field, "too_long", format!("{field} is nested more than {STRUCT_DEPTH_MAX} deep")));
+    }
+    let bytes = serde_json::to_vec(document).map_or(usize::MAX, |json| json.len());
+    if bytes > STRUCT_BYTES_MAX {
+        return Err(invalid(field, "too_long", format!("{field} has more than {STRUCT_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+/// The decoder has a depth budget, so this cannot go deeper than that.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::List(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Struct(members) => 1 + members.0.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}

@@ -1,0 +1,201 @@
+//! Idempotency keys: the first call with a key does the work, repeats get its reply.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::checks::invalid;
+use crate::fault::{Code, Fault};
+use crate::store::{Bucket, BucketConfig, Entry, Expected, Store, StoreError, key_token};
+use crate::transcode::to_wire;
+use crate::worker::{Context, Failed};
+
+/// How long a reply is kept.
+const KEPT_MS: i64 = 24 * 3_600 * 1_000;
+/// How long a call may run before another one takes its key over.
+const RUNNING_MS: i64 = 60 * 1_000;
+/// Longest key in bytes.
+const KEY_BYTES_MAX: usize = 128;
+/// Times that a key is looked at again when another call is at it.
+const TRIES: usize = 3;
+
+/// The replies kept.
+#[derive(Clone)]
+pub(super) struct Repeats(Bucket);
+
+/// What the store holds of a key.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    schema: u32,
+    fingerprint: String,
+    expires_at_ms: i64,
+    /// Nothing while the call runs.
+    done: Option<Done>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Done {
+    reply: Option<serde_json::Value>,
+    fault: Option<KeptFault>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptFault {
+    code: String,
+    message: String,
+    details: BTreeMap<String, String>,
+}
+
+/// What a key says about a call.
+enum Standing {
+    Free(Expected),
+    Done(Done),
+}
+
+impl Repeats {
+    pub(super) async fn open(store: &Store) -> Result<Repeats, Fault> {
+        let ttl = Some(Duration::from_millis(KEPT_MS as u64));
+        Ok(Repeats(store.bucket(BucketConfig { name: "tg_idem", ttl, history: 1 }).await?))
+    }
+
+    /// Does the work, unless a call with this key has done it; calls without a key are done each time.
+    pub(super) async fn once<Q, R>(
+        &self,
+        context: &Context,
+        request: &Q,
+        work: impl Future<Output = Result<R, Failed<R>>>,
+    ) -> Result<R, Failed<R>>
+    where
+        Q: Serialize,
+        R: Serialize + DeserializeOwned,
+    {
+        let key = context.idempotency_key();
+        if key.is_empty() {
+            return work.await;
+        }
+        if key.len() > KEY_BYTES_MAX {
+            return Err(invalid("meta.idempotency_key", "too_long", "the idempotency key is too long").into());
+        }
+        let fingerprint = fingerprint(context, request)?;
+        let place = place(context, key);
+        let revision = match self.claim(context, &place, &fingerprint).await? {
+            Ok(revision) => revision,
+            Err(done) => {
+                context.label("idempotent_replay", "true");
+                return replayed(done);
+            }
+        };
+        let result = work.await;
+        match kept(&result) {
+            Some(done) => {
+                let expires_at_ms = context.now_ms() + KEPT_MS;
+                let record = Record { schema: 1, fingerprint, expires_at_ms, done: Some(done) };
+                self.put(&place, &record, Expected::Revision(revision)).await.ok();
+            }
+            None => {
+                self.0.delete(&place, Expected::Revision(revision)).await.ok();
+            }
+        }
+        result
+    }
+
+    /// Marks the key as running, or finds what an earlier call has left.
+    async fn claim(&self, context: &Context, place: &str, fingerprint: &str) -> Result<Result<u64, Done>, Fault> {
+        for _ in 0..TRIES {
+            let expected = match standing(self.0.get(place).await?, fingerprint, context.now_ms())? {
+                Standing::Done(done) => return Ok(Err(done)),
+                Standing::Free(expected) => expected,
+            };
+            let expires_at_ms = context.now_ms() + RUNNING_MS;
+            let record = Record { schema: 1, fingerprint: fingerprint.to_owned(), expires_at_ms, done: None };
+            match self.put(place, &record, expected).await {
+                Ok(revision) => return Ok(Ok(revision)),
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(in_progress())
+    }
+
+    async fn put(&self, place: &str, record: &Record, expected: Expected) -> Result<u64, StoreError> {
+        let bytes = serde_json::to_vec(record).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        self.0.put(place, bytes.into(), expected).await
+    }
+}
+
+fn standing(entry: Option<Entry>, fingerprint: &str, now_ms: i64) -> Result<Standing, Fault> {
+    let Some(entry) = entry else { return Ok(Standing::Free(Expected::Absent)) };
+    let free = Standing::Free(Expected::Revision(entry.revision));
+    let Ok(record) = serde_json::from_slice::<Record>(&entry.value) else { return Ok(free) };
+    if record.expires_at_ms <= now_ms {
+        return Ok(free);
+    }
+    if record.fingerprint != fingerprint {
+        let text = "the idempotency key was used for another request";
+        return Err(Fault::client(Code::Conflict, text).detail("reason", "key_reused"));
+    }
+    record.done.map(Standing::Done).ok_or_else(in_progress)
+}
+
+fn in_progress() -> Fault {
+    Fault::client(Code::Aborted, "a call with this idempotency key is still running").detail("reason", "in_progress")
+}
+
+/// SHA-256 of the request without its context, in canonical order: structs list fields by number, maps are sorted.
+pub(super) fn fingerprint<Q: Serialize>(context: &Context, request: &Q) -> Result<String, Fault> {
+    let method = context.method();
+    let mut bytes = Vec::with_capacity(256);
+    to_wire(&method.tables, method.request, request, &mut bytes)
+        .map_err(|error| Fault::ours(Code::Internal, "the request does not encode").internal(error.to_string()))?;
+    Ok(hex(&Sha256::digest(&bytes)))
+}
+
+fn place(context: &Context, key: &str) -> String {
+    let service = context.instance().split('@').next().unwrap_or_default();
+    let mut hash = Sha256::new();
+    hash.update(context.method().subject.as_str());
+    hash.update([0]);
+    hash.update(key);
+    format!("{}.{}.{}", key_token(service), key_token(context.tenant()), hex(&hash.finalize()))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is kept of a result; errors that may pass free the key instead.
+fn kept<R: Serialize>(result: &Result<R, Failed<R>>) -> Option<Done> {
+    let json = |reply: &R| serde_json::to_value(reply).ok();
+    match result {
+        Ok(reply) => Some(Done { reply: Some(json(reply)?), fault: None }),
+        Err(failed) => {
+            let fault = &failed.fault;
+            let lasts = matches!(
+                fault.code(),
+                Code::InvalidArgument | Code::NotFound | Code::Conflict | Code::FailedPrecondition | Code::OutOfRange
+            );
+            let details = fault.details().iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+            let kept = KeptFault { code: fault.code().name().to_owned(), message: fault.message().to_owned(), details };
+            lasts.then(|| Done { reply: failed.reply.as_ref().and_then(json), fault: Some(kept) })
+        }
+    }
+}
+
+fn replayed<R: DeserializeOwned>(done: Done) -> Result<R, Failed<R>> {
+    let unreadable = || Fault::ours(Code::Internal, "the kept reply cannot be read");
+    let reply: Option<R> = done.reply.map(serde_json::from_value).transpose().map_err(|_| unreadable())?;
+    match done.fault {
+        None => Ok(reply.ok_or_else(unreadable)?),
+        Some(kept) => {
+            let code = Code::from_name(&kept.code).unwrap_or(Code::Unknown);
+            let fault = kept
+                .details
+                .into_iter()
+                .fold(Fault::client(code, kept.message), |fault, (name, value)| fault.detail(name, value));
+            Err(Failed { fault, reply })
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The services behind the gateway, over HTTP, on the embedded bus and on a real nats-server: the documented examples,
+//! races, streams, events, repeats.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use serde_json::{Value, json};
+use support::nats::NatsServer;
+use support::{eventually, gateway, project, url};
+use tidegate::bus::Bus;
+use tidegate::gateway::Running;
+use tidegate::services::roster;
+use tidegate::store::{LogReader, Store};
+use tidegate::worker::{Options, Worker};
+
+const NOW_MS: i64 = 1_760_000_000_000;
+
+/// A gateway and one replica of every service.
+struct Game {
+    running: Running,
+    client: reqwest::Client,
+    store: Store,
+    now_ms: Arc<AtomicI64>,
+    _worker: Worker,
+}
+
+struct Answer {
+    status: u16,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The reply without what differs from call to call.
+    fn body(&self) -> Value {
+        without_context(self.json())
+    }
+
+    /// The chunks of a stream.
+    fn chunks(&self) -> Vec<Value> {
+        let data = self.text.lines().filter_map(|line| line.strip_prefix("data: ").or(line.strip_prefix("data:")));
+        data.map(|line| without_context(serde_json::from_str(line).unwrap())).collect()
+    }
+}
+
+fn without_context(mut value: Value) -> Value {
+    if let Some(members) = value.as_object_mut() {
+        members.remove("meta");
+        if let Some(error) = members.get_mut("error").and_then(Value::as_object_mut) {
+            error.remove("request_id");
+        }
+    }
+    value
+}
+
+impl Game {
+    async fn on(bus: Bus) -> Game {
+        let snapshot = project().build(None).unwrap_or_else(|_| panic!("the project's own tables are refused"));
+        let now_ms = Arc::new(AtomicI64::new(NOW_MS));
+        let (running, _) = gateway(snapshot, &bus, |_| {}).await;
+        let snapshot = Arc::new(project().build(None).unwrap_or_else(|_| panic!("the tables are refused")));
+        let mut options = Options::new(bus, snapshot);
+        let clock = now_ms.clone();
+        options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
+        let store = options.store.clone();
+        let services = roster(&store).await.unwrap();
+        let worker = Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}"));
+        Game { running, client: reqwest::Client::new(), store, now_ms, _worker: worker }
+    }
+
+    async fn ask(&self, verb: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.ask_with(verb, path, body, &[]).await
+    }
+
+    async fn ask_with(&self, verb: &str, path: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.client.request(verb.parse().unwrap(), url(&self.running, path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = request.send().await.unwrap();
+        Answer { status: answer.status().as_u16(), text: answer.text().await.unwrap() }
+    }
+
+    async fn put(&self, player: &str, state: Value, query: &str) -> Answer {
+        self.ask("PUT", &format!("/v1/players/{player}/state{query}"), Some(&json!({ "state": state }))).await
+    }
+}
+
+macro_rules! on_each_bus {
+    ($($test:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Game::on(tidegate::bus::Bus::embedded()).await).await;
+            })*
+        }
+        mod nats {
+            $(#[tokio::test]
+            async fn $test() {
+                let server = super::NatsServer::start();
+                super::$test(super::Game::on(server.bus().await).await).await;
+            })*
+        }
+    };
+}
+
+on_each_bus!(
+    the_documented_examples_hold,
+    of_fifty_conditional_writers_one_wins_and_unconditional_ones_all_do,
+    a_repeat_with_the_same_key_writes_nothing,
+    a_write_is_followed_by_its_event,
+    a_watch_tells_each_write,
+    an_etag_guards_a_write,
+    a_quest_goes_from_active_to_completed,
+    a_stream_says_what_the_whole_text_says,
+    a_quest_streams_its_description,
+);
+
+/// Sends an example's call as its binding wants it: POST bodies whole, documents of PUT as the body, the rest as query.
+async fn call(game: &Game, call: &Value) -> Option<Answer> {
+    let (verb, path) = call["http"].as_str()?.split_once(' ')?;
+    let request = &call["request"];
+    let version = request["expected_version"].as_str();
+    let query = version.map(|version| format!("?expected_version={version}")).unwrap_or_default();
+    Some(match verb {
+        "POST" => game.ask(verb, path, Some(request)).await,
+        "PUT" => game.ask(verb, &format!("{path}{query}"), Some(&request["player"])).await,
+        _ => game.ask(verb, &format!("{path}{query}"), None).await,
+    })
+}
+
+async fn the_documented_examples_hold(game: Game) {
+    let examples: Vec<Value> = serde_json::from_str(include_str!("data/examples.json")).unwrap();
+    let mut done = BTreeSet::new();
+    for example in &examples {
+        for row in example["calls"].as_array().unwrap() {
+            if row.get("config").is_some() || example.get("config").is_some() {
+                continue;
+            }
+            let id = example["id"].as_str().unwrap();
+            let Some(answer) = call(&game, row).await else { continue };
+            assert_eq!(Value::from(answer.status), row["status"], "{id}: {}", answer.text);
+            let expected = &row["response"];
+            let error = &expected["error"];
+            if error.is_object() {
+                let found = answer.json();
+                assert_eq!(found["error"]["code"], error["code"], "{id}");
+                assert_eq!(found["error"]["message"], error["message"], "{id}");
+                for (name, value) in error["details"].as_object().unwrap() {
+                    assert_eq!(&found["error"]["details"][name], value, "{id}: {name} in {found}");
+                }
+            } else if row["stream"] == true {
+                let last = answer.chunks().pop().unwrap();
+                for name in ["index", "is_final", "finish_reason", "usage"] {
+                    assert_eq!(last[name], expected[name], "{id}: {name} in {last}");
+                }
+            } else if id.starts_with("1.") {
+                let found = answer.body();
+                assert_eq!(found["finish_reason"], expected["finish_reason"], "{id}");
+                assert_eq!(found["usage"]["prompt_tokens"], expected["usage"]["prompt_tokens"], "{id}");
+            } else {
+                let mut found = answer.body();
+                // Additive fields that an example does not show are not compared.
+                found.as_object_mut().unwrap().remove("updated_at");
+                if let Some(quest) = found.get_mut("quest").and_then(Value::as_object_mut) {
+                    quest.remove("rewards");
+                }
+                assert_eq!(&found, expected, "{id}");
+            }
+            done.insert(id);
+        }
+    }
+    assert!(done.len() >= 12, "only {done:?}");
+}
+
+async fn of_fifty_conditional_writers_one_wins_and_unconditional_ones_all_do(game: Game) {
+    for version in 1..=3 {
+        assert_eq!(
+            game.put("race", json!({}), "").await.body(),
+            json!({"ok": true, "new_version": version.to_string()})
+        );
+    }
+    let fifty = |query: &'static str| {
+        let game = &game;
+        futures_util::future::join_all(
+            (0..50).map(move |n| async move { game.put("race", json!({"n": n}), query).await.status }),
+        )
+    };
+    let conditional = fifty("?expected_version=3").await;
+    assert_eq!(conditional.iter().filter(|status| **status == 200).count(), 1);
+    assert_eq!(conditional.iter().filter(|status| **status == 412).count(), 49);
+    assert!(fifty("").await.iter().all(|status| *status == 200));
+    assert_eq!(game.ask("GET", "/v1/players/race/state", None).await.body()["version"], "54");
+}
+
+async fn a_repeat_with_the_same_key_writes_nothing(game: Game) {
+    let write = async |state: Value| {
+        let body = json!({"player": {"player_id": "p", "state": state}, "op": "UPSERT"});
+        game.ask_with("POST", "/v1/state:update", Some(&body), &[("Idempotency-Key", "k-1")]).await
+    };
+    let first = write(json!({"a": 1})).await;
+    assert_eq!((first.status, first.body()), (200, json!({"ok": true, "new_version": "1"})));
+    let again = write(json!({"a": 1})).await;
+    assert_eq!((again.status, again.body()), (200, json!({"ok": true, "new_version": "1"})));
+    assert_eq!(again.json()["meta"]["labels"]["idempotent_replay"], "true");
+    let other = write(json!({"a": 2})).await;
+    assert_eq!((other.status, &other.json()["error"]["details"]["reason"]), (409, &json!("key_reused")));
+    assert_eq!(game.ask("GET", "/v1/players/p/state", None).await.body()["version"], "1");
+    // Once the kept reply has lapsed, the record itself still knows the key.
+    game.now_ms.fetch_add(25 * 3_600 * 1_000, Ordering::Relaxed);
+    assert_eq!(write(json!({"a": 1})).await.body(), json!({"ok": true, "new_version": "1"}));
+}
+
+async fn next(reader: &mut LogReader) -> (String, String) {
+    let event = tokio::time::timeout(support::PATIENCE, reader.next()).await.unwrap().unwrap();
+    (event.subject.as_str().to_owned(), event.headers.get("Nats-Msg-Id").unwrap().to_owned())
+}
+
+async fn a_write_is_followed_by_its_event(game: Game) {
+    game.put("p1", json!({"a": 1}), "").await;
+    game.put("p1", json!({"a": 2}), "").await;
+    game.put("p1", json!({}), "?expected_version=9").await;
+    for _ in 0..2 {
+        game.ask("POST", "/quest/generate", Some(&json!({"player_id": "p1", "seed": "42"}))).await;
+    }
+    let mut reader = game.store.read_log("GAME_EVENTS", ">", 0).await.unwrap();
+    assert_eq!(next(&mut reader).await, ("evt.state.player.updated.v1".into(), "player:p1:1".into()));
+    assert_eq!(next(&mut reader).await, ("evt.state.player.updated.v1".into(), "player:p1:2".into()));
+    assert_eq!(next(&mut reader).await, ("evt.quest.generated.v1".into(), "qst_ebd72078c3abbb3f".into()));
+    game.put("p2", json!({}), "").await;
+    // Neither the refused write nor the second quest has left an event.
+    assert_eq!(next(&mut reader).await.1, "player:p2:1");
+}
+
+async fn a_watch_tells_each_write(game: Game) {
+    use futures_util::StreamExt as _;
+    game.put("p", json!({"a": 1}), "").await;
+    let answer = game.client.get(url(&game.running, "/v1/players/p/state:watch")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut bytes = answer.bytes_stream();
+    let mut seen = String::new();
+    let versions = |seen: &str| -> Vec<String> {
+        let chunks = Answer { status: 200, text: seen[..seen.rfind('\n').unwrap_or(0)].to_owned() }.chunks();
+        chunks
+            .iter()
+            .map(|chunk| format!("{}{}", chunk["version"].as_str().unwrap(), chunk["op"].as_str().unwrap()))
+            .collect()
+    };
+    let mut is_told = false;
+    while versions(&seen) != ["1UPSERT", "2UPSERT", "3DELETE"] {
+        let more = tokio::time::timeout(support::PATIENCE, bytes.next()).await.expect("the watch is silent");
+        seen.push_str(std::str::from_utf8(&more.unwrap().unwrap()).unwrap());
+        if !is_told && versions(&seen) == ["1UPSERT"] {
+            is_told = true;
+            game.put("p", json!({"a": 2}), "").await;
+            assert_eq!(game.ask("DELETE", "/v1/players/p/state", None).await.status, 200);
+        }
+    }
+    let missing = game.ask("GET", "/v1/players/%20/state:watch", None).await;
+    assert_eq!((missing.status, &missing.json()["error"]["details"]["reason"]), (400, &json!("bad_id")));
+}
+
+async fn an_etag_guards_a_write(game: Game) {
+    game.put("p", json!({}), "").await;
+    let answer = game.client.get(url(&game.running, "/v1/players/p/state")).send().await.unwrap();
+    let tag = answer.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(tag, "\"1\"");
+    let body = json!({"state": {"a": 1}});
+    let first = game.ask_with("PUT", "/v1/players/p/state", Some(&body), &[("If-Match", &tag)]).await;
+    assert_eq!((first.status, first.body()), (200, json!({"ok": true, "new_version": "2"})));
+    let second = game.ask_with("PUT", "/v1/players/p/state", Some(&body), &[("If-Match", &tag)]).await;
+    assert_eq!((second.status, &second.json()["error"]["details"]["current_version"]), (412, &json!("2")));
+}
+
+async fn a_quest_goes_from_active_to_completed(game: Game) {
+    let made = game.ask("POST", "/v1/players/p1/quests:generate", Some(&json!({"seed": "42"}))).await.body();
+    let quest_id = made["quest"]["quest_id"].as_str().unwrap();
+    let path = format!("/v1/players/p1/quests/{quest_id}");
+    let got = game.ask("GET", &path, None).await;
+    assert_eq!(got.body(), made);
+    for (objective, delta, status) in
+        [("obj1", 99, "in_progress"), ("obj2", 4, "in_progress"), ("obj3", 1, "completed")]
+    {
+        let path = format!("{path}/objectives/{objective}:progress");
+        let answer = game.ask("POST", &path, Some(&json!({"delta": delta}))).await.body();
+        assert_eq!(answer["quest"]["tags"]["status"], status, "{answer}");
+        assert_eq!(answer["completed"] == true, status == "completed");
+    }
+    let late = game.ask("POST", &format!("{path}/objectives/obj1:progress"), Some(&json!({"delta": 1}))).await;
+    assert_eq!((late.status, &late.json()["error"]["message"]), (412, &json!("the quest is completed")));
+    game.ask("POST", "/quest/generate", Some(&json!({"player_id": "p1", "seed": "7"}))).await;
+    eventually("both quests are listed", async || {
+        let listed = game.ask("GET", "/v1/players/p1/quests", None).await.body();
+        listed["quests"].as_array().is_some_and(|quests| quests.len() == 2)
+    })
+    .await;
+    let completed = game.ask("GET", "/v1/players/p1/quests?status=completed", None).await.body();
+    assert_eq!(completed["quests"].as_array().unwrap().len(), 1);
+    let page = game.ask("GET", "/v1/players/p1/quests?page.page_size=1", None).await.body();
+    let token = page["next_page_token"].as_str().unwrap();
+    let rest = game.ask("GET", &format!("/v1/players/p1/quests?page.page_size=1&page.page_token={token}"), None).await;
+    assert_eq!(rest.body()["quests"].as_array().unwrap().len(), 1);
+    assert_ne!(rest.body()["quests"], page["quests"]);
+    assert_eq!(rest.body().get("next_page_token"), None);
+    let unknown = game.ask("GET", "/v1/players/p1/quests/qst_0", None).await;
+    assert_eq!((unknown.status, &unknown.json()["error"]["message"]), (404, &json!("quest qst_0 does not exist")));
+    let needy = json!({"player_id": "p1", "context": {"prerequisites": [quest_id, "qst_0"]}});
+    let refused = game.ask("POST", "/quest/generate", Some(&needy)).await;
+    assert_eq!((refused.status, &refused.json()["error"]["details"]["missing"]), (412, &json!("qst_0")));
+}
+
+async fn a_stream_says_what_the_whole_text_says(game: Game) {
+    let request = json!({"prompt": "Where is the ferryman?", "params": {"seed": "7"}});
+    let whole = game.ask("POST", "/v1/inference", Some(&request)).await.body();
+    let text = whole["output_text"].as_str().unwrap();
+    assert!(text.contains("erryman"), "{text}");
+    assert_eq!(game.ask("POST", "/v1/inference", Some(&request)).await.body()["output_text"], text);
+    let stream = game.ask("POST", "/v1/inference:stream", Some(&request)).await;
+    let chunks = stream.chunks();
+    let said: String = chunks.iter().filter_map(|chunk| chunk["output_text_delta"].as_str()).collect();
+    assert_eq!(said, text);
+    let last = chunks.last().unwrap();
+    assert_eq!(
+        (&last["is_final"], &last["finish_reason"], &last["usage"]),
+        (&json!(true), &json!("stop"), &whole["usage"])
+    );
+    let chat =
+        json!({"chat_messages": {"messages": [{"role": "USER", "content": "Hello there"}]}, "params": {"seed": "7"}});
+    let answer = game.ask("POST", "/v1/inference", Some(&chat)).await.body();
+    assert_eq!(answer["chat_messages"]["messages"][0]["role"], "ASSISTANT");
+    let cancelled = game.ask("POST", "/v1/generations/gen_0:cancel", Some(&json!({}))).await;
+    assert_eq!((cancelled.status, cancelled.body()), (200, json!({})));
+}
+
+async fn a_quest_streams_its_description(game: Game) {
+    let body = json!({"seed": "42"});
+    let whole = game.ask("POST", "/v1/players/p1/quests:generate", Some(&body)).await.body();
+    let chunks = game.ask("POST", "/v1/players/p1/quests:streamGenerate", Some(&body)).await.chunks();
+    assert_eq!(chunks[0]["quest"].get("description"), None);
+    let said: String = chunks.iter().filter_map(|chunk| chunk["description_delta"].as_str()).collect();
+    assert_eq!(said, whole["quest"]["description"]);
+    assert_eq!(chunks.last().unwrap()["quest"], whole["quest"]);
+}
