@@ -9,9 +9,12 @@ use tokio::sync::watch;
 
 use super::queue::{Engaged, Limits, Queue, Subscription};
 use super::{
-    Branch, BusError, Delivery, EMBEDDED_PAYLOAD_MAX, Figures, IN_FLIGHT_MAX, Message, Pattern, Reply, Request, Status,
+    BusError, Delivery, EMBEDDED_PAYLOAD_MAX, Figures, IN_FLIGHT_MAX, Message, Pattern, Reply, Request, Status,
 };
 use super::{Headers, Subject};
+
+/// Where the reply subjects of requests and streams begin.
+const REPLIES: &str = "_INBOX.embedded.r.";
 
 /// The engine.
 pub(super) struct EmbeddedBus {
@@ -20,6 +23,7 @@ pub(super) struct EmbeddedBus {
     status: watch::Sender<Status>,
     pending: AtomicU64,
     dropped: AtomicU64,
+    strays: AtomicU64,
 }
 
 #[derive(Default)]
@@ -28,8 +32,6 @@ struct Table {
     /// Subscriptions to one literal subject: nearly all of them.
     literal: HashMap<String, Vec<Arc<Member>>>,
     wild: Vec<Arc<Member>>,
-    /// Turn of each queue group, so that its members take turns.
-    turns: HashMap<String, usize>,
 }
 
 struct Member {
@@ -47,6 +49,7 @@ impl Default for EmbeddedBus {
             status: watch::Sender::new(Status::Connected),
             pending: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            strays: AtomicU64::new(0),
         }
     }
 }
@@ -82,12 +85,6 @@ impl Leave {
             }
         }
         table.wild.retain(|member| member.id != self.member.id);
-        if let Some(group) = &self.member.group {
-            let mut others = table.literal.values().flatten().chain(&table.wild);
-            if !others.any(|member| member.group.as_ref() == Some(group)) {
-                table.turns.remove(group);
-            }
-        }
     }
 }
 
@@ -108,11 +105,20 @@ impl EmbeddedBus {
         Figures {
             pending: self.pending.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            strays: self.strays.load(Ordering::Relaxed),
             ..Figures::default()
         }
     }
 
-    pub(super) fn subscribe(&self, pattern: &Pattern, group: Option<&str>, limits: Limits) -> Subscription {
+    pub(super) fn subscribe(
+        &self,
+        pattern: &Pattern,
+        group: Option<&str>,
+        limits: Limits,
+    ) -> Result<Subscription, BusError> {
+        if *self.status.borrow() == Status::Closed {
+            return Err(BusError::Closed);
+        }
         let queue = Queue::new(limits);
         let mut table = self.lock();
         table.next += 1;
@@ -128,12 +134,12 @@ impl EmbeddedBus {
             table.literal.entry(pattern.as_str().to_owned()).or_default().push(member.clone());
         }
         drop(table);
-        Subscription::new(queue, Leave { bus: self.me.clone(), member })
+        Ok(Subscription::new(queue, Leave { bus: self.me.clone(), member }))
     }
 
-    /// Everyone who gets a message: all without a group, one of each group.
+    /// Everyone who gets a message: all without a group, one of each group, by chance as a NATS server does it.
     fn listeners(&self, subject: &str) -> Vec<Arc<Member>> {
-        let mut table = self.lock();
+        let table = self.lock();
         let matching: Vec<Arc<Member>> = table
             .literal
             .get(subject)
@@ -154,9 +160,7 @@ impl EmbeddedBus {
             }
             groups.push(group);
             let members: Vec<_> = matching.iter().filter(|other| other.group.as_deref() == Some(group)).collect();
-            let turn = table.turns.entry(group.to_owned()).or_default();
-            *turn = turn.wrapping_add(1);
-            chosen.push(members[*turn % members.len()].clone());
+            chosen.push(members[fastrand::usize(..members.len())].clone());
         }
         chosen
     }
@@ -171,6 +175,9 @@ impl EmbeddedBus {
         }
         let listeners = self.listeners(message.subject.as_str());
         if listeners.is_empty() {
+            if message.subject.as_str().starts_with(REPLIES) {
+                self.strays.fetch_add(1, Ordering::Relaxed);
+            }
             self.tell_no_responders(message.reply);
             return Ok(());
         }
@@ -210,8 +217,8 @@ impl EmbeddedBus {
         self.pending.fetch_add(1, Ordering::Relaxed);
         let _pending = Pending(&self.pending);
         let token = uuid::Uuid::new_v4().simple();
-        let inbox = Subject::trusted(format!("_INBOX.embedded.{}.{token}", Branch::Reply.token()));
-        let mut replies = self.subscribe(&inbox.clone().into(), None, Limits::STREAM);
+        let inbox = Subject::trusted(format!("{REPLIES}{token}"));
+        let mut replies = self.subscribe(&inbox.clone().into(), None, Limits::STREAM)?;
         let message = Message {
             subject: request.subject,
             reply: Some(inbox),
@@ -231,9 +238,15 @@ impl EmbeddedBus {
                     return Ok(reply);
                 }
                 mismatches += 1;
+                self.strays.fetch_add(1, Ordering::Relaxed);
             }
         };
         tokio::time::timeout(request.timeout, wait).await.unwrap_or(Err(BusError::Timeout))
+    }
+
+    /// What was published has been delivered already.
+    pub(super) fn flush(&self) -> Result<(), BusError> {
+        if *self.status.borrow() == Status::Closed { Err(BusError::Closed) } else { Ok(()) }
     }
 
     pub(super) fn close(&self) {

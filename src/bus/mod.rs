@@ -62,7 +62,8 @@ pub struct Request<'a> {
     /// How long to wait.
     pub timeout: Duration,
     /// Without it the reply subject is used once. With it the subject may be one that was used before, because the
-    /// caller can tell whether a reply answers this request; a reply that fails the proof is dropped and counted.
+    /// caller can tell whether a reply answers this request; a reply that fails the proof is dropped and counted. It
+    /// runs under the table's lock: compare, and no more.
     pub proof: Option<&'a (dyn Fn(&Reply) -> bool + Sync)>,
 }
 
@@ -149,6 +150,8 @@ pub enum Status {
     Connecting,
     /// Ready.
     Connected,
+    /// Ready, but the server has said that it is about to stop.
+    LameDuck,
     /// Lost; connecting again.
     Disconnected,
     /// Closed by us.
@@ -247,7 +250,7 @@ impl Bus {
     ) -> Result<Subscription, BusError> {
         match &self.0 {
             Engine::Nats(bus) => bus.subscribe(pattern, queue_group, limits).await,
-            Engine::Embedded(bus) => Ok(bus.subscribe(pattern, queue_group, limits)),
+            Engine::Embedded(bus) => bus.subscribe(pattern, queue_group, limits),
         }
     }
 
@@ -261,11 +264,11 @@ impl Bus {
         Subject::trusted(format!("_INBOX.{user}.{}.{token}", branch.token()))
     }
 
-    /// Waits until the bus has taken everything sent before.
+    /// Waits until the bus has taken everything sent before; before the first connection as long as that takes.
     pub async fn flush(&self) -> Result<(), BusError> {
         match &self.0 {
             Engine::Nats(bus) => bus.flush().await,
-            Engine::Embedded(_) => Ok(()),
+            Engine::Embedded(bus) => bus.flush(),
         }
     }
 

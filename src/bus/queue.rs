@@ -12,7 +12,7 @@ use super::Delivery;
 pub struct Limits {
     /// Messages.
     pub messages: usize,
-    /// Bytes of their bodies.
+    /// Bytes of their bodies and headers.
     pub bytes: usize,
     /// What happens above: true ends the subscription with [`StreamError::Overflow`], false drops the newest
     /// message and counts it.
@@ -40,6 +40,8 @@ struct State {
     waiting: VecDeque<Delivery>,
     bytes: usize,
     dropped: u64,
+    /// True from the first message that did not fit to the next that does.
+    is_dropping: bool,
     end: Option<Option<StreamError>>,
     waker: Option<Waker>,
 }
@@ -65,13 +67,17 @@ impl Queue {
         if state.end.is_some() {
             return true;
         }
-        let size = delivery.payload.len();
+        let size = size_of(&delivery);
         let fits = state.waiting.len() < self.limits.messages && state.bytes + size <= self.limits.bytes;
         if fits {
             state.bytes += size;
+            state.is_dropping = false;
             state.waiting.push_back(delivery);
         } else {
             state.dropped += 1;
+            if !std::mem::replace(&mut state.is_dropping, true) {
+                tracing::warn!(subject = %delivery.subject, "a subscription is full: messages are lost until it is read");
+            }
             if self.limits.ends_on_overflow {
                 state.end = Some(Some(StreamError::Overflow));
             }
@@ -98,7 +104,7 @@ impl Queue {
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery, StreamError>>> {
         let mut state = self.lock();
         if let Some(delivery) = state.waiting.pop_front() {
-            state.bytes -= delivery.payload.len();
+            state.bytes -= size_of(&delivery);
             return Poll::Ready(Some(Ok(delivery)));
         }
         match &mut state.end {
@@ -109,6 +115,10 @@ impl Queue {
             }
         }
     }
+}
+
+fn size_of(delivery: &Delivery) -> usize {
+    delivery.payload.len() + delivery.headers.size()
 }
 
 /// What an engine holds for a subscription; dropping it ends the subscription there.

@@ -164,8 +164,11 @@ impl Headers {
         self.0.is_empty()
     }
 
-    /// Bytes on the wire, about.
+    /// Bytes on the wire; none without headers.
     pub fn size(&self) -> usize {
+        if self.0.is_empty() {
+            return 0;
+        }
         self.0.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>() + 12
     }
 }

@@ -28,7 +28,7 @@ pub(super) async fn serve(edge: Arc<Edge>, listener: TcpListener, metrics: Metri
 }
 
 fn readiness(edge: &Edge) -> (StatusCode, &'static str) {
-    let is_connected = *edge.bus.status().borrow() == Status::Connected;
+    let is_connected = matches!(*edge.bus.status().borrow(), Status::Connected | Status::LameDuck);
     match (edge.is_ready.load(Ordering::Acquire), is_connected) {
         (true, true) => (StatusCode::OK, "ready\n"),
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),

@@ -1,24 +1,32 @@
 //! NATS: one connection, with reply handling and subscriptions of our own over async-nats.
 
 mod headers;
+mod link;
 mod replies;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::client::PublishErrorKind;
+use async_nats::{Client, ConnectOptions};
 use futures_util::StreamExt as _;
 use tokio::sync::{Notify, watch};
 
 use super::queue::{Engaged, Limits, Queue, StreamError, Subscription};
 use super::{BusError, Delivery, Figures, Message, Pattern, Reply, Request, Status, Subject};
 
+use link::Link;
 use replies::Replies;
 
 /// Longest pause between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(4);
+/// Longest wait for a connected server to take what was sent before.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for what is buffered when closing.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+/// A server that answers no two of these in a row is lost.
+const PING: Duration = Duration::from_secs(20);
 /// Messages that one subscription's channel holds inside the client; our queues behind it are smaller.
 const CHANNEL_MESSAGES: usize = 64 * 1024;
 
@@ -47,18 +55,15 @@ pub struct NatsOptions {
 pub(crate) struct NatsBus {
     client: Client,
     user: String,
-    status: watch::Sender<Status>,
+    link: Arc<Link>,
     replies: Arc<Replies>,
-    dropped: Arc<AtomicU64>,
-    connects: Arc<AtomicU64>,
 }
 
 impl NatsBus {
     pub(super) async fn connect(options: NatsOptions) -> Result<Arc<NatsBus>, BusError> {
-        let status = watch::Sender::new(Status::Connecting);
-        let (connects, dropped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let link = Link::new();
         let user = if options.user.is_empty() { "tidegate".to_owned() } else { options.user.clone() };
-        let (seen, count, lost) = (status.clone(), connects.clone(), dropped.clone());
+        let told = link.clone();
         let connecting = with_identity(&options)
             .await?
             .name(&options.name)
@@ -66,16 +71,17 @@ impl NatsBus {
             .subscription_capacity(CHANNEL_MESSAGES)
             .client_capacity(CHANNEL_MESSAGES)
             .request_timeout(None)
+            .ping_interval(PING)
             .retry_on_initial_connect()
             .reconnect_delay_callback(jittered)
             .event_callback(move |event| {
-                note_event(&event, &seen, &count, &lost);
+                told.note(&event);
                 std::future::ready(())
             });
         let servers: Vec<String> = options.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = connecting.connect(servers).await.map_err(|error| BusError::Other(error.to_string()))?;
-        let replies = Replies::start(client.clone(), &user, status.subscribe()).await?;
-        Ok(Arc::new(NatsBus { client, user, status, replies, dropped, connects }))
+        let replies = Replies::start(client.clone(), &user, link.clone()).await?;
+        Ok(Arc::new(NatsBus { client, user, link, replies }))
     }
 
     pub(super) fn user(&self) -> &str {
@@ -88,12 +94,12 @@ impl NatsBus {
     }
 
     pub(super) fn status(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
+        self.link.status()
     }
 
     fn check(&self, size: usize) -> Result<(), BusError> {
-        match *self.status.borrow() {
-            Status::Connected => {}
+        match self.link.now() {
+            Status::Connected | Status::LameDuck => {}
             Status::Closed => return Err(BusError::Closed),
             Status::Connecting | Status::Disconnected => return Err(BusError::Disconnected),
         }
@@ -122,7 +128,7 @@ impl NatsBus {
                 self.client.publish_with_reply_and_headers(subject, reply, headers, message.payload).await
             }
         };
-        sent.map_err(|error| BusError::Other(error.to_string()))
+        sent.map_err(|error| publish_error(&error))
     }
 
     pub(super) async fn subscribe(
@@ -131,47 +137,32 @@ impl NatsBus {
         queue_group: Option<&str>,
         limits: Limits,
     ) -> Result<Subscription, BusError> {
+        if self.link.now() == Status::Closed {
+            return Err(BusError::Closed);
+        }
         let pattern = pattern.as_str().to_owned();
         let subscribed = match queue_group {
             Some(group) => self.client.queue_subscribe(pattern, group.to_owned()).await,
             None => self.client.subscribe(pattern).await,
         };
-        let mut subscriber = subscribed.map_err(|error| BusError::Other(error.to_string()))?;
+        let subscriber = subscribed.map_err(|error| BusError::Other(error.to_string()))?;
         let queue = Queue::new(limits);
-        let (into, dropped, mut status) = (queue.clone(), self.dropped.clone(), self.status.subscribe());
         let draining = Arc::new(Notify::new());
-        let drained = draining.clone();
-        let pump = tokio::spawn(async move {
-            let ends_on_loss = limits.ends_on_overflow;
-            loop {
-                tokio::select! {
-                    message = subscriber.next() => {
-                        let Some(message) = message else { break };
-                        if !into.push(delivery(message)) {
-                            dropped.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                    () = drained.notified() => {
-                        let _ = subscriber.drain().await;
-                    }
-                    // A stream whose connection was lost has a hole; a worker's subscription is made again.
-                    is_lost = async { status.wait_for(|status| *status == Status::Disconnected).await.is_ok() },
-                        if ends_on_loss =>
-                    {
-                        if is_lost {
-                            into.end(Some(StreamError::Disconnected));
-                        }
-                        break;
-                    }
-                }
-            }
-            into.end(None);
-        });
+        let pump = Pump { queue: queue.clone(), link: self.link.clone(), draining: draining.clone(), limits };
+        let pump = tokio::spawn(pump.run(subscriber));
         Ok(Subscription::new(queue, Stop { pump, draining }))
     }
 
     pub(super) async fn flush(&self) -> Result<(), BusError> {
-        self.client.flush().await.map_err(|error| BusError::Other(error.to_string()))
+        let mut status = self.link.status();
+        let _ = status.wait_for(|status| *status != Status::Connecting).await;
+        if self.link.now() == Status::Closed {
+            return Err(BusError::Closed);
+        }
+        match tokio::time::timeout(FLUSH_MAX, self.client.flush()).await {
+            Ok(flushed) => flushed.map_err(|error| BusError::Other(error.to_string())),
+            Err(_) => Err(BusError::Timeout),
+        }
     }
 
     pub(super) fn max_payload(&self) -> usize {
@@ -182,15 +173,54 @@ impl NatsBus {
         Figures {
             pending: self.replies.pending(),
             strays: self.replies.strays(),
-            dropped: self.dropped.load(Ordering::Relaxed),
-            reconnects: self.connects.load(Ordering::Relaxed).saturating_sub(1),
+            dropped: self.link.dropped(),
+            reconnects: self.link.reconnects(),
         }
     }
 
     pub(super) async fn close(&self) {
-        let _ = self.client.flush().await;
-        self.status.send_replace(Status::Closed);
-        let _ = self.client.drain().await;
+        if matches!(self.link.now(), Status::Connected | Status::LameDuck) {
+            let _ = tokio::time::timeout(CLOSE_MAX, self.client.flush()).await;
+        }
+        self.link.close();
+        let _ = tokio::time::timeout(CLOSE_MAX, self.client.drain()).await;
+    }
+}
+
+/// Carries messages from the client's subscription into our own bounded queue.
+struct Pump {
+    queue: Arc<Queue>,
+    link: Arc<Link>,
+    draining: Arc<Notify>,
+    limits: Limits,
+}
+
+impl Pump {
+    async fn run(self, mut subscriber: async_nats::Subscriber) {
+        // A stream whose connection was lost has a hole; a worker's subscription is made again by the client.
+        let ends_on_trouble = self.limits.ends_on_overflow;
+        let mut losses = self.link.losses();
+        loop {
+            tokio::select! {
+                message = subscriber.next() => {
+                    let Some(message) = message else { break };
+                    if !self.queue.push(delivery(message)) {
+                        self.link.count_dropped();
+                        if ends_on_trouble {
+                            break;
+                        }
+                    }
+                }
+                () = self.draining.notified() => {
+                    let _ = subscriber.drain().await;
+                }
+                _ = losses.changed(), if ends_on_trouble => {
+                    self.queue.end(Some(StreamError::Disconnected));
+                    break;
+                }
+            }
+        }
+        self.queue.end(None);
     }
 }
 
@@ -239,26 +269,10 @@ fn jittered(attempts: usize) -> Duration {
     full.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-fn note_event(event: &Event, status: &watch::Sender<Status>, connects: &AtomicU64, dropped: &AtomicU64) {
-    match event {
-        Event::Connected => {
-            connects.fetch_add(1, Ordering::Relaxed);
-            status.send_if_modified(|now| {
-                *now != Status::Closed && std::mem::replace(now, Status::Connected) != Status::Connected
-            });
-            tracing::info!("bus connected");
-        }
-        Event::Disconnected => {
-            status.send_if_modified(|now| {
-                *now != Status::Closed && std::mem::replace(now, Status::Disconnected) != Status::Disconnected
-            });
-            tracing::warn!("bus disconnected");
-        }
-        Event::SlowConsumer(subscription) => {
-            dropped.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(subscription, "the client's channel of a subscription is full: messages are dropped");
-        }
-        other => tracing::info!(event = %other, "bus"),
+fn publish_error(error: &async_nats::PublishError) -> BusError {
+    match error.kind() {
+        PublishErrorKind::Send => BusError::Closed,
+        _ => BusError::Other(error.to_string()),
     }
 }
 

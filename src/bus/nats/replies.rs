@@ -2,36 +2,43 @@
 //! deadlines.
 //!
 //! A slot's subject carries its generation. Time-outs, cancels and failed publishes raise it, so that a late reply
-//! hits nobody. A subject is used again only for requests that bring a proof, and then rests first, because a second
-//! reply to the same request would otherwise answer the next one.
+//! hits nobody. A subject is used again only for requests that bring a proof, and only between such requests, and it
+//! rests first: a second reply to the same request would otherwise answer the next one.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
+use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
-use super::super::{BusError, IN_FLIGHT_MAX, Reply, Request, Status};
-use super::{headers, is_no_responders, to_nats};
+use super::super::{BusError, Headers, IN_FLIGHT_MAX, Reply, Request, Status};
+use super::link::Link;
+use super::{headers, is_no_responders, publish_error, to_nats};
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(10);
 /// Slots that rest before the first of them is used again.
 const RESTING_MIN: usize = 512;
+/// Replies to a used subject that wait for their proof behind the first.
+const LATER_MAX: usize = 4;
 
 /// The reply table of one connection.
 pub(super) struct Replies {
     client: Client,
     prefix: String,
     table: Mutex<Table>,
+    link: Arc<Link>,
     strays: AtomicU64,
     started: Instant,
+    /// Ends the task that holds the subscription, and with it the last handle of the connection.
+    receiver: OnceLock<AbortHandle>,
 }
 
 #[derive(Default)]
@@ -47,22 +54,23 @@ struct Slot {
     deadline_ms: u64,
     /// The reply subject of this generation.
     subject: async_nats::Subject,
+    /// A request has been answered on this subject already.
+    is_worn: bool,
+    /// The connection's losses when it was taken: a later loss takes the reply with it.
+    losses: u64,
     state: State,
+    later: Vec<(Headers, Bytes)>,
 }
 
 enum State {
     Free,
     Waiting(Option<Waker>),
-    Done(Result<(super::super::Headers, bytes::Bytes), BusError>),
+    Done(Result<(Headers, Bytes), BusError>),
 }
 
 impl Replies {
     /// Subscribes, and starts the two tasks that end with the table.
-    pub(super) async fn start(
-        client: Client,
-        user: &str,
-        status: watch::Receiver<Status>,
-    ) -> Result<Arc<Replies>, BusError> {
+    pub(super) async fn start(client: Client, user: &str, link: Arc<Link>) -> Result<Arc<Replies>, BusError> {
         let prefix = format!("_INBOX.{user}.r.{}.", uuid::Uuid::new_v4().simple());
         let subscribed = client.subscribe(format!("{prefix}*")).await;
         let mut replies = subscribed.map_err(|error| BusError::Other(error.to_string()))?;
@@ -70,17 +78,20 @@ impl Replies {
             client,
             prefix,
             table: Mutex::default(),
+            link,
             strays: AtomicU64::new(0),
             started: Instant::now(),
+            receiver: OnceLock::new(),
         });
         let weak = Arc::downgrade(&table);
-        tokio::spawn(async move {
+        let receiver = tokio::spawn(async move {
             while let Some(message) = replies.next().await {
                 let Some(table) = weak.upgrade() else { return };
                 table.deliver(message);
             }
         });
-        tokio::spawn(sweep(Arc::downgrade(&table), status));
+        let _ = table.receiver.set(receiver.abort_handle());
+        tokio::spawn(sweep(Arc::downgrade(&table)));
         Ok(table)
     }
 
@@ -102,7 +113,8 @@ impl Replies {
 
     /// Sends a request and waits for its reply.
     pub(super) async fn request(&self, request: Request<'_>) -> Result<Reply, BusError> {
-        let deadline_ms = self.now_ms() + request.timeout.as_millis() as u64;
+        let timeout_ms = u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = self.now_ms().saturating_add(timeout_ms);
         let is_reused = request.proof.is_some();
         // The guard comes before the publish, so that a cancelled one gives the slot back, too.
         let waiting = self.take_slot(deadline_ms, is_reused)?;
@@ -129,15 +141,34 @@ impl Replies {
             None => {
                 let index = table.slots.len() as u32;
                 let subject = self.subject_of(index, 0);
-                table.slots.push(Slot { generation: 0, deadline_ms: 0, subject, state: State::Free });
+                table.slots.push(Slot {
+                    generation: 0,
+                    deadline_ms: 0,
+                    subject,
+                    is_worn: false,
+                    losses: 0,
+                    state: State::Free,
+                    later: Vec::new(),
+                });
                 index
             }
         };
         table.pending += 1;
         let slot = &mut table.slots[index as usize];
+        if slot.is_worn && !is_reused {
+            self.renew(index, slot);
+        }
         slot.deadline_ms = deadline_ms;
+        slot.losses = self.link.lost();
         slot.state = State::Waiting(None);
         Ok(Waiting { replies: self, index, generation: slot.generation, subject: slot.subject.clone(), is_reused })
+    }
+
+    /// A new subject, which no earlier reply can hit.
+    fn renew(&self, index: u32, slot: &mut Slot) {
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.subject = self.subject_of(index, slot.generation);
+        slot.is_worn = false;
     }
 
     /// `PREFIX.INDEX-GENERATION`, both in hexadecimal.
@@ -166,6 +197,10 @@ impl Replies {
                     waker.wake();
                 }
             }
+            // Before the waiting task has run: what came first may be an old reply, and this one the true one.
+            Some(Slot { is_worn: true, state: State::Done(Ok(_)), later, .. }) if later.len() < LATER_MAX => {
+                later.extend(result);
+            }
             _ => {
                 self.strays.fetch_add(1, Ordering::Relaxed);
             }
@@ -191,27 +226,35 @@ impl Replies {
     }
 }
 
-/// Looks at all deadlines every [`SWEEP`], and fails everything when the connection is lost.
-async fn sweep(replies: Weak<Replies>, mut status: watch::Receiver<Status>) {
+impl Drop for Replies {
+    fn drop(&mut self) {
+        if let Some(receiver) = self.receiver.get() {
+            receiver.abort();
+        }
+    }
+}
+
+/// Looks at all deadlines every [`SWEEP`], and fails everything that a lost connection took with it.
+async fn sweep(replies: Weak<Replies>) {
+    let Some((mut losses, mut status)) = replies.upgrade().map(|table| (table.link.losses(), table.link.status()))
+    else {
+        return;
+    };
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            _ = ticks.tick() => {
-                let Some(replies) = replies.upgrade() else { return };
-                let now_ms = replies.now_ms();
-                replies.fail(&BusError::Timeout, |slot| slot.deadline_ms <= now_ms);
-            }
-            changed = status.changed() => {
-                let Some(replies) = replies.upgrade() else { return };
-                match (changed, *status.borrow_and_update()) {
-                    (Err(_), _) => return,
-                    (Ok(()), Status::Disconnected) => replies.fail(&BusError::Disconnected, |_| true),
-                    (Ok(()), Status::Closed) => replies.fail(&BusError::Closed, |_| true),
-                    _ => {}
-                }
-            }
+            _ = ticks.tick() => {}
+            _ = losses.changed() => {}
+            _ = status.changed() => {}
         }
+        let Some(replies) = replies.upgrade() else { return };
+        let (now_ms, lost) = (replies.now_ms(), *losses.borrow_and_update());
+        if *status.borrow_and_update() == Status::Closed {
+            replies.fail(&BusError::Closed, |_| true);
+        }
+        replies.fail(&BusError::Disconnected, |slot| slot.losses < lost);
+        replies.fail(&BusError::Timeout, |slot| slot.deadline_ms <= now_ms);
     }
 }
 
@@ -227,9 +270,9 @@ struct Waiting<'r> {
 impl Waiting<'_> {
     /// Publishes and waits in one future: a publish that blocks, as it does while disconnected, does not keep the
     /// deadline from ending the wait.
-    async fn run<E: std::fmt::Display>(
+    async fn run(
         self,
-        publish: impl Future<Output = Result<(), E>>,
+        publish: impl Future<Output = Result<(), async_nats::PublishError>>,
         proof: Option<&(dyn Fn(&Reply) -> bool + Sync)>,
     ) -> Result<Reply, BusError> {
         let mut publish = pin!(publish);
@@ -238,7 +281,7 @@ impl Waiting<'_> {
             if !is_published && let Poll::Ready(sent) = publish.as_mut().poll(context) {
                 is_published = true;
                 if let Err(error) = sent {
-                    return Poll::Ready(Err(BusError::Other(error.to_string())));
+                    return Poll::Ready(Err(publish_error(&error)));
                 }
             }
             self.poll_reply(context, proof, &mut mismatches)
@@ -254,28 +297,29 @@ impl Waiting<'_> {
     ) -> Poll<Result<Reply, BusError>> {
         let mut table = self.replies.lock();
         let slot = &mut table.slots[self.index as usize];
-        match &mut slot.state {
-            State::Waiting(waker) => {
-                match waker {
-                    Some(known) if known.will_wake(context.waker()) => {}
-                    _ => *waker = Some(context.waker().clone()),
+        loop {
+            match &mut slot.state {
+                State::Waiting(waker) => {
+                    match waker {
+                        Some(known) if known.will_wake(context.waker()) => {}
+                        _ => *waker = Some(context.waker().clone()),
+                    }
+                    return Poll::Pending;
                 }
-                Poll::Pending
-            }
-            State::Done(result) => match result.clone() {
-                Ok((headers, payload)) => {
+                State::Done(Ok((headers, payload))) => {
+                    let (headers, payload) = (std::mem::take(headers), std::mem::take(payload));
                     let reply = Reply { headers, payload, mismatches: *mismatches };
                     if proof.is_none_or(|proof| proof(&reply)) {
                         return Poll::Ready(Ok(reply));
                     }
                     *mismatches += 1;
                     self.replies.strays.fetch_add(1, Ordering::Relaxed);
-                    slot.state = State::Waiting(Some(context.waker().clone()));
-                    Poll::Pending
+                    let next = if slot.later.is_empty() { None } else { Some(slot.later.remove(0)) };
+                    slot.state = next.map_or(State::Waiting(None), |reply| State::Done(Ok(reply)));
                 }
-                Err(error) => Poll::Ready(Err(error)),
-            },
-            State::Free => Poll::Ready(Err(BusError::Closed)),
+                State::Done(Err(error)) => return Poll::Ready(Err(error.clone())),
+                State::Free => return Poll::Ready(Err(BusError::Closed)),
+            }
         }
     }
 }
@@ -287,10 +331,12 @@ impl Drop for Waiting<'_> {
         let slot = &mut table.slots[self.index as usize];
         let is_answered = matches!(slot.state, State::Done(Ok(_) | Err(BusError::NoResponders)));
         slot.state = State::Free;
+        self.replies.strays.fetch_add(slot.later.len() as u64, Ordering::Relaxed);
+        slot.later.clear();
         debug_assert_eq!(slot.generation, self.generation);
-        if !is_answered || !self.is_reused {
-            slot.generation = slot.generation.wrapping_add(1);
-            slot.subject = self.replies.subject_of(self.index, slot.generation);
+        match is_answered && self.is_reused {
+            true => slot.is_worn = true,
+            false => self.replies.renew(self.index, slot),
         }
         table.resting.push_back(self.index);
     }
