@@ -5,6 +5,7 @@ mod check;
 mod init;
 mod routes;
 mod serve;
+mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,8 +47,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Try it: gateway and services in this process, nothing else needed.
+    Dev(serve::DevArgs),
     /// Serve HTTP in front of a NATS server.
     Serve(serve::ServeArgs),
+    /// Run services on a NATS server.
+    Worker(worker::WorkerArgs),
     /// Check the routes file and the descriptors; says everything that is wrong, and where.
     Check(check::CheckArgs),
     /// Show the route table as it would run.
@@ -110,7 +115,9 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     telemetry::install_logs(&cli.log, !config::is_terminal());
     let result = match cli.command {
+        Command::Dev(args) => serve::dev(&args),
         Command::Serve(args) => serve::serve(&args),
+        Command::Worker(args) => worker::run(&args),
         Command::Check(args) => return check::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Call(args) => call::run(&args),

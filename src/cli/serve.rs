@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{NatsArgs, TableArgs, address, build, bus, runtime};
+use super::{NatsArgs, TableArgs, address, build, bus, runtime, worker};
 use crate::bus::Bus;
-use crate::config::{ADMIN, LISTEN_SERVE};
+use crate::config::{ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::snapshot::{Live, Outcome, watch};
@@ -32,6 +32,51 @@ pub(super) struct ServeArgs {
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
+}
+
+#[derive(Args, Clone)]
+pub(super) struct DevArgs {
+    /// Where HTTP requests come in.
+    #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_DEV, value_parser = address)]
+    listen: SocketAddr,
+    /// Where health and metrics are.
+    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
+    admin: SocketAddr,
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    tables: TableArgs,
+}
+
+/// `tidegate dev`: the services on a thread and a connection of their own, the gateway here.
+pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
+    runtime()?.block_on(async {
+        let bus = bus(&args.nats, "tidegate gateway", "gateway").await?;
+        let mut config = GatewayConfig::new(args.listen);
+        config.admin = Some(args.admin);
+        let services = worker::Thread::new(args.nats.clone(), Vec::new(), bus.clone());
+        gateway(config, &args.tables, bus, |live, address| {
+            services.start(live)?;
+            println!("{}", what_to_try(address));
+            Ok(())
+        })
+        .await?;
+        services.stop();
+        Ok(())
+    })
+}
+
+fn what_to_try(address: SocketAddr) -> String {
+    format!(
+        "tidegate is up: http://{address}
+
+Try it:
+  curl -s http://{address}/v1/players/p1/quests:generate -d '{{\"seed\": \"42\"}}'
+  curl -s -X PUT http://{address}/v1/players/p1/state -d '{{\"state\": {{\"money\": 120}}}}'
+  curl -N http://{address}/v1/inference:stream -d '{{\"prompt\": \"Where is the ferryman?\"}}'
+
+Stop it with Ctrl-C."
+    )
 }
 
 /// `tidegate serve`.
@@ -83,7 +128,7 @@ async fn gateway(
 }
 
 /// Waits for SIGTERM or SIGINT.
-async fn told_to_end() {
+pub(super) async fn told_to_end() {
     use tokio::signal::unix::{SignalKind, signal};
     match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(mut terminate), Ok(mut interrupt)) => {

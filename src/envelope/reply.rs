@@ -46,7 +46,7 @@ impl Envelope {
         header: impl Fn(&str) -> Option<&'h str>,
         payload: &[u8],
     ) -> Result<(), Fault> {
-        match find_error(tables, reply, &self.reply_error, self.reply_context, payload)? {
+        match find_error(tables, reply, &self.reply_error, &[self.reply_context], payload)? {
             Some(fault) => Err(fault),
             None => header_error(&self.reply_error, header, payload).map_or(Ok(()), Err),
         }
@@ -67,18 +67,19 @@ impl Envelope {
                 chunk.is_last = value() != 0;
             }
         }
-        chunk.fault = find_error(tables, message, &self.chunk.error, self.chunk.context, payload)?;
+        let places = [self.chunk.context, self.chunk.index, self.chunk.last, self.chunk.id];
+        chunk.fault = find_error(tables, message, &self.chunk.error, &places, payload)?;
         chunk.is_last |= chunk.fault.is_some();
         Ok(chunk)
     }
 }
 
-/// The error field of a message, as a fault.
+/// The error field of a message, as a fault. `others` are the fields that the house style keeps for itself.
 fn find_error(
     tables: &Tables,
     message: MessageId,
     plan: &ErrorPlan,
-    context: Option<u32>,
+    others: &[Option<u32>],
     payload: &[u8],
 ) -> Result<Option<Fault>, Fault> {
     let ErrorPlan::InBand { field, code, message: text, details, copies_rest } = plan else { return Ok(None) };
@@ -118,7 +119,7 @@ fn find_error(
         fault = fault.detail(key, value);
     }
     if *copies_rest {
-        for (key, value) in rest(tables, message, &[Some(*field), context], payload) {
+        for (key, value) in rest(tables, message, *field, others, payload) {
             fault = fault.detail(key, value);
         }
     }
@@ -144,13 +145,23 @@ pub(super) fn pair(bytes: &[u8]) -> Option<(String, String)> {
 }
 
 /// The other single scalar fields that are set, as text by their names.
-fn rest(tables: &Tables, message: MessageId, without: &[Option<u32>], payload: &[u8]) -> Vec<(String, String)> {
+fn rest(
+    tables: &Tables,
+    message: MessageId,
+    error: u32,
+    others: &[Option<u32>],
+    payload: &[u8],
+) -> Vec<(String, String)> {
     let table = tables.message(message);
     let mut found: Vec<(String, String)> = Vec::new();
     let mut reader = WireReader::new(payload);
     while let Ok(Some(record)) = reader.record() {
         let field = table.field_by_number(record.number).map(|id| table.field(id));
-        let Some(field) = field.filter(|field| !without.contains(&Some(field.spec.number))) else { continue };
+        let Some(field) =
+            field.filter(|field| field.spec.number != error && !others.contains(&Some(field.spec.number)))
+        else {
+            continue;
+        };
         let mut value = WireReader::part(payload, record.from, record.to);
         let text = match field.spec.kind {
             Kind::String => shown(&payload[record.from..record.to]),

@@ -15,6 +15,22 @@ use super::ConnectionLimits;
 use super::framing::Follower;
 use crate::fault::{Code, Fault, Reason};
 
+/// A connection's socket, for those who answer on it for long.
+#[derive(Clone)]
+pub(super) struct Socket(pub(super) Arc<TcpStream>);
+
+impl Socket {
+    /// True once the client has closed its side; the task is woken when it does.
+    pub(super) fn is_gone(&self, context: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        match self.0.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(read)) => read == 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+}
+
 /// The refusal that the connection ends with, once hyper has let go of it.
 #[derive(Clone, Default)]
 pub(super) struct Refusal(Arc<Mutex<Pending>>);

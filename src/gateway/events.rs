@@ -19,6 +19,7 @@ use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
 
 use super::body::Answer;
+use super::connection::Socket;
 use super::inbound::Inbound;
 use super::{Edge, respond};
 use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subject, Subscription};
@@ -117,6 +118,8 @@ pub(super) struct Events {
     keep_alive: Pin<Box<Sleep>>,
     draining: WatchStream<bool>,
     changes: WatchStream<u64>,
+    /// The client's HTTP/1 connection: hyper does not look for its end while an answer is on the way.
+    socket: Option<Socket>,
     _slots: Vec<Slot>,
 }
 
@@ -148,6 +151,7 @@ impl Events {
             keep_alive: Box::pin(sleep(edge.config.keep_alive)),
             draining: WatchStream::from_changes(edge.is_draining.subscribe()),
             changes: WatchStream::from_changes(edge.live.changes()),
+            socket: inbound.head.extensions.get().cloned(),
             _slots: slots,
         }
     }
@@ -358,6 +362,9 @@ impl Events {
                 Poll::Pending if self.keep_alive.as_mut().poll(context).is_ready() => {
                     let comment: &'static [u8] = if self.form == Form::Sse { b":keepalive\n\n" } else { b"\n" };
                     self.ready.push_back(Bytes::from_static(comment));
+                }
+                Poll::Pending if self.socket.as_ref().is_some_and(|socket| socket.is_gone(context)) => {
+                    self.cancel("client_gone");
                 }
                 Poll::Pending => return Poll::Pending,
             }

@@ -153,7 +153,9 @@ async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut sto
         .half_close(true)
         .pipeline_flush(true);
     let shared = edge.clone();
-    let service = service_fn(move |request: http::Request<Incoming>| {
+    let handle = connection::Socket(socket.clone());
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(handle.clone());
         let edge = shared.clone();
         async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
     });

@@ -1,0 +1,260 @@
+//! CPU per request of the gateway with its features on, against a hand-written static gateway for one route and
+//! against nginx as a plain HTTP proxy; and the gateway's memory at rest.
+//!
+//! Gateway, static floor and nginx each run alone on core 0; the load, the worker and nats-server share core 1.
+//! Features on: a token bucket, a call slot, metrics, a request id, a deadline, traceparent, the house style's
+//! context and error.
+
+#[path = "support/mod.rs"]
+mod bench;
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/process.rs"]
+mod process;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use load::Load;
+use process::{Program, free_address, on_path, wait_for};
+use prost::Message as _;
+use tidegate_floor::bench::{EchoReply, EchoRequest};
+
+const CONNECTIONS: usize = 64;
+const REQUESTS_EACH: usize = 150;
+const WARM_UP_EACH: usize = 100;
+const BODY: &str = r#"{"player_id":"p1","seed":"4242"}"#;
+const SUBJECT: &str = "svc.bench.v1.echo";
+
+const ROUTES: &str = include_str!("gateway-routes.yaml");
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(run());
+}
+
+async fn run() {
+    let pairs = if bench::is_measuring() { bench::PAIRS } else { 1 };
+    let nats = support::nats::NatsServer::start();
+    pin(std::process::id(), 1);
+    let worker = Worker::start(nats.url()).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (gateway, gateway_at) = start_gateway(folder.path(), nats.url());
+    let (floor, floor_at) = start_floor(nats.url());
+    let proxied = plain_http_backend().await;
+    let nginx = start_nginx(folder.path(), proxied);
+
+    let mut ours = Load::open(gateway_at, CONNECTIONS, "/v1/echo", BODY).await;
+    let mut hand_written = Load::open(floor_at, CONNECTIONS, "/v1/echo", BODY).await;
+    same_answer(&ours.run(WARM_UP_EACH).await, &hand_written.run(WARM_UP_EACH).await);
+    println!(
+        "gateway: {CONNECTIONS} connections, {} requests a run, {pairs} interleaved runs",
+        CONNECTIONS * REQUESTS_EACH
+    );
+    println!("  idle memory after the warm-up: {:.1} MiB", gateway.resident() as f64 / (1024.0 * 1024.0));
+
+    let mut through_nginx = match &nginx {
+        Some((_, at)) => {
+            let mut load = Load::open(*at, CONNECTIONS, "/v1/echo", BODY).await;
+            load.run(WARM_UP_EACH).await;
+            Some(load)
+        }
+        None => None,
+    };
+    let (mut to_floor, mut to_nginx, mut micros) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..pairs {
+        let a = micros_each(&gateway, &mut ours).await;
+        let b = micros_each(&floor, &mut hand_written).await;
+        to_floor.push(a / b);
+        let mut c = f64::NAN;
+        if let (Some((nginx, _)), Some(load)) = (&nginx, &mut through_nginx) {
+            c = micros_each(nginx, load).await;
+            to_nginx.push(a / c);
+        }
+        micros.push((a, b, c));
+    }
+    let median = |pick: fn(&(f64, f64, f64)) -> f64| bench::ratio_of(micros.iter().map(pick).collect()).median;
+    println!(
+        "  CPU a request: gateway {:.1} µs, static floor {:.1} µs, nginx {:.1} µs",
+        median(|m| m.0),
+        median(|m| m.1),
+        median(|m| m.2)
+    );
+    println!("  gateway / static floor: {}", bench::ratio_of(to_floor));
+    if to_nginx.is_empty() {
+        println!("  gateway / nginx: not measured, nginx is not on PATH (Debian: apt-get install nginx-light)");
+    } else {
+        println!("  gateway / nginx as a plain proxy: {}", bench::ratio_of(to_nginx));
+    }
+    drop(worker);
+}
+
+async fn micros_each(program: &Program, load: &mut Load) -> f64 {
+    let before = program.cpu();
+    load.run(REQUESTS_EACH).await;
+    (program.cpu() - before).as_secs_f64() * 1e6 / (CONNECTIONS * REQUESTS_EACH) as f64
+}
+
+/// Both answers carry what the worker sent, and a context that the gateway made.
+fn same_answer(ours: &[u8], floor: &[u8]) {
+    let parse = |body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).expect("JSON");
+    let (ours, floor) = (parse(ours), parse(floor));
+    for member in ["title", "tags", "reward"] {
+        assert_eq!(ours[member], floor[member], "{ours}\n{floor}");
+    }
+    for member in ["traceId", "requestId", "clientId", "timestamp"] {
+        assert!(ours["meta"][member].is_string(), "{ours}");
+        assert!(floor["meta"][member].is_string(), "{floor}");
+    }
+}
+
+fn start_gateway(folder: &Path, nats: &str) -> (Program, SocketAddr) {
+    let descriptors = folder.join("descriptors");
+    std::fs::create_dir_all(&descriptors).expect("a folder");
+    std::fs::write(descriptors.join("bench.proto"), tidegate_floor::PROTO).expect("bench.proto");
+    let routes = folder.join("routes.yaml");
+    std::fs::write(&routes, ROUTES).expect("routes.yaml");
+    let (address, admin) = (free_address(), free_address());
+    let program = Program::start(
+        "gateway",
+        0,
+        env!("CARGO_BIN_EXE_tidegate"),
+        &[
+            "serve",
+            "--listen",
+            &address.to_string(),
+            "--admin",
+            &admin.to_string(),
+            "--nats",
+            nats,
+            "--routes",
+            &routes.to_string_lossy(),
+            "--descriptors",
+            &descriptors.to_string_lossy(),
+        ],
+    );
+    wait_for(address);
+    (program, address)
+}
+
+fn start_floor(nats: &str) -> (Program, SocketAddr) {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "-p", "tidegate-floor", "--bin", "static-floor"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    assert!(build.status().is_ok_and(|status| status.success()), "static-floor does not build");
+    let path: PathBuf = Path::new(env!("CARGO_BIN_EXE_tidegate")).with_file_name("static-floor");
+    let address = free_address();
+    let program = Program::start("static floor", 0, &path.to_string_lossy(), &[&address.to_string(), nats]);
+    wait_for(address);
+    (program, address)
+}
+
+fn start_nginx(folder: &Path, backend: SocketAddr) -> Option<(Program, SocketAddr)> {
+    let nginx = on_path("nginx")?;
+    let address = free_address();
+    let folder = folder.display();
+    let configuration = format!(
+        "daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+         events {{ worker_connections 1024; }}
+         http {{
+           access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+           uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; keepalive_requests 1000000;
+           upstream backend {{ server {backend}; keepalive 64; keepalive_requests 1000000; }}
+           server {{
+             listen {address};
+             location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
+           }}
+         }}"
+    );
+    let file = format!("{folder}/nginx.conf");
+    std::fs::write(&file, configuration).expect("nginx.conf");
+    let program = Program::start("nginx", 0, &nginx.to_string_lossy(), &["-c", &file]);
+    wait_for(address);
+    Some((program, address))
+}
+
+/// Moves a process and what it starts from now on to one core, where `taskset` is there.
+fn pin(process: u32, core: usize) {
+    let _ = Command::new("taskset").args(["-a", "-cp", &core.to_string(), &process.to_string()]).output();
+}
+
+fn reply_to(request: &EchoRequest) -> EchoReply {
+    EchoReply {
+        meta: request.meta.clone(),
+        quest_id: "qst_ebd72078c3abbb3f".to_owned(),
+        title: "The Corrupt Hunt".to_owned(),
+        tags: vec!["survival".to_owned(), "urban".to_owned()],
+        reward: 100,
+        error: None,
+    }
+}
+
+/// A worker in this process: a thread with a bus connection of its own.
+struct Worker(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Worker {
+    async fn start(url: &str) -> Worker {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let url = url.to_owned();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let client = async_nats::connect(url).await.expect("nats-server answers");
+                let subscription = client.queue_subscribe(SUBJECT, "q.bench".to_owned()).await.expect("subscribed");
+                client.flush().await.expect("flushed");
+                let _ = ready.send(());
+                tokio::select! { () = answer_all(client, subscription) => {}, _ = stopped => {} }
+            });
+        });
+        is_ready.await.expect("the worker subscribes");
+        Worker(Some(stop))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+async fn answer_all(client: async_nats::Client, mut subscription: async_nats::Subscriber) {
+    use futures_util::StreamExt;
+    while let Some(message) = subscription.next().await {
+        let Some(inbox) = message.reply else { continue };
+        let request = EchoRequest::decode(message.payload).expect("a request of the bench schema");
+        let mut headers = async_nats::HeaderMap::new();
+        if let Some(call) = message.headers.as_ref().and_then(|headers| headers.get("Tidegate-Call")) {
+            headers.insert("Tidegate-Call", call.clone());
+        }
+        let payload = reply_to(&request).encode_to_vec().into();
+        client.publish_with_reply_and_headers(inbox, SUBJECT, headers, payload).await.expect("published");
+    }
+}
+
+/// The backend behind nginx: the same answer over plain HTTP, nothing transcoded.
+async fn plain_http_backend() -> SocketAddr {
+    let answer = serde_json::to_vec(&reply_to(&EchoRequest::default())).expect("JSON");
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            send.send(listener.local_addr().expect("an address")).expect("somebody waits");
+            let app = axum::Router::new().route(
+                "/v1/echo",
+                axum::routing::post(move |_body: axum::body::Bytes| {
+                    let answer = answer.clone();
+                    async move { answer }
+                }),
+            );
+            axum::serve(listener, app).await.expect("serving");
+        });
+    });
+    receive.recv().expect("the backend starts")
+}
