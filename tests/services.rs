@@ -12,8 +12,8 @@ use support::nats::NatsServer;
 use support::{eventually, gateway, project, url};
 use tidegate::bus::Bus;
 use tidegate::gateway::Running;
-use tidegate::services::roster;
-use tidegate::store::{LogReader, Store};
+use tidegate::services::{Settings, roster};
+use tidegate::store::{BucketConfig, Expected, LogReader, Store};
 use tidegate::worker::{Options, Worker};
 
 const NOW_MS: i64 = 1_760_000_000_000;
@@ -61,6 +61,10 @@ fn without_context(mut value: Value) -> Value {
 
 impl Game {
     async fn on(bus: Bus) -> Game {
+        Game::with(bus, Settings::default()).await
+    }
+
+    async fn with(bus: Bus, settings: Settings) -> Game {
         let snapshot = project().build(None).unwrap_or_else(|_| panic!("the project's own tables are refused"));
         let now_ms = Arc::new(AtomicI64::new(NOW_MS));
         let (running, _) = gateway(snapshot, &bus, |_| {}).await;
@@ -69,7 +73,7 @@ impl Game {
         let clock = now_ms.clone();
         options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
         let store = options.store.clone();
-        let services = roster(&store).await.unwrap();
+        let services = roster(&store, &settings).await.unwrap();
         let worker = Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}"));
         Game { running, client: reqwest::Client::new(), store, now_ms, _worker: worker }
     }
@@ -119,6 +123,7 @@ on_each_bus!(
     a_repeat_with_the_same_key_writes_nothing,
     a_write_is_followed_by_its_event,
     a_watch_tells_each_write,
+    a_repeat_after_a_crash_brings_the_lost_event,
     an_etag_guards_a_write,
     a_quest_goes_from_active_to_completed,
     a_stream_says_what_the_whole_text_says,
@@ -267,6 +272,22 @@ async fn a_watch_tells_each_write(game: Game) {
     }
     let missing = game.ask("GET", "/v1/players/%20/state:watch", None).await;
     assert_eq!((missing.status, &missing.json()["error"]["details"]["reason"]), (400, &json!("bad_id")));
+}
+
+async fn a_repeat_after_a_crash_brings_the_lost_event(game: Game) {
+    // What is left where a replica dies between its write and its event: the record alone.
+    let body = json!({"player": {"player_id": "p", "state": {"a": 1}}, "op": "UPSERT"});
+    let keyed = [("Idempotency-Key", "k-1")];
+    let crashed = Game::on(Bus::embedded()).await;
+    crashed.ask_with("POST", "/v1/state:update", Some(&body), &keyed).await;
+    let bucket =
+        async |game: &Game| game.store.bucket(BucketConfig { name: "tg_state", ttl: None, history: 8 }).await.unwrap();
+    let record = bucket(&crashed).await.get("_.player.p").await.unwrap().unwrap();
+    bucket(&game).await.put("_.player.p", record.value, Expected::Absent).await.unwrap();
+    let repeat = game.ask_with("POST", "/v1/state:update", Some(&body), &keyed).await;
+    assert_eq!((repeat.status, repeat.body()), (200, json!({"ok": true, "new_version": "1"})));
+    let mut reader = game.store.read_log("GAME_EVENTS", ">", 0).await.unwrap();
+    assert_eq!(next(&mut reader).await.1, "player:p:1");
 }
 
 async fn an_etag_guards_a_write(game: Game) {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::oneshot;
@@ -10,7 +11,7 @@ use super::serve::told_to_end;
 use super::{NatsArgs, TableArgs, build, bus, runtime};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
-use crate::services;
+use crate::services::{self, Settings, TextEndpoint};
 use crate::snapshot::{Live, Snapshot};
 use crate::worker::{Options, Service, Worker};
 
@@ -48,7 +49,7 @@ async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String]) -> Result<W
         return Err(Fault::upstream(Code::Unavailable, "the message bus closed before the services started"));
     }
     let options = Options::new(bus.clone(), snapshot);
-    let all = services::roster(&options.store).await?;
+    let all = services::roster(&options.store, &settings()?).await?;
     let known: Vec<String> = all.iter().map(|service| service.name().to_owned()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
         let text = format!("there is no service `{unknown}`: there are {}", known.join(", "));
@@ -60,6 +61,27 @@ async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String]) -> Result<W
         Fault::ours(Code::Internal, "the services do not fit the descriptors").internal(error.to_string())
     };
     Worker::start(options, chosen).await.map_err(fault)
+}
+
+/// What the environment tells the services: `TIDEGATE_TEXT_URL` (`https://host/v1`, an endpoint that speaks the OpenAI
+/// chat-completions form), `TIDEGATE_TEXT_KEY` (its key, or `file:PATH`), `TIDEGATE_TEXT_MODELS` (`id=name,id=name`).
+fn settings() -> Result<Settings, Fault> {
+    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let Some(base_url) = given("TIDEGATE_TEXT_URL") else { return Ok(Settings::default()) };
+    let key = match given("TIDEGATE_TEXT_KEY") {
+        Some(key) => match key.strip_prefix("file:") {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+                Fault::client(Code::InvalidArgument, format!("`TIDEGATE_TEXT_KEY` names `{path}`: {error}"))
+            })?),
+            None => Some(key),
+        },
+        None => None,
+    };
+    let models = given("TIDEGATE_TEXT_MODELS").unwrap_or_default();
+    let models = models.split(',').filter_map(|row| row.split_once('='));
+    let models = models.map(|(id, name)| (id.trim().to_owned(), name.trim().to_owned())).collect();
+    let key = key.map(|key| key.trim().to_owned());
+    Ok(Settings { text: Some(TextEndpoint { base_url, key, models, retry_pause: Duration::from_secs(1) }) })
 }
 
 /// Services on a thread of their own, so that no handler stalls the gateway's sockets.

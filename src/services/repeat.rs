@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::checks::invalid;
 use crate::fault::{Code, Fault};
 use crate::store::{Bucket, BucketConfig, Entry, Expected, Store, StoreError, key_token};
-use crate::transcode::to_wire;
+use crate::transcode::canonical;
 use crate::worker::{Context, Failed};
 
 /// How long a reply is kept.
@@ -62,16 +62,11 @@ impl Repeats {
     }
 
     /// Does the work, unless a call with this key has done it; calls without a key are done each time.
-    pub(super) async fn once<Q, R>(
+    pub(super) async fn once<R: Serialize + DeserializeOwned>(
         &self,
         context: &Context,
-        request: &Q,
         work: impl Future<Output = Result<R, Failed<R>>>,
-    ) -> Result<R, Failed<R>>
-    where
-        Q: Serialize,
-        R: Serialize + DeserializeOwned,
-    {
+    ) -> Result<R, Failed<R>> {
         let key = context.idempotency_key();
         if key.is_empty() {
             return work.await;
@@ -79,7 +74,7 @@ impl Repeats {
         if key.len() > KEY_BYTES_MAX {
             return Err(invalid("meta.idempotency_key", "too_long", "the idempotency key is too long").into());
         }
-        let fingerprint = fingerprint(context, request)?;
+        let fingerprint = fingerprint(context)?;
         let place = place(context, key);
         let revision = match self.claim(context, &place, &fingerprint).await? {
             Ok(revision) => revision,
@@ -144,12 +139,13 @@ fn in_progress() -> Fault {
     Fault::client(Code::Aborted, "a call with this idempotency key is still running").detail("reason", "in_progress")
 }
 
-/// SHA-256 of the request without its context, in canonical order: structs list fields by number, maps are sorted.
-pub(super) fn fingerprint<Q: Serialize>(context: &Context, request: &Q) -> Result<String, Fault> {
+/// SHA-256 of the request's canonical bytes without its context: equal requests are equal in any encoding.
+pub(super) fn fingerprint(context: &Context) -> Result<String, Fault> {
     let method = context.method();
-    let mut bytes = Vec::with_capacity(256);
-    to_wire(&method.tables, method.request, request, &mut bytes)
-        .map_err(|error| Fault::ours(Code::Internal, "the request does not encode").internal(error.to_string()))?;
+    let plan = method.envelope.context.as_ref();
+    let field = plan.and_then(|plan| method.tables.message(method.request).field_by_number(plan.number));
+    let bytes = canonical(&method.tables, method.request, field, context.payload())
+        .map_err(|error| Fault::client(Code::InvalidArgument, error.to_string()).detail("reason", "malformed"))?;
     Ok(hex(&Sha256::digest(&bytes)))
 }
 

@@ -181,7 +181,7 @@ fn owner(target: Option<&TargetId>) -> Result<Owner<'_>, Fault> {
 impl StateManager {
     async fn update(&self, context: &Context, update: &Update) -> Result<Ack, Failed<Ack>> {
         let (owner, state) = check(context, update)?;
-        self.repeats.once(context, update, self.write(context, update, &owner, state)).await
+        self.repeats.once(context, self.write(context, update, &owner, state)).await
     }
 
     async fn write(
@@ -199,7 +199,11 @@ impl StateManager {
             let entry = self.bucket.get(&key).await.map_err(Fault::from)?;
             let expected = entry.as_ref().map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
             let stored = entry.map(|entry| read(&entry.value)).transpose()?.unwrap_or_default();
-            if let Some(version) = repeated(context, update, &stored)? {
+            if let Some(version) = repeated(context, &stored)? {
+                // The first call may have died between its write and its event: the event's id makes this harmless.
+                if version == stored.version {
+                    self.announce(context, owner, &stored).await?;
+                }
                 return Ok(Ack { ok: true, new_version: version });
             }
             allowed(update, &stored)?;
@@ -312,13 +316,13 @@ fn check<'u>(context: &Context, update: &'u Update) -> Result<(Owner<'u>, &'u St
 }
 
 /// The version that an earlier call with the same key has written.
-fn repeated(context: &Context, update: &Update, stored: &Record) -> Result<Option<u64>, Fault> {
+fn repeated(context: &Context, stored: &Record) -> Result<Option<u64>, Fault> {
     let key = context.idempotency_key();
     if key.is_empty() {
         return Ok(None);
     }
     let Some(recent) = stored.recent.iter().find(|recent| recent.key == key) else { return Ok(None) };
-    if recent.fingerprint == fingerprint(context, update)? {
+    if recent.fingerprint == fingerprint(context)? {
         context.label("idempotent_replay", "true");
         Ok(Some(recent.version))
     } else {
@@ -360,7 +364,7 @@ fn next(context: &Context, update: &Update, state: &Struct, stored: Record) -> R
     let mut recent = stored.recent;
     let key = context.idempotency_key();
     if !key.is_empty() {
-        recent.push_back(Recent { key: key.to_owned(), fingerprint: fingerprint(context, update)?, version });
+        recent.push_back(Recent { key: key.to_owned(), fingerprint: fingerprint(context)?, version });
         if recent.len() > RECENT_MAX {
             recent.pop_front();
         }

@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub(super) prompt_tokens: u32,
     pub(super) tokens_max: u32,
     pub(super) stop: Vec<String>,
+    /// The seed that the caller has given.
+    pub(super) seed: Option<u64>,
     /// Seed of the draws.
     pub(super) drawn: u64,
 }
@@ -82,12 +84,11 @@ pub(super) fn plan(context: &Context, request: &Request) -> Result<Plan, Fault> 
         return Err(super::super::checks::unknown_value("context.layer", text, &LAYERS));
     }
     let (tenant, call) = (tenant_part(context.tenant()), Part::Text(context.request_id()));
-    let chosen = match params.seed.or_else(|| given_seed(given)) {
-        Some(seed) => seed,
-        None => seed(&[Part::Text("llm.seed.v1"), tenant, call]),
-    };
+    let seed_given = params.seed.or_else(|| given_seed(given));
+    let chosen = seed_given.unwrap_or_else(|| seed(&[Part::Text("llm.seed.v1"), tenant, call]));
     Ok(Plan {
         generation_id: format!("gen_{:016x}", seed(&[Part::Text("llm.v1"), tenant, call])),
+        seed: seed_given,
         drawn: drawn(&model, layer, &whole, params, given, chosen),
         model,
         tier,

@@ -1,8 +1,15 @@
-//! The text of a plan: drawn from the layer's templates, cut at stop sequences and at its limit.
+//! The text of a plan, piece by piece: from an endpoint, or drawn from the layer's templates, cut at stop sequences and
+//! at its limit.
+
+use std::collections::VecDeque;
 
 use super::super::seed::Draws;
-use super::super::text;
+use super::super::text::{self, Ask, Endpoint, Pieces, Turn};
 use super::check::Plan;
+use super::{ChatMessages, Input, Request, Role};
+use crate::fault::{Code, Fault};
+use crate::worker::Context;
+use crate::worker::types::Struct;
 
 /// Templates by layer.
 const TEMPLATES: [(&str, &[&str]); 4] = [
@@ -27,21 +34,117 @@ const TEMPLATES: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// A generated text, and why it ends.
-pub(super) struct Text {
-    pub(super) text: String,
-    pub(super) finish_reason: &'static str,
+/// What the endpoint is told of each layer.
+const PREAMBLES: [(&str, &str); 4] = [
+    ("foundation", "You describe monsters, terrain and rooms of a dark city in one or two sentences."),
+    ("customization", "You vary what is given, in one or two sentences, and keep its tone."),
+    ("interaction", "You speak as a character of a dark city: short, in dialogue, without stage directions."),
+    ("coordination", "You give a short plan of action for several characters."),
+];
+/// Letters of the context that go before the prompt.
+const CONTEXT_LETTERS_MAX: usize = 2_000;
+
+/// A text on its way.
+pub(super) enum Text {
+    BuiltIn(VecDeque<String>, &'static str),
+    Endpoint(Pieces),
 }
 
-pub(super) fn text(plan: &Plan) -> Text {
+impl Text {
+    /// Starts the text of a plan; the built-in engine stands in for an endpoint that does not answer.
+    pub(super) async fn start(
+        endpoint: Option<&Endpoint>,
+        context: &Context,
+        plan: &Plan,
+        request: &Request,
+    ) -> Result<Text, Fault> {
+        let Some(endpoint) = endpoint else { return Ok(built_in(plan)) };
+        match endpoint.open(ask(plan, request)).await {
+            Ok(pieces) => Ok(Text::Endpoint(pieces)),
+            Err(fault) if fault.code() == Code::Unavailable => {
+                tracing::warn!(%fault, "the built-in engine stands in for the text endpoint");
+                context.label("degraded", "true");
+                context.label("provider", "builtin");
+                Ok(built_in(plan))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The next piece; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<String>, Fault> {
+        match self {
+            Text::BuiltIn(words, _) => Ok(words.pop_front()),
+            Text::Endpoint(pieces) => pieces.next().await,
+        }
+    }
+
+    /// Why it has ended.
+    pub(super) fn finish_reason(&self) -> &'static str {
+        match self {
+            Text::BuiltIn(_, reason) => reason,
+            Text::Endpoint(pieces) => pieces.finish_reason(),
+        }
+    }
+}
+
+/// Word by word, each with the white space behind it.
+fn built_in(plan: &Plan) -> Text {
     let templates = TEMPLATES.iter().find(|row| row.0 == plan.layer).map_or(TEMPLATES[2].1, |row| row.1);
     let whole = text::expand(templates, &text::topic(&plan.prompt), &mut Draws::new(plan.drawn));
     let stop = plan.stop.iter().filter_map(|stop| whole.find(stop.as_str())).min();
     let (cut, is_cut) = text::cut(stop.map_or(whole.as_str(), |at| &whole[..at]), plan.tokens_max);
-    Text { text: cut.to_owned(), finish_reason: if is_cut { "length" } else { "stop" } }
+    let words = cut.split_inclusive(char::is_whitespace).map(str::to_owned).collect();
+    Text::BuiltIn(words, if is_cut { "length" } else { "stop" })
 }
 
-/// A text word by word, each with the white space behind it.
-pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split_inclusive(char::is_whitespace)
+fn ask(plan: &Plan, request: &Request) -> Ask {
+    let preamble = PREAMBLES.iter().find(|row| row.0 == plan.layer).map_or(PREAMBLES[2].1, |row| row.1);
+    let mut messages = vec![Turn { role: "system", content: preamble.to_owned() }];
+    let told = chosen(request.context.as_ref());
+    if !told.is_empty() {
+        messages.push(Turn { role: "system", content: told });
+    }
+    match &request.input {
+        Some(Input::ChatMessages(ChatMessages { messages: turns })) => messages.extend(turns.iter().map(|turn| {
+            let role = match turn.role {
+                Role::System => "system",
+                Role::Assistant => "assistant",
+                // A tool's turn needs the id of its call, which our messages do not have.
+                _ => "user",
+            };
+            Turn { role, content: turn.content.clone() }
+        })),
+        _ => messages.push(Turn { role: "user", content: plan.prompt.clone() }),
+    }
+    let params = request.params.clone().unwrap_or_default();
+    Ask {
+        model: plan.model.clone(),
+        messages,
+        stream: true,
+        max_tokens: plan.tokens_max,
+        temperature: params.temperature,
+        top_p: params.top_p,
+        presence_penalty: params.presence_penalty,
+        frequency_penalty: params.frequency_penalty,
+        stop: params.stop,
+        seed: plan.seed,
+    }
+}
+
+/// The part of the context that `context.mode` chooses, as JSON.
+fn chosen(given: Option<&Struct>) -> String {
+    let Some(given) = given else { return String::new() };
+    let mode = given.str("mode").unwrap_or("full");
+    let is_chosen = |name: &str| match mode {
+        "minimal" => matches!(name, "topic" | "npc"),
+        "story" | "world" => name.starts_with(mode),
+        _ => !matches!(name, "mode" | "layer" | "seed" | "purpose"),
+    };
+    let members = given.0.iter().filter(|(name, _)| is_chosen(name));
+    let part = Struct(members.map(|(name, value)| (name.clone(), value.clone())).collect());
+    if part.0.is_empty() {
+        return String::new();
+    }
+    super::super::seed::canonical_json(&part).chars().take(CONTEXT_LETTERS_MAX).collect()
 }

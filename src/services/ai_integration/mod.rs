@@ -1,4 +1,4 @@
-//! One door to text generation, whole or word by word, by the built-in engine.
+//! One door to text generation, whole or piece by piece, by the built-in engine or an endpoint beside it.
 
 mod check;
 mod generate;
@@ -10,17 +10,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::VERSION;
 use super::checks::id;
 use super::events::{self, Event};
 use super::repeat::Repeats;
+use super::text::Endpoint;
+use super::{Settings, VERSION};
 use crate::fault::{Code, Fault};
 use crate::store::Store;
 use crate::worker::types::Struct;
 use crate::worker::{Chunks, Context, Failed, Service};
 
 use check::Plan;
-use generate::{Text, words};
+use generate::Text;
 
 /// Generations that one replica keeps a cancel switch for.
 const RUNNING_MAX: usize = 4_096;
@@ -41,10 +42,11 @@ const TIERS: [Tier; 3] = [
 ];
 
 /// The service.
-pub(super) async fn service(store: &Store) -> Result<Service, Fault> {
+pub(super) async fn service(store: &Store, settings: &Settings) -> Result<Service, Fault> {
     const INFER: &str = "ai_integration.v1.AiIntegrationService/Infer";
     let ai = Arc::new(Ai {
         repeats: Repeats::open(store).await?,
+        endpoint: settings.text.clone().map(Endpoint::new).transpose()?,
         slots: TIERS.map(|tier| Semaphore::new(tier.parallel)),
         running: Mutex::default(),
     });
@@ -52,7 +54,7 @@ pub(super) async fn service(store: &Store) -> Result<Service, Fault> {
     Ok(Service::new("ai-integration", VERSION)
         .unary(INFER, move |context: Context, request: Request| {
             let ai = inferring.clone();
-            async move { ai.repeats.once(&context, &request, ai.infer(&context, &request)).await }
+            async move { ai.repeats.once(&context, ai.infer(&context, &request)).await }
         })
         .stream(INFER, move |context, request, chunks| {
             let ai = streaming.clone();
@@ -66,6 +68,7 @@ pub(super) async fn service(store: &Store) -> Result<Service, Fault> {
 
 struct Ai {
     repeats: Repeats,
+    endpoint: Option<Endpoint>,
     slots: [Semaphore; 3],
     /// Cancel switches of the generations that run here.
     running: Mutex<HashMap<String, watch::Sender<bool>>>,
@@ -172,46 +175,54 @@ impl Ai {
     async fn infer(&self, context: &Context, request: &Request) -> Result<Response, Failed<Response>> {
         let plan = check::plan(context, request)?;
         let (plan, _slot) = self.slot(context, plan)?;
-        let text = generate::text(&plan);
+        let mut text = Text::start(self.endpoint.as_ref(), context, &plan, request).await?;
+        let mut whole = String::new();
+        while let Some(piece) = text.next().await? {
+            whole.push_str(&piece);
+        }
+        let ended = Ended { usage: usage(&plan, &whole), finish_reason: text.finish_reason() };
         let output = match plan.is_chat {
-            false => Output::OutputText(text.text.clone()),
-            true => Output::ChatMessages(ChatMessages { messages: vec![assistant(&text.text)] }),
+            false => Output::OutputText(whole),
+            true => Output::ChatMessages(ChatMessages { messages: vec![assistant(&whole)] }),
         };
-        let response = response(&plan, &text, Some(output));
-        self.announce(context, &plan, &text).await?;
-        Ok(response)
+        self.announce(context, &plan, &ended).await?;
+        Ok(response(&plan, &ended, Some(output)))
     }
 
-    /// The same text, a chunk a word, and a last chunk with what it cost.
+    /// The same text, a chunk a piece, and a last chunk with what it cost.
     async fn stream(&self, context: &Context, request: &Request, mut chunks: Chunks<Chunk>) -> Result<(), Fault> {
         let plan = check::plan(context, request)?;
         let (plan, _slot) = self.slot(context, plan)?;
-        let mut text = generate::text(&plan);
-        let running = Running::new(self, &plan.generation_id);
-        let mut sent = String::new();
-        for (index, word) in words(&text.text).enumerate() {
-            if *running.is_cancelled.borrow() || context.cancelled().is_some() {
-                text.finish_reason = "cancelled";
-                break;
-            }
-            let delta = match plan.is_chat {
-                false => Delta::OutputTextDelta(word.to_owned()),
-                true => Delta::MessageDelta(assistant(word)),
+        let mut text = Text::start(self.endpoint.as_ref(), context, &plan, request).await?;
+        let mut running = Running::new(self, &plan.generation_id);
+        let (mut whole, mut was_cancelled) = (String::new(), false);
+        loop {
+            let piece = tokio::select! {
+                biased;
+                _ = running.is_cancelled.wait_for(|is_cancelled| *is_cancelled) => { was_cancelled = true; break }
+                _ = context.until_cancelled() => { was_cancelled = true; break }
+                piece = text.next() => piece?,
             };
-            let model_id = if index == 0 { plan.model.clone() } else { String::new() };
+            let Some(piece) = piece else { break };
+            let model_id = if whole.is_empty() { plan.model.clone() } else { String::new() };
+            whole.push_str(&piece);
+            let delta = match plan.is_chat {
+                false => Delta::OutputTextDelta(piece),
+                true => Delta::MessageDelta(assistant(&piece)),
+            };
             chunks.send(&chunk(&plan, Some(delta), model_id)).await?;
-            sent.push_str(word);
-            // Lets a cancel in between two words, where nothing else waits.
+            // Lets a cancel in between two pieces, where nothing else waits.
             tokio::task::yield_now().await;
         }
-        text.text = sent;
+        let finish_reason = if was_cancelled { "cancelled" } else { text.finish_reason() };
+        let ended = Ended { usage: usage(&plan, &whole), finish_reason };
         let last = Chunk {
-            finish_reason: text.finish_reason.to_owned(),
-            usage: Some(usage(&plan, &text)),
+            finish_reason: finish_reason.to_owned(),
+            usage: Some(ended.usage),
             ..chunk(&plan, None, String::new())
         };
         chunks.finish(&last).await?;
-        self.announce(context, &plan, &text).await
+        self.announce(context, &plan, &ended).await
     }
 
     /// A place in the plan's tier, or in a cheaper one; a model that the caller chose needs none.
@@ -240,17 +251,23 @@ impl Ai {
     }
 
     /// The generation has ended; its text stays out of the event.
-    async fn announce(&self, context: &Context, plan: &Plan, text: &Text) -> Result<(), Fault> {
+    async fn announce(&self, context: &Context, plan: &Plan, ended: &Ended) -> Result<(), Fault> {
         let event = Event {
             subject: "evt.ai.llm.generated.v1",
             id: plan.generation_id.clone(),
             at_ms: context.now_ms(),
             message: "ai_integration.v1.LLMInferenceResponse",
-            payload: &response(plan, text, None),
+            payload: &response(plan, ended, None),
             metadata: Vec::new(),
         };
         events::publish(context, event).await
     }
+}
+
+/// How a generation ended.
+struct Ended {
+    usage: Usage,
+    finish_reason: &'static str,
 }
 
 /// A generation that can be cancelled; dropping it gives its place back.
@@ -281,18 +298,18 @@ fn assistant(content: &str) -> ChatMessage {
     ChatMessage { role: Role::Assistant, content: content.to_owned(), name: String::new() }
 }
 
-fn usage(plan: &Plan, text: &Text) -> Usage {
-    let completion_tokens = super::text::tokens(&text.text);
+fn usage(plan: &Plan, text: &str) -> Usage {
+    let completion_tokens = super::text::tokens(text);
     let prompt_tokens = plan.prompt_tokens;
     Usage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
 }
 
-fn response(plan: &Plan, text: &Text, output: Option<Output>) -> Response {
+fn response(plan: &Plan, ended: &Ended, output: Option<Output>) -> Response {
     Response {
         generation_id: plan.generation_id.clone(),
         output,
-        finish_reason: text.finish_reason.to_owned(),
-        usage: Some(usage(plan, text)),
+        finish_reason: ended.finish_reason.to_owned(),
+        usage: Some(ended.usage),
         model_id: plan.model.clone(),
         cached: false,
     }

@@ -50,7 +50,7 @@ pub(super) async fn service(store: &Store) -> Result<Service, Fault> {
         })
         .unary("quest.v1.QuestService/ReportProgress", move |context: Context, request: Progress| {
             let quests = reporting.clone();
-            async move { quests.repeats.once(&context, &request, quests.report(&context, &request)).await }
+            async move { quests.repeats.once(&context, quests.report(&context, &request)).await }
         }))
 }
 

@@ -1,6 +1,11 @@
-//! The built-in text engine: a grammar with slots, drawn by seed. No network; the same seed gives the same text.
+//! Text: the built-in engine, a grammar with slots drawn by seed, which needs no network; and endpoints beside it.
+
+mod endpoint;
 
 use super::seed::Draws;
+
+pub use endpoint::TextEndpoint;
+pub(super) use endpoint::{Ask, Endpoint, Pieces, Turn};
 
 /// Most slots and templates that one text expands.
 const EXPANSIONS_MAX: usize = 200;

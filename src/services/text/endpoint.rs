@@ -1,0 +1,266 @@
+//! Any endpoint that speaks the OpenAI chat-completions form, streamed: tries, a breaker, and pieces as they come.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::fault::{Code, Fault};
+
+/// Tries of one generation, all before its first piece.
+const TRIES: u32 = 3;
+/// Failures in a row that open the breaker, and how long it stays open.
+const FAILURES_MAX: u32 = 5;
+const OPEN_FOR: Duration = Duration::from_secs(60);
+/// Longest wait for a first piece, and for each later one.
+const PIECE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest line of a stream, and most bytes read of a refusal.
+const LINE_MAX: usize = 256 * 1024;
+
+/// Where generated text comes from, beside the built-in engine.
+#[derive(Clone, Debug)]
+pub struct TextEndpoint {
+    /// `https://host/v1`: `/chat/completions` is put behind it.
+    pub base_url: String,
+    /// Sent as a bearer token.
+    pub key: Option<String>,
+    /// Model ids and their names there; the others keep their id.
+    pub models: BTreeMap<String, String>,
+    /// Pause before the second try; it doubles.
+    pub retry_pause: Duration,
+}
+
+/// A request, as the endpoint reads it.
+#[derive(Debug, Default, Serialize)]
+pub(in crate::services) struct Ask {
+    pub model: String,
+    pub messages: Vec<Turn>,
+    pub stream: bool,
+    pub max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// One turn of a chat.
+#[derive(Debug, Serialize)]
+pub(in crate::services) struct Turn {
+    pub role: &'static str,
+    pub content: String,
+}
+
+/// One event of the endpoint's stream, as far as we read it.
+#[derive(Deserialize)]
+struct Part {
+    #[serde(default)]
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+    finish_reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Delta {
+    content: Option<String>,
+}
+
+/// The endpoint with its connections and its breaker.
+pub(in crate::services) struct Endpoint {
+    settings: TextEndpoint,
+    client: reqwest::Client,
+    breaker: Mutex<Breaker>,
+}
+
+#[derive(Default)]
+struct Breaker {
+    failures: u32,
+    /// No call until then; behind it one probe at a time.
+    open_until: Option<Instant>,
+}
+
+/// A text as it comes.
+pub(in crate::services) struct Pieces {
+    bytes: BoxStream<'static, reqwest::Result<Bytes>>,
+    line: Vec<u8>,
+    ready: VecDeque<String>,
+    is_over: bool,
+    finish_reason: &'static str,
+}
+
+impl Endpoint {
+    pub(in crate::services) fn new(settings: TextEndpoint) -> Result<Endpoint, Fault> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .read_timeout(PIECE_WAIT_MAX)
+            .build()
+            .map_err(|error| Fault::ours(Code::Internal, "no HTTP client").internal(error.to_string()))?;
+        Ok(Endpoint { settings, client, breaker: Mutex::default() })
+    }
+
+    /// Starts a text and waits for its first piece. Fails with UNAVAILABLE where the endpoint cannot, and with what
+    /// it says where it refuses.
+    pub(in crate::services) async fn open(&self, mut ask: Ask) -> Result<Pieces, Fault> {
+        self.admit()?;
+        if let Some(name) = self.settings.models.get(&ask.model) {
+            ask.model.clone_from(name);
+        }
+        let body = serde_json::to_vec(&ask)
+            .map_err(|error| Fault::ours(Code::Internal, "the request does not encode").internal(error.to_string()))?;
+        let (body, mut pause) = (Bytes::from(body), self.settings.retry_pause);
+        for attempt in 1..=TRIES {
+            match self.once(body.clone()).await {
+                Ok(pieces) => {
+                    self.note(true);
+                    return Ok(pieces);
+                }
+                Err(fault) if fault.code() == Code::Unavailable => {
+                    self.note(false);
+                    if attempt == TRIES || self.admit().is_err() {
+                        return Err(fault);
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(fault) => {
+                    self.note(true);
+                    return Err(fault);
+                }
+            }
+        }
+        Err(unavailable("no try was left"))
+    }
+
+    async fn once(&self, body: Bytes) -> Result<Pieces, Fault> {
+        let url = format!("{}/chat/completions", self.settings.base_url.trim_end_matches('/'));
+        let mut request = self.client.post(url).header("content-type", "application/json").body(body);
+        if let Some(key) = &self.settings.key {
+            request = request.bearer_auth(key);
+        }
+        let answer = request.send().await.map_err(|error| unavailable(error.to_string()))?;
+        let status = answer.status().as_u16();
+        if status != 200 {
+            return Err(refusal(status));
+        }
+        let bytes = answer.bytes_stream().boxed();
+        let mut pieces =
+            Pieces { bytes, line: Vec::new(), ready: VecDeque::new(), is_over: false, finish_reason: "stop" };
+        pieces.fill().await?;
+        Ok(pieces)
+    }
+
+    /// Fails while the breaker is open.
+    fn admit(&self) -> Result<(), Fault> {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        match breaker.open_until {
+            Some(until) if Instant::now() < until => Err(unavailable("its breaker is open")),
+            Some(_) => {
+                // This call is the probe; until it ends the others stay out.
+                breaker.open_until = Some(Instant::now() + OPEN_FOR);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn note(&self, is_good: bool) {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_good {
+            *breaker = Breaker::default();
+        } else {
+            breaker.failures += 1;
+            if breaker.failures >= FAILURES_MAX {
+                breaker.open_until = Some(Instant::now() + OPEN_FOR);
+            }
+        }
+    }
+}
+
+impl Pieces {
+    /// The next piece; nothing at the end.
+    pub(in crate::services) async fn next(&mut self) -> Result<Option<String>, Fault> {
+        self.fill().await?;
+        Ok(self.ready.pop_front())
+    }
+
+    /// Why the text has ended.
+    pub(in crate::services) fn finish_reason(&self) -> &'static str {
+        self.finish_reason
+    }
+
+    /// Reads until there is a piece, or the end.
+    async fn fill(&mut self) -> Result<(), Fault> {
+        while self.ready.is_empty() && !self.is_over {
+            let bytes = match self.bytes.next().await {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(error)) => return Err(unavailable(error.to_string())),
+                None => return Err(unavailable("the stream broke off")),
+            };
+            for byte in bytes {
+                if byte == b'\n' {
+                    let line = std::mem::take(&mut self.line);
+                    self.read(&line)?;
+                } else if self.line.len() < LINE_MAX {
+                    self.line.push(byte);
+                } else {
+                    return Err(unavailable("a line of its stream is too long"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One line of server-sent events; comments and empty lines say nothing.
+    fn read(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let Some(data) = line.trim_ascii().strip_prefix(b"data:") else { return Ok(()) };
+        let data = data.trim_ascii();
+        if data == b"[DONE]" {
+            self.is_over = true;
+            return Ok(());
+        }
+        let part: Part = serde_json::from_slice(data).map_err(|error| unavailable(error.to_string()))?;
+        let Some(choice) = part.choices.into_iter().next() else { return Ok(()) };
+        self.ready.extend(choice.delta.content.filter(|text| !text.is_empty()));
+        if let Some(reason) = choice.finish_reason {
+            self.finish_reason = match reason.as_str() {
+                "length" => "length",
+                "content_filter" => "content_filter",
+                _ => "stop",
+            };
+        }
+        Ok(())
+    }
+}
+
+/// What an endpoint's status means to our caller.
+fn refusal(status: u16) -> Fault {
+    match status {
+        400 | 422 => Fault::client(Code::InvalidArgument, "the text provider refused the request")
+            .detail("reason", "provider")
+            .internal(format!("status {status}")),
+        429 => Fault::upstream(Code::ResourceExhausted, "the text provider is at its limit")
+            .detail("reason", "provider")
+            .retry_after(Duration::from_secs(1)),
+        _ => unavailable(format!("status {status}")),
+    }
+}
+
+fn unavailable(text: impl Into<String>) -> Fault {
+    Fault::upstream(Code::Unavailable, "the text provider does not answer").detail("reason", "provider").internal(text)
+}
