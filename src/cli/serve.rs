@@ -71,9 +71,9 @@ fn what_to_try(address: SocketAddr) -> String {
         "tidegate is up: http://{address}
 
 Try it:
-  curl -s http://{address}/v1/players/p1/quests:generate -d '{{\"seed\": \"42\"}}'
-  curl -s -X PUT http://{address}/v1/players/p1/state -d '{{\"state\": {{\"money\": 120}}}}'
-  curl -N http://{address}/v1/inference:stream -d '{{\"prompt\": \"Where is the ferryman?\"}}'
+  curl -s http://{address}/v1/players/p1/quests:generate --json '{{\"seed\": \"42\"}}'
+  curl -s -X PUT http://{address}/v1/players/p1/state --json '{{\"state\": {{\"money\": 120}}}}'
+  curl -N http://{address}/v1/inference:stream --json '{{\"prompt\": \"Where is the ferryman?\"}}'
 
 Stop it with Ctrl-C."
     )
