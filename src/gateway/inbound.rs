@@ -77,7 +77,9 @@ impl Inbound {
         let Some(value) = self.head.headers.get(header::CONTENT_TYPE) else { return Ok(Content::Json) };
         let Ok(full) = value.to_str() else { return Err(unsupported("the content type is no plain text".to_owned())) };
         let essence = full.split(';').next().unwrap_or_default().trim();
-        if essence.eq_ignore_ascii_case("application/json") {
+        // `curl -d` calls everything a form; forms are not read here, so the body can only be JSON.
+        let is_json = ["application/json", "text/json", "application/x-www-form-urlencoded"];
+        if is_json.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
             return Ok(Content::Json);
         }
         let is_protobuf =

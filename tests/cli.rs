@@ -1,0 +1,150 @@
+//! The program as a user runs it: dev, check, routes, init, a reload seen live.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+use support::eventually;
+
+fn tidegate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running program, ended with the test, and where it listens.
+struct Program {
+    child: Child,
+    address: String,
+}
+
+impl Program {
+    fn start(arguments: &[&str]) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(arguments)
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let logs = BufReader::new(child.stderr.take().unwrap());
+        let mut address = String::new();
+        let mut lines = logs.lines();
+        for line in lines.by_ref().map_while(Result::ok) {
+            let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if log["fields"]["message"] == "gateway ready" {
+                address = log["fields"]["listen"].as_str().unwrap().to_owned();
+                break;
+            }
+        }
+        std::thread::spawn(move || lines.for_each(drop));
+        assert!(!address.is_empty(), "the gateway did not start");
+        Program { child, address }
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = reqwest::get(format!("http://{}{path}", self.address)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    async fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let form = "application/x-www-form-urlencoded";
+        let request = reqwest::Client::new().post(format!("http://{}{path}", self.address));
+        let answer = request.header("content-type", form).body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn dev_serves_the_game_out_of_the_box_as_the_readme_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.yaml");
+    let dev = Program::start(&["dev", "--routes", &missing.to_string_lossy()]);
+    let (status, quest) = dev.post("/v1/players/p1/quests:generate", r#"{"seed": "42"}"#).await;
+    assert_eq!(status, 200, "{quest}");
+    let quest: serde_json::Value = serde_json::from_str(&quest).unwrap();
+    assert_eq!(quest["quest"]["quest_id"], "qst_ebd72078c3abbb3f");
+    assert_eq!(quest["quest"]["title"], "The Corrupt Hunt");
+    let put = |version: &'static str, body: &'static str| {
+        let request = reqwest::Client::new().put(format!("http://{}/v1/players/p1/state", dev.address));
+        let request = if version.is_empty() { request } else { request.header("if-match", version) };
+        request.body(body).send()
+    };
+    let written = put("", r#"{"state": {"money": 120}}"#).await.unwrap();
+    assert_eq!(written.headers()["etag"], "\"1\"");
+    let late = put("\"9\"", r#"{"state": {"money": 1}}"#).await.unwrap();
+    assert_eq!(late.status(), 412);
+    let late: serde_json::Value = serde_json::from_str(&late.text().await.unwrap()).unwrap();
+    assert_eq!(late["error"]["code"], "FAILED_PRECONDITION");
+    assert_eq!(late["error"]["details"]["current_version"], "1");
+    let (status, stream) = dev.post("/v1/inference:stream", r#"{"prompt": "Where is the ferryman?"}"#).await;
+    assert_eq!(status, 200, "{stream}");
+    assert!(stream.starts_with("retry: ") && stream.contains("\nid: 0\ndata: {"), "{stream}");
+    assert!(stream.trim_end().rsplit("\n\n").next().unwrap().contains("\"is_final\":true"), "{stream}");
+}
+
+#[test]
+fn init_makes_a_folder_that_checks_out_and_a_mistake_in_it_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let made = tidegate(&["init", &path("")]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let tables = ["--routes", &path("routes.yaml"), "--descriptors", &path("descriptors")].map(str::to_owned);
+    let with = |command: &str| {
+        let mut arguments = vec![command];
+        arguments.extend(tables.iter().map(String::as_str));
+        tidegate(&arguments)
+    };
+    let checked = with("check");
+    assert_eq!((checked.status.code(), text(&checked.stdout).trim()), (Some(0), "ok: 2 routes"));
+    assert!(text(&with("routes").stdout).contains("/v1/hello/{name}"));
+    let routes = std::fs::read_to_string(path("routes.yaml")).unwrap();
+    std::fs::write(path("routes.yaml"), routes.replace("SayHello", "SayHallo")).unwrap();
+    let checked = with("check");
+    assert_eq!(checked.status.code(), Some(1));
+    let report = text(&checked.stderr);
+    assert!(report.contains("did you mean `hello.v1.HelloService/SayHello`?") && report.contains("1 problem"), "{report}");
+}
+
+#[test]
+fn the_schema_for_editors_takes_the_projects_own_file() {
+    let schema: serde_json::Value = serde_json::from_slice(&tidegate(&["schema"]).stdout).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let wrong = serde_json::json!({"version": 1, "ruotes": []});
+    assert!(!validator.is_valid(&wrong));
+    let right = serde_json::json!({"version": 1, "routes": [{"route": "GET /a", "call": "a.B/C"}]});
+    assert!(validator.is_valid(&right));
+}
+
+#[tokio::test]
+async fn a_reload_is_seen_live_and_a_bad_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    assert!(tidegate(&["init", &path("")]).status.success());
+    let routes = path("routes.yaml");
+    let gateway = Program::start(&["dev", "--routes", &routes, "--descriptors", &path("descriptors")]);
+    assert_eq!(gateway.get("/hello").await.0, 503);
+    assert_eq!(gateway.get("/hallo").await.0, 404);
+    let good = std::fs::read_to_string(&routes).unwrap().replace("GET /hello", "GET /hallo");
+    std::fs::write(&routes, &good).unwrap();
+    eventually("the new route is there", async || gateway.get("/hallo").await.0 == 503).await;
+    assert_eq!(gateway.get("/hello").await.0, 404);
+    // A broken file, then a removed one, then a good one in another way: a symlink swapped, as ConfigMaps do.
+    std::fs::write(&routes, "version: 1\nruotes: []\n").unwrap();
+    std::fs::remove_file(&routes).unwrap();
+    std::fs::create_dir(path("next")).unwrap();
+    std::fs::write(path("next/routes.yaml"), good.replace("GET /hallo", "GET /hoi")).unwrap();
+    assert_eq!(gateway.get("/hallo").await.0, 503);
+    std::os::unix::fs::symlink(path("next/routes.yaml"), &routes).unwrap();
+    eventually("the swapped route is there", async || gateway.get("/hoi").await.0 == 503).await;
+}
