@@ -113,7 +113,10 @@ fn init_makes_a_folder_that_checks_out_and_a_mistake_in_it_is_shown() {
     let checked = with("check");
     assert_eq!(checked.status.code(), Some(1));
     let report = text(&checked.stderr);
-    assert!(report.contains("did you mean `hello.v1.HelloService/SayHello`?") && report.contains("1 problem"), "{report}");
+    assert!(
+        report.contains("did you mean `hello.v1.HelloService/SayHello`?") && report.contains("1 problem"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -147,4 +150,27 @@ async fn a_reload_is_seen_live_and_a_bad_one_changes_nothing() {
     assert_eq!(gateway.get("/hallo").await.0, 503);
     std::os::unix::fs::symlink(path("next/routes.yaml"), &routes).unwrap();
     eventually("the swapped route is there", async || gateway.get("/hoi").await.0 == 503).await;
+}
+
+#[tokio::test]
+async fn gateway_and_workers_as_processes_of_their_own_on_a_real_nats_server() {
+    let server = support::nats::NatsServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.yaml").to_string_lossy().into_owned();
+    let gateway = Program::start(&["serve", "--nats", server.url(), "--routes", &missing]);
+    assert_eq!(gateway.post("/quest/generate", r#"{"player_id": "p1"}"#).await.0, 503);
+    let worker = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["worker", "--nats", server.url(), "--routes", &missing])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let worker = Program { child: worker, address: String::new() };
+    let ask = r#"{"player_id": "p1", "seed": "42"}"#;
+    eventually("the worker answers", async || gateway.post("/quest/generate", ask).await.0 == 200).await;
+    let (_, stream) = gateway.post("/ai/llm/infer", r#"{"prompt": "hi", "params": {"stream": true}}"#).await;
+    assert!(stream.contains("\"is_final\":true"), "{stream}");
+    let called = tidegate(&["call", "svc.quest.v1.generate", ask, "--nats", server.url(), "--routes", &missing]);
+    assert!(text(&called.stdout).contains("qst_ebd72078c3abbb3f"), "{}{}", text(&called.stdout), text(&called.stderr));
+    drop(worker);
+    eventually("nobody answers any more", async || gateway.post("/quest/generate", ask).await.0 == 503).await;
 }

@@ -55,8 +55,11 @@ async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String]) -> Result<W
         let text = format!("there is no service `{unknown}`: there are {}", known.join(", "));
         return Err(Fault::client(Code::NotFound, text));
     }
-    let chosen: Vec<Service> =
-        all.into_iter().filter(|service| names.is_empty() || names.iter().any(|name| name == service.name())).collect();
+    // Without names: those that these tables know, so that `dev` also runs on tables of somebody's own.
+    let is_known = |name: &str| options.snapshot.services.iter().any(|row| &*row.short_name == name);
+    let is_chosen =
+        |name: &str| if names.is_empty() { is_known(name) } else { names.iter().any(|wanted| wanted == name) };
+    let chosen: Vec<Service> = all.into_iter().filter(|service| is_chosen(service.name())).collect();
     let fault = |error: crate::worker::StartError| {
         Fault::ours(Code::Internal, "the services do not fit the descriptors").internal(error.to_string())
     };
