@@ -41,6 +41,7 @@ contract!(
     a_request_without_an_answer_ends_at_its_timeout,
     a_late_reply_hits_nobody,
     a_worker_that_replies_twice_never_answers_another_request,
+    replies_that_prove_nothing_are_told_at_the_timeout,
     a_worker_that_floods_a_call_with_replies_harms_no_other,
     ten_thousand_calls_without_a_reply_leave_nothing,
     calls_given_up_leave_nothing,
@@ -197,6 +198,17 @@ async fn a_worker_that_replies_twice_never_answers_another_request(bus: &Bus) {
         let answer = bus.request(request).await.unwrap();
         assert_eq!(answer.payload, payload, "call {number} got the answer of another");
     }
+    assert_eq!(bus.figures().pending, 0);
+}
+
+async fn replies_that_prove_nothing_are_told_at_the_timeout(bus: &Bus) {
+    worker(bus, "svc.other", |delivery| {
+        let to = delivery.reply.unwrap();
+        vec![reply(to.clone(), "no"), reply(to, "neither")]
+    })
+    .await;
+    let request = Request { proof: Some(&|_| false), ..call("svc.other", "", Duration::from_millis(300)) };
+    assert_eq!(bus.request(request).await.unwrap_err(), BusError::Unproven(2));
     assert_eq!(bus.figures().pending, 0);
 }
 

@@ -53,6 +53,7 @@ async fn broken_heads_are_refused_with_their_status_and_a_reason() {
         (format!("{GOOD_HEAD}transfer-encoding : chunked\r\n\r\n"), "400", "space before the colon"),
         ("POST /quest/generate HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n".into(), "400", "in HTTP/1.0"),
         ("GET / HTTP/1.1\r\n\r\n".into(), "400", "no Host field"),
+        ("GET /a>b HTTP/1.1\r\nhost: a\r\n\r\n".into(), "400", "must be percent-encoded"),
         ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".into(), "400", "two Host fields"),
         ("GET http://b/ HTTP/1.1\r\nhost: a\r\n\r\n".into(), "400", "names another host"),
         ("GET / HTTP/1.1\nhost: a\n\n".into(), "400", "bare LF"),

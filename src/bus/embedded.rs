@@ -226,8 +226,8 @@ impl EmbeddedBus {
             payload: request.payload,
         };
         self.publish(message)?;
+        let mut mismatches = 0;
         let wait = async {
-            let mut mismatches = 0;
             loop {
                 let Some(Ok(delivery)) = replies.next().await else { return Err(BusError::Closed) };
                 if delivery.is_no_responders {
@@ -241,7 +241,11 @@ impl EmbeddedBus {
                 self.strays.fetch_add(1, Ordering::Relaxed);
             }
         };
-        tokio::time::timeout(request.timeout, wait).await.unwrap_or(Err(BusError::Timeout))
+        match tokio::time::timeout(request.timeout, wait).await {
+            Ok(result) => result,
+            Err(_) if mismatches > 0 => Err(BusError::Unproven(mismatches)),
+            Err(_) => Err(BusError::Timeout),
+        }
     }
 
     /// What was published has been delivered already.

@@ -85,6 +85,8 @@ pub enum BusError {
     NoResponders,
     /// No reply in time.
     Timeout,
+    /// No reply in time that passed its proof, but that many that failed it.
+    Unproven(u32),
     /// Not connected.
     Disconnected,
     /// Larger than the server takes.
@@ -107,6 +109,7 @@ impl std::fmt::Display for BusError {
         match self {
             BusError::NoResponders => f.write_str("nobody answers on this subject"),
             BusError::Timeout => f.write_str("no answer in time"),
+            BusError::Unproven(count) => write!(f, "{count} answers in time, none of them to this request"),
             BusError::Disconnected => f.write_str("the bus is not connected"),
             BusError::TooLarge { size, max } => write!(f, "the message has {size} bytes, the bus takes {max}"),
             BusError::Busy => write!(f, "more than {IN_FLIGHT_MAX} requests wait for an answer"),
@@ -125,8 +128,10 @@ impl From<BusError> for Fault {
             BusError::NoResponders => {
                 Fault::upstream(Code::Unavailable, "no worker answers for this method").reason(Reason::NoResponders)
             }
-            BusError::Timeout => Fault::upstream(Code::DeadlineExceeded, "the worker did not answer in time")
-                .reason(Reason::UpstreamTimeout),
+            BusError::Timeout | BusError::Unproven(_) => {
+                Fault::upstream(Code::DeadlineExceeded, "the worker did not answer in time")
+                    .reason(Reason::UpstreamTimeout)
+            }
             BusError::Disconnected | BusError::Closed => {
                 Fault::new(Code::Unavailable, Source::Upstream, "the message bus is not connected")
                     .reason(Reason::BusDown)

@@ -93,6 +93,11 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], bool), Fault> {
     if target.len() > TARGET_MAX {
         return Err(refused(Reason::UriTooLong, "the request target is too long"));
     }
+    // hyper closes without an answer where it cannot read the target; ordinary bytes need no second look.
+    let is_ordinary = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~:@!$&'()*+,;=%?".contains(byte);
+    if !target.iter().all(is_ordinary) && http::Uri::try_from(target).is_err() {
+        return Err(bad("the request target holds characters that must be percent-encoded"));
+    }
     let is_token = !verb.is_empty() && verb.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
     match version {
         _ if !is_token || target.is_empty() => Err(bad("the request line is not `METHOD target HTTP/1.1`")),

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use super::body::Answer;
 use super::inbound::{Inbound, read_body};
 use super::{Edge, context, events, respond};
-use crate::bus::{Headers, Reply, Request as BusRequest};
+use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::Slot;
 use crate::route::{Content, Lookup, Parts, Segments};
@@ -221,7 +221,11 @@ async fn ask(
         timeout: timeout.saturating_sub(inbound.received.elapsed()),
         proof: method.replies.is_proven().then_some(&proof),
     };
-    let reply = edge.bus.request(request).await?;
+    let reply = edge.bus.request(request).await.inspect_err(|error| {
+        if let BusError::Unproven(_) = error {
+            method.replies.give_up();
+        }
+    })?;
     if reply.mismatches > 0 {
         method.replies.give_up();
     } else if reply.headers.get("Tidegate-Call") == Some(id) {

@@ -12,6 +12,7 @@ pub struct NatsServer {
     child: Option<Child>,
     port: u16,
     url: String,
+    monitoring: String,
     folder: tempfile::TempDir,
 }
 
@@ -34,7 +35,7 @@ impl NatsServer {
     /// Starts a server and waits until it takes connections.
     pub fn start() -> NatsServer {
         let folder = tempfile::tempdir().unwrap();
-        let mut server = NatsServer { child: None, port: 0, url: String::new(), folder };
+        let mut server = NatsServer { child: None, port: 0, url: String::new(), monitoring: String::new(), folder };
         server.launch("-1");
         server
     }
@@ -47,7 +48,7 @@ impl NatsServer {
             }
         }
         let child = Command::new(program())
-            .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
+            .args(["-a", "127.0.0.1", "-p", port, "-m", "-1", "-js", "-sd"])
             .arg(folder.join("js"))
             .arg("--ports_file_dir")
             .arg(folder)
@@ -69,6 +70,7 @@ impl NatsServer {
         let file = files.find(|entry| entry.path().extension().is_some_and(|end| end == "ports"))?;
         let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
         self.url = ports["nats"][0].as_str()?.to_owned();
+        self.monitoring = ports["monitoring"][0].as_str()?.to_owned();
         self.port = self.url.rsplit(':').next()?.parse().ok()?;
         Some(())
     }
@@ -76,6 +78,12 @@ impl NatsServer {
     /// `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Connections that it holds now.
+    pub async fn connections(&self) -> u64 {
+        let answer = reqwest::get(format!("{}/connz", self.monitoring)).await.unwrap().text().await.unwrap();
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()["num_connections"].as_u64().unwrap()
     }
 
     /// kill -9.
@@ -99,10 +107,15 @@ impl NatsServer {
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
+    /// A bus that may still be connecting.
+    pub async fn bus_not_waiting(&self) -> Bus {
+        let options = NatsOptions { url: self.url.clone(), name: "test".to_owned(), ..NatsOptions::default() };
+        Bus::nats(options).await.unwrap()
+    }
+
     /// A connected bus.
     pub async fn bus(&self) -> Bus {
-        let options = NatsOptions { url: self.url.clone(), name: "test".to_owned(), ..NatsOptions::default() };
-        let bus = Bus::nats(options).await.unwrap();
+        let bus = self.bus_not_waiting().await;
         let mut status = bus.status();
         tokio::time::timeout(super::PATIENCE, status.wait_for(|status| *status == Status::Connected))
             .await

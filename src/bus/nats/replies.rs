@@ -26,7 +26,7 @@ use super::{headers, is_no_responders, publish_error, to_nats};
 const SWEEP: Duration = Duration::from_millis(10);
 /// Slots that rest before the first of them is used again.
 const RESTING_MIN: usize = 512;
-/// Replies to a used subject that wait for their proof behind the first.
+/// Replies to one subject that wait for their proof behind the first.
 const LATER_MAX: usize = 4;
 
 /// The reply table of one connection.
@@ -56,6 +56,8 @@ struct Slot {
     subject: async_nats::Subject,
     /// A request has been answered on this subject already.
     is_worn: bool,
+    /// The request tells its reply from others.
+    has_proof: bool,
     /// The connection's losses when it was taken: a later loss takes the reply with it.
     losses: u64,
     state: State,
@@ -146,6 +148,7 @@ impl Replies {
                     deadline_ms: 0,
                     subject,
                     is_worn: false,
+                    has_proof: false,
                     losses: 0,
                     state: State::Free,
                     later: Vec::new(),
@@ -158,6 +161,7 @@ impl Replies {
         if slot.is_worn && !is_reused {
             self.renew(index, slot);
         }
+        slot.has_proof = is_reused;
         slot.deadline_ms = deadline_ms;
         slot.losses = self.link.lost();
         slot.state = State::Waiting(None);
@@ -198,7 +202,7 @@ impl Replies {
                 }
             }
             // Before the waiting task has run: what came first may be an old reply, and this one the true one.
-            Some(Slot { is_worn: true, state: State::Done(Ok(_)), later, .. }) if later.len() < LATER_MAX => {
+            Some(Slot { has_proof: true, state: State::Done(Ok(_)), later, .. }) if later.len() < LATER_MAX => {
                 later.extend(result);
             }
             _ => {
@@ -316,6 +320,9 @@ impl Waiting<'_> {
                     self.replies.strays.fetch_add(1, Ordering::Relaxed);
                     let next = if slot.later.is_empty() { None } else { Some(slot.later.remove(0)) };
                     slot.state = next.map_or(State::Waiting(None), |reply| State::Done(Ok(reply)));
+                }
+                State::Done(Err(BusError::Timeout)) if *mismatches > 0 => {
+                    return Poll::Ready(Err(BusError::Unproven(*mismatches)));
                 }
                 State::Done(Err(error)) => return Poll::Ready(Err(error.clone())),
                 State::Free => return Poll::Ready(Err(BusError::Closed)),

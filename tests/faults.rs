@@ -1,0 +1,329 @@
+//! Faults of the bus and of workers, made to happen on a real nats-server, and what callers of the edge see of them.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::nats::NatsServer;
+use support::{PATIENCE, eventually, gateway, project, url};
+use tidegate::bus::{
+    Bus, BusError, Delivery, Headers, Limits, Message, Pattern, Request, Status, StreamError, Subject, Subscription,
+};
+use tidegate::gateway::Running;
+use tidegate::snapshot::Snapshot;
+
+/// Timeout of every route here.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The project's routes with a short timeout.
+fn routes() -> Snapshot {
+    let mut material = project();
+    let (long, short) = ("timeout: 30s", "timeout: 1s");
+    assert!(material.routes.contains(long));
+    material.routes = material.routes.replace(long, short);
+    material.build(None).unwrap()
+}
+
+async fn listen(bus: &Bus, pattern: &str, limits: Limits) -> Subscription {
+    let subscription = bus.subscribe(&Pattern::new(pattern).unwrap(), None, limits).await.unwrap();
+    bus.flush().await.unwrap();
+    subscription
+}
+
+async fn next(subscription: &mut Subscription) -> Option<Result<Delivery, StreamError>> {
+    tokio::time::timeout(PATIENCE, subscription.next()).await.expect("a message in time")
+}
+
+fn message(to: &str, payload: &[u8]) -> Message {
+    Message {
+        subject: Subject::new(to).unwrap(),
+        reply: None,
+        headers: Headers::new(),
+        payload: payload.to_vec().into(),
+    }
+}
+
+fn answer(delivery: &Delivery, payload: &[u8]) -> Message {
+    message(delivery.reply.as_ref().unwrap().as_str(), payload)
+}
+
+/// Answers each message with what `answers` makes of it.
+async fn worker(bus: &Bus, subject: &str, mut answers: impl FnMut(Delivery) -> Vec<Message> + Send + 'static) {
+    let mut requests = listen(bus, subject, Limits::WORKER).await;
+    let bus = bus.clone();
+    tokio::spawn(async move {
+        while let Some(Ok(delivery)) = requests.next().await {
+            for message in answers(delivery) {
+                let _ = bus.publish(message).await;
+            }
+        }
+    });
+}
+
+/// `quest { title }`.
+fn quest(title: &str) -> Vec<u8> {
+    let length = title.len() as u8;
+    [&[0x12, length + 2, 0x12, length], title.as_bytes()].concat()
+}
+
+/// Asks for a quest; gives the status, the error's reason or the quest's title, and how long it took.
+async fn ask(running: &Running) -> (u16, String, Duration) {
+    let start = Instant::now();
+    let answer = reqwest::Client::new().post(url(running, "/quest/generate")).body("{}").send().await.unwrap();
+    let status = answer.status().as_u16();
+    let body: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let word = [&body["error"]["details"]["reason"], &body["error"]["code"], &body["quest"]["title"]]
+        .iter()
+        .find_map(|word| word.as_str())
+        .unwrap_or_default()
+        .to_owned();
+    (status, word, start.elapsed())
+}
+
+async fn readiness(running: &Running) -> (u16, String) {
+    let admin = running.admin_addr.unwrap();
+    let answer = reqwest::get(format!("http://{admin}/readyz")).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn without_a_server_the_edge_is_up_but_not_ready_and_connects_later() {
+    let mut server = NatsServer::start();
+    server.kill();
+    let bus = server.bus_not_waiting().await;
+    assert_eq!(*bus.status().borrow(), Status::Connecting);
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    assert_eq!(readiness(&running).await, (503, "the message bus is not connected\n".to_owned()));
+    let (status, reason, took) = ask(&running).await;
+    assert_eq!((status, reason.as_str()), (503, "bus_down"));
+    assert!(took < TIMEOUT, "{took:?}");
+    // A worker that starts now waits for the server as well.
+    let waiting = server.bus_not_waiting().await;
+    let starting = worker(&waiting, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("late"))]);
+    let ((), ()) = tokio::join!(starting, async { server.restart() });
+    eventually("the edge is ready", async || readiness(&running).await.0 == 200).await;
+    assert_eq!(ask(&running).await.1, "late");
+}
+
+#[tokio::test]
+async fn a_killed_server_fails_waiting_calls_at_once_and_everything_comes_back_with_it() {
+    let mut server = NatsServer::start();
+    let (bus, workers) = (server.bus().await, server.bus().await);
+    let (running, _) = gateway(project().build(None).unwrap(), &bus, |_| {}).await;
+    let mut held = listen(&workers, "svc.quest.v1.generate", Limits::WORKER).await;
+    let killing = async {
+        next(&mut held).await.unwrap().unwrap();
+        server.kill();
+    };
+    let ((status, reason, took), ()) = tokio::join!(ask(&running), killing);
+    assert_eq!((status, reason.as_str()), (503, "bus_down"));
+    assert!(took < Duration::from_secs(10), "the route's timeout is 30 s, it took {took:?}");
+    assert_eq!(bus.figures().pending, 0);
+    eventually("not ready", async || readiness(&running).await.0 == 503).await;
+    server.restart();
+    eventually("ready", async || readiness(&running).await.0 == 200).await;
+    // The worker's subscription comes back by itself.
+    let workers_again = workers.clone();
+    tokio::spawn(async move {
+        while let Some(Ok(delivery)) = held.next().await {
+            let _ = workers_again.publish(answer(&delivery, &quest("again"))).await;
+        }
+    });
+    eventually("calls are answered", async || ask(&running).await.1 == "again").await;
+    assert!(bus.figures().reconnects >= 1);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_costs_no_call_more_than_its_timeout() {
+    let server = NatsServer::start();
+    let (bus, workers) = (server.bus().await, server.bus().await);
+    worker(&workers, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    server.signal("STOP");
+    let (status, reason, took) = ask(&running).await;
+    assert_eq!((status, reason.as_str()), (504, "upstream_timeout"));
+    assert!(took >= TIMEOUT && took < TIMEOUT * 5, "{took:?}");
+    let start = Instant::now();
+    server.bus_not_waiting().await.close().await;
+    assert!(start.elapsed() < PATIENCE, "closing is bounded: {:?}", start.elapsed());
+    server.signal("CONT");
+    eventually("calls are answered", async || ask(&running).await.0 == 200).await;
+    assert_eq!(bus.figures().pending, 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_loses_the_server_says_so() {
+    let mut server = NatsServer::start();
+    let bus = server.bus().await;
+    let mut feed = listen(&bus, "feed", Limits::STREAM).await;
+    let workers = server.bus().await;
+    worker(&workers, "svc.ai.llm.v1.infer", |delivery| vec![answer(&delivery, b"\x2a\x02Hi")]).await;
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    let mut events = reqwest::Client::new()
+        .post(url(&running, "/ai/llm/infer"))
+        .body(r#"{"prompt": "x", "params": {"stream": true}}"#)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(events.status(), 200);
+    // A restart that is over before anyone has looked counts, too: what came meanwhile is gone.
+    server.restart();
+    let mut text = String::new();
+    while let Some(bytes) = tokio::time::timeout(PATIENCE, events.chunk()).await.expect("the stream ends").unwrap() {
+        text.push_str(std::str::from_utf8(&bytes).unwrap());
+    }
+    assert!(text.contains("output_text_delta") && text.contains("\nevent: error\n"), "{text}");
+    assert_eq!(next(&mut feed).await.unwrap().unwrap_err(), StreamError::Disconnected);
+    assert!(next(&mut feed).await.is_none());
+}
+
+#[tokio::test]
+async fn a_server_in_lame_duck_mode_is_noticed_and_still_used() {
+    let server = NatsServer::start();
+    let bus = server.bus().await;
+    worker(&bus, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    server.signal("USR2");
+    let mut status = bus.status();
+    tokio::time::timeout(PATIENCE, status.wait_for(|status| *status == Status::LameDuck)).await.unwrap().unwrap();
+    assert_eq!(ask(&running).await.0, 200);
+    assert_eq!(readiness(&running).await.0, 200);
+}
+
+#[tokio::test]
+async fn workers_that_misbehave_cost_one_call_each() {
+    let server = NatsServer::start();
+    let (bus, workers) = (server.bus().await, server.bus().await);
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    let mut late = Vec::new();
+    let mut call = 0;
+    worker(&workers, "svc.quest.v1.generate", move |delivery| {
+        call += 1;
+        match call {
+            1 => {
+                late.push(answer(&delivery, &quest("late")));
+                vec![]
+            }
+            2 => [std::mem::take(&mut late), vec![answer(&delivery, &quest("in time"))]].concat(),
+            3 => vec![answer(&delivery, &quest("again")); 10_000],
+            4 => {
+                let mut bad = answer(&delivery, b"");
+                assert!(bad.headers.push("Nats-Service-Error-Code", "abc"));
+                assert!(bad.headers.push("Nats-Service-Error", "what?"));
+                vec![bad]
+            }
+            5 => vec![answer(&delivery, b"\x12\x7fcut")],
+            _ => vec![answer(&delivery, &quest("good"))],
+        }
+    })
+    .await;
+    let expected = [
+        (504, "upstream_timeout"),
+        (200, "in time"),
+        (200, "again"),
+        (502, "malformed_reply"),
+        (502, "malformed_reply"),
+        (200, "good"),
+    ];
+    for (number, expected) in expected.into_iter().enumerate() {
+        let (status, word, _) = ask(&running).await;
+        assert_eq!((status, word.as_str()), expected, "call {}", number + 1);
+    }
+    assert_eq!(bus.figures().pending, 0);
+    assert!(bus.figures().strays > 0);
+}
+
+#[tokio::test]
+async fn no_path_of_a_client_reaches_another_subject() {
+    let server = NatsServer::start();
+    let bus = server.bus().await;
+    let mut all = listen(&server.bus().await, ">", Limits::WORKER).await;
+    worker(&bus, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    let long = "x".repeat(5_000);
+    let rows = [
+        "a.b",
+        "*",
+        ">",
+        "%2A",
+        "%3E",
+        "%2E",
+        "a%2Eb",
+        "%00",
+        "%20",
+        "a%0D%0APUB%20x%200",
+        "%F0%9F%8C%8A",
+        "%C0%AE",
+        "%ff",
+        "%2F",
+        "..",
+        "a%2F..%2Fb",
+        "%24SYS",
+        &long,
+    ];
+    let mut answered = 0;
+    for row in rows {
+        // By hand: an HTTP client would tidy the path.
+        let mut socket = tokio::net::TcpStream::connect(running.local_addr).await.unwrap();
+        let head = format!(
+            "POST /v1/players/{row}/quests:generate HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut socket, &mut text).await.unwrap();
+        let status = text.get(9..12).unwrap_or_else(|| panic!("`{row}` got no answer: `{text}`"));
+        assert!(["200", "400", "404"].contains(&status), "`{row}`: {text}");
+        answered += usize::from(status == "200");
+    }
+    assert!(answered > 0);
+    bus.publish(message("the.end", b"")).await.unwrap();
+    let mut asked = 0;
+    while let Some(Ok(delivery)) = next(&mut all).await {
+        match delivery.subject.as_str() {
+            "the.end" => break,
+            "svc.quest.v1.generate" => asked += 1,
+            inbox => assert!(inbox.starts_with("_INBOX.tidegate.r."), "`{inbox}`"),
+        }
+    }
+    assert_eq!(asked, answered);
+}
+
+#[test]
+fn subjects_are_clean_text_and_say_why_not() {
+    let rows = [
+        ("", "`` is no subject: expected 1 to 1,024 bytes"),
+        ("a..b", "`a..b` is no subject: it has an empty token"),
+        (".a", "`.a` is no subject: it has an empty token"),
+        ("a.*", "`a.*` is no subject: `*` and `>` are wildcards"),
+        ("a.>", "`a.>` is no subject: `*` and `>` are wildcards"),
+        ("a.b*c", "`a.b*c` is no subject: `*` and `>` are wildcards"),
+        ("a b", "`a b` is no subject: white space and control characters cannot stand in it"),
+        ("a\r\nPUB", "`a\\r\\nPUB` is no subject: white space and control characters cannot stand in it"),
+        ("a\u{7f}", "`a\\u{7f}` is no subject: white space and control characters cannot stand in it"),
+    ];
+    for (text, error) in rows {
+        assert_eq!(Subject::new(text).unwrap_err().to_string(), error);
+    }
+    assert!(Subject::new("x".repeat(1_024)).is_ok() && Subject::new("x".repeat(1_025)).is_err());
+    for (text, is_pattern) in [("a.*.>", true), ("*", true), (">", true), ("a.>.b", false), ("a.b*", false)] {
+        assert_eq!(Pattern::new(text).is_ok(), is_pattern, "`{text}`");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_bus_gives_its_connection_back() {
+    let server = NatsServer::start();
+    let bus = server.bus().await;
+    let stream = listen(&bus, "feed", Limits::STREAM).await;
+    let request = Request {
+        subject: Subject::new("nobody").unwrap(),
+        headers: Headers::new(),
+        payload: Default::default(),
+        timeout: PATIENCE,
+        proof: None,
+    };
+    assert_eq!(bus.request(request).await.unwrap_err(), BusError::NoResponders);
+    assert_eq!(server.connections().await, 1);
+    drop((stream, bus));
+    eventually("no connection is left", async || server.connections().await == 0).await;
+}
