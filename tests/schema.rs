@@ -359,3 +359,21 @@ fn one_file_of_two_sets_must_be_the_same_in_both() {
         ["two.binpb:1:1: `editions_file.proto` is in `one.binpb`, too, with different content"]
     );
 }
+
+#[test]
+fn damaged_sets_are_problems_or_load_but_never_crash() {
+    for whole in [&include_bytes!("data/editions.binpb")[..], include_bytes!("data/editions_file.binpb")] {
+        // Every part of the descriptors is hit, in three ways: cut off, flipped, and set to the largest byte.
+        for position in (0..whole.len()).rev().step_by(11).take(120) {
+            let mut flipped = whole.to_vec();
+            flipped[position] ^= 1 << (position % 8);
+            let mut highest = whole.to_vec();
+            highest[position] = 0xff;
+            for bytes in [whole[..position].to_vec(), flipped, highest] {
+                if let Err(problems) = schema::load(&[SourceFile { name: "set.binpb".to_owned(), bytes }]) {
+                    assert!(!problems.is_empty());
+                }
+            }
+        }
+    }
+}
