@@ -168,3 +168,36 @@ async fn a_refusal_is_the_callers_answer() {
         assert_eq!(fake.asked().len(), 1);
     }
 }
+
+#[tokio::test]
+async fn a_cancelled_generation_ends_with_its_last_chunk() {
+    use futures_util::StreamExt as _;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let handler = || async {
+        let piece = "data: {\"choices\":[{\"delta\":{\"content\":\"on and \"}}]}\n\n";
+        let endless = futures_util::stream::unfold((), move |()| async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            Some((Ok::<_, std::convert::Infallible>(piece), ()))
+        });
+        axum::body::Body::from_stream(endless)
+    };
+    let router = Router::new().route("/v1/chat/completions", post(handler));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let (running, _worker) = game(format!("http://{address}/v1")).await;
+    let stream = reqwest::Client::new().post(url(&running, "/v1/inference:stream")).body(request().to_string());
+    let mut bytes = stream.send().await.unwrap().bytes_stream();
+    let (mut seen, mut is_cancelled) = (String::new(), false);
+    let chunk = |line: &str| -> Option<Value> { serde_json::from_str(line.strip_prefix("data:")?).ok() };
+    while let Some(more) = tokio::time::timeout(support::PATIENCE, bytes.next()).await.expect("the stream goes on") {
+        seen.push_str(std::str::from_utf8(&more.unwrap()).unwrap());
+        if !is_cancelled && let Some(first) = seen.lines().find_map(chunk) {
+            is_cancelled = true;
+            let path = format!("/v1/generations/{}:cancel", first["generation_id"].as_str().unwrap());
+            let (status, text) = post_json(&running, &path, json!({})).await;
+            assert!(status == 200 && text.contains("\"cancelled\":true"), "{text}");
+        }
+    }
+    let last = seen.lines().filter_map(chunk).last().unwrap();
+    assert_eq!((&last["is_final"], &last["finish_reason"]), (&json!(true), &json!("cancelled")));
+}
