@@ -39,7 +39,7 @@ const BUILT_IN_DESCRIPTORS: &[(&str, &str)] = &[
 #[command(name = "tidegate", version, propagate_version = true)]
 struct Cli {
     /// What to log, as `info`, `debug` or `tidegate=debug,warn`.
-    #[arg(long, env = "TIDEGATE_LOG", default_value = "info", global = true)]
+    #[arg(long, env = "TIDEGATE_LOG", default_value = "tidegate=info,warn", global = true)]
     log: String,
     #[command(subcommand)]
     command: Command,
