@@ -198,6 +198,6 @@ async fn a_cancelled_generation_ends_with_its_last_chunk() {
             assert!(status == 200 && text.contains("\"cancelled\":true"), "{text}");
         }
     }
-    let last = seen.lines().filter_map(chunk).last().unwrap();
+    let last = seen.lines().rev().find_map(chunk).unwrap();
     assert_eq!((&last["is_final"], &last["finish_reason"]), (&json!(true), &json!("cancelled")));
 }
