@@ -186,5 +186,7 @@ async fn a_rate_limit_says_when_to_come_back() {
     let refused = call(&running, "POST", "/quest/generate", &[], "{}").await;
     let seconds: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((50..=60).contains(&seconds), "{seconds}");
+    assert_eq!(refused.headers["ratelimit"], format!("\"default\";r=0;t={seconds}"));
+    assert_eq!(refused.headers["ratelimit-policy"], "\"default\";q=2");
     assert_eq!(refused.body["error"]["details"]["reason"], "rate_limited");
 }

@@ -15,7 +15,7 @@ use super::inbound::{Inbound, read_body};
 use super::{Edge, context, events, respond};
 use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
 use crate::fault::{Code, Fault, Reason};
-use crate::limits::Slot;
+use crate::limits::{Admitted, Slot};
 use crate::route::{Content, Lookup, Parts, Segments};
 use crate::snapshot::{LimitKey, Method, Route, Snapshot, Streaming};
 use crate::telemetry::{self, Outcome};
@@ -81,8 +81,17 @@ async fn serve(
         return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots).await;
     }
     let reply = ask(edge, &route.method, inbound, headers, bound.payload, timeout).await?;
-    drop(permit);
-    print(route, inbound, &reply)
+    let mut answer = print(route, inbound, &reply)?;
+    if let Some(admitted) = permit.admitted {
+        respond::rate_limit(&mut answer, admitted.limit, admitted.remaining, None);
+    }
+    Ok(answer)
+}
+
+/// What a request was admitted with; dropping it frees its call slot.
+struct Permit {
+    admitted: Option<Admitted>,
+    _slot: Option<Slot>,
 }
 
 /// The route, and where its captures are.
@@ -102,28 +111,30 @@ fn find(snapshot: &Snapshot, inbound: &Inbound) -> Result<(Arc<Route>, Segments)
 }
 
 /// Takes a token and a call slot; the earliest refusal is the cheapest.
-fn admit(edge: &Edge, route: &Route, inbound: &Inbound) -> Result<Option<Slot>, Fault> {
+fn admit(edge: &Edge, route: &Route, inbound: &Inbound) -> Result<Permit, Fault> {
+    let mut admitted = None;
     if let Some((key, bucket)) = &route.policies.bucket {
         let now = edge.started.elapsed();
         let taken = match key {
             LimitKey::Route => bucket.take(now),
             LimitKey::Client => bucket.take_for(inbound.client, now),
         };
-        taken.map_err(|refusal| {
+        admitted = Some(taken.map_err(|refusal| {
             Fault::client(Code::ResourceExhausted, "too many requests: slow down")
                 .reason(Reason::RateLimited)
                 .retry_after(refusal.retry_after)
                 .detail("limit", refusal.limit.to_string())
                 .detail("retry_after_ms", refusal.retry_after.as_millis().to_string())
-        })?;
+        })?);
     }
-    let Some(slots) = &route.policies.call_slots else { return Ok(None) };
+    let Some(slots) = &route.policies.call_slots else { return Ok(Permit { admitted, _slot: None }) };
     let full = || {
         Fault::client(Code::ResourceExhausted, "too many calls in flight on this route")
             .reason(Reason::TooManyCalls)
             .retry_after(Duration::from_secs(1))
     };
-    slots.take().map(Some).ok_or_else(full)
+    let slot = slots.take().ok_or_else(full)?;
+    Ok(Permit { admitted, _slot: Some(slot) })
 }
 
 /// A slot of the route and one of the process.

@@ -110,6 +110,12 @@ pub(super) fn fault(
     if let Some(after) = retry_after(fault, status) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
     }
+    if fault.why() == Reason::RateLimited
+        && let Some(limit) = fault.details().iter().find(|row| row.0 == "limit").and_then(|row| row.1.parse().ok())
+    {
+        rate_limit(&mut answer, limit, 0, fault.retry());
+    }
+    let headers = answer.headers_mut();
     if let Some((_, allow)) = fault.details().iter().find(|row| row.0 == "allow")
         && let Ok(value) = HeaderValue::from_str(allow)
     {
@@ -119,6 +125,21 @@ pub(super) fn fault(
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     answer
+}
+
+/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10): what is left of a bucket, and in how
+/// many seconds the next token comes.
+pub(super) fn rate_limit(answer: &mut Response<Answer>, limit: u32, remaining: u32, after: Option<Duration>) {
+    let seconds = after.map(|after| format!(";t={}", after.as_millis().div_ceil(1000).max(1))).unwrap_or_default();
+    let rows = [
+        ("ratelimit", format!("\"default\";r={remaining}{seconds}")),
+        ("ratelimit-policy", format!("\"default\";q={limit}")),
+    ];
+    for (name, text) in rows {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
 }
 
 fn retry_after(fault: &Fault, status: StatusCode) -> Option<Duration> {
