@@ -7,7 +7,7 @@
 use super::error::Result;
 use super::scan::{DEPTH_MAX, too_deep};
 use super::table::{Cardinality, Field, FieldId, Kind, MessageId, MessageTable, Presence, Tables, WireType};
-use super::wire::{Record, WireReader, put_varint};
+use super::wire::{Record, WireReader, kept_bits, put_bytes, put_varint};
 
 /// The canonical bytes of a message, without the field `leave_out` (the caller context, which differs from call to
 /// call). Fails where the bytes are no legal encoding.
@@ -44,10 +44,11 @@ impl Walk<'_> {
             loop {
                 let start = reader.at();
                 let Some(record) = reader.record()? else { break };
-                match table.field_by_number(record.number).filter(|id| table.field(*id).fits(record.wire_type)) {
+                let id = table.field_by_number(record.number).filter(|id| table.field(*id).fits(record.wire_type));
+                match id {
                     Some(id) if Some(id) == leave_out => {}
-                    Some(id) => known.push((id, record)),
-                    None => unknown.push((record.number, start, reader.at())),
+                    Some(id) if !self.is_unknown_value(table.field(id), record)? => known.push((id, record)),
+                    _ => unknown.push((record.number, start, reader.at())),
                 }
             }
         }
@@ -131,7 +132,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Entries sorted by the bytes of their keys; of equal keys the last one stays.
+    /// Entries sorted by the bytes of their keys, each with key and value; of equal keys the last one stays.
     fn map(
         &self,
         field: &Field,
@@ -140,23 +141,77 @@ impl Walk<'_> {
         depth: u32,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        for record in records {
-            let mut content = Vec::new();
-            self.message(entry, None, &[(record.from, record.to)], depth + 1, &mut content)?;
-            let mut reader = WireReader::new(&content);
-            let first = reader.record()?.filter(|part| part.number == 1);
-            let key = first.map_or_else(Vec::new, |part| content[part.from..part.to].to_vec());
-            entries.retain(|known| known.0 != key);
-            entries.push((key, content));
+        let (key, value) = (entry.field(FieldId(0)), entry.field(FieldId(1)));
+        let mut entries: Vec<(Vec<u8>, usize)> = Vec::with_capacity(records.len());
+        let mut unknown = Vec::new();
+        for (index, record) in records.iter().enumerate() {
+            if let Some(last) = self.parts(entry, value, *record)?.last()
+                && self.is_unknown_value(value, *last)?
+            {
+                unknown.push(record);
+                continue;
+            }
+            let mut bytes = Vec::new();
+            match self.parts(entry, key, *record)?.last() {
+                Some(last) => self.scalar(key.spec.kind, *last, &mut bytes).map(|_| ())?,
+                None => put_zero(key.spec.kind, &mut bytes),
+            }
+            entries.push((bytes, index));
         }
         entries.sort();
-        for (_, content) in entries {
+        let mut entries = entries.into_iter().peekable();
+        while let Some((bytes, index)) = entries.next() {
+            if entries.peek().is_some_and(|(next, _)| *next == bytes) {
+                continue;
+            }
+            let mut content = key.tag().to_vec();
+            content.extend_from_slice(&bytes);
+            let parts = self.parts(entry, value, records[index])?;
+            match (value.message(), parts.last()) {
+                (Some(id), _) => {
+                    let pieces: Vec<_> = parts.iter().map(|part| (part.from, part.to)).collect();
+                    self.inner(value, id, &pieces, depth, &mut content)?;
+                }
+                (None, last) => {
+                    content.extend_from_slice(value.tag());
+                    match last {
+                        Some(last) => self.scalar(value.spec.kind, *last, &mut content).map(|_| ())?,
+                        None => put_zero(value.spec.kind, &mut content),
+                    }
+                }
+            }
             out.extend_from_slice(field.tag());
             put_varint(content.len() as u64, out);
             out.extend_from_slice(&content);
         }
+        for record in unknown {
+            put_bytes(field.spec.number, &self.wire[record.from..record.to], out);
+        }
         Ok(())
+    }
+
+    /// A number that a closed enum does not know: the record counts as an unknown field.
+    fn is_unknown_value(&self, field: &Field, record: Record) -> Result<bool> {
+        let Kind::Enum(id) = field.spec.kind else { return Ok(false) };
+        let table = self.tables.enumeration(id);
+        if field.spec.cardinality != Cardinality::Single || !table.is_closed {
+            return Ok(false);
+        }
+        let number = WireReader::part(self.wire, record.from, record.to).varint()? as i32;
+        Ok(table.printed_name(number).is_none())
+    }
+
+    /// The records of one field of a map entry.
+    fn parts(&self, entry: &MessageTable, field: &Field, record: Record) -> Result<Vec<Record>> {
+        let mut reader = WireReader::part(self.wire, record.from, record.to);
+        let mut parts = Vec::new();
+        while let Some(part) = reader.record()? {
+            let id = entry.field_by_number(part.number);
+            if id.is_some_and(|id| entry.field(id).spec.number == field.spec.number) && field.fits(part.wire_type) {
+                parts.push(part);
+            }
+        }
+        Ok(parts)
     }
 
     /// One value without its tag; true where it is zero.
@@ -165,13 +220,7 @@ impl Walk<'_> {
         match kind.wire_type() {
             WireType::Varint => {
                 let bits = WireReader::part(self.wire, record.from, record.to).varint()?;
-                let bits = match kind {
-                    // 32-bit kinds keep 32 bits, whatever was written; int32 and enums are sign-extended.
-                    Kind::Int32 | Kind::Enum(_) => bits as i32 as i64 as u64,
-                    Kind::Uint32 | Kind::Sint32 => u64::from(bits as u32),
-                    Kind::Bool => u64::from(bits != 0),
-                    _ => bits,
-                };
+                let bits = kept_bits(kind, bits);
                 put_varint(bits, out);
                 Ok(bits == 0)
             }
@@ -188,15 +237,27 @@ impl Walk<'_> {
     }
 }
 
-/// Of each oneof only the records since its last member was first set stay.
+/// Appends the zero of a scalar kind, without a tag.
+fn put_zero(kind: Kind, out: &mut Vec<u8>) {
+    let len = match kind.wire_type() {
+        WireType::Fixed64 => 8,
+        WireType::Fixed32 => 4,
+        _ => 1,
+    };
+    out.extend_from_slice(&[0; 8][..len]);
+}
+
+/// Of each oneof only the records of its last member stay, and of those only the ones behind every other member.
 fn drop_losing_members(table: &MessageTable, known: &mut Vec<(FieldId, Record)>) {
-    let oneof_of = |id: FieldId| table.field(id).spec.oneof;
-    let mut lost = vec![false; known.len()];
-    for (index, (id, _)) in known.iter().enumerate() {
-        let Some(oneof) = oneof_of(*id) else { continue };
-        let is_replaced = known[index + 1..].iter().any(|(later, _)| oneof_of(*later) == Some(oneof) && later != id);
-        lost[index] = is_replaced;
+    let mut last: Vec<Option<FieldId>> = vec![None; table.oneofs.len()];
+    let mut is_over = vec![false; table.oneofs.len()];
+    let mut stays = vec![true; known.len()];
+    for (index, (id, _)) in known.iter().enumerate().rev() {
+        let Some(oneof) = table.field(*id).spec.oneof.map(|oneof| usize::from(oneof.0)) else { continue };
+        is_over[oneof] |= last[oneof].is_some_and(|last| last != *id);
+        last[oneof].get_or_insert(*id);
+        stays[index] = !is_over[oneof];
     }
-    let mut lost = lost.into_iter();
-    known.retain(|_| !lost.next().unwrap_or(false));
+    let mut stays = stays.into_iter();
+    known.retain(|_| stays.next().unwrap_or(true));
 }

@@ -2,7 +2,7 @@
 //! copied. Knows no tables.
 
 use super::error::{ErrorKind, Result, TranscodeError};
-use super::table::WireType;
+use super::table::{Kind, WireType};
 
 /// One record: its field number, how its value lies, and where the value begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +201,17 @@ impl<'a> WireReader<'a> {
     }
 }
 
+/// The bits of a varint that its kind keeps, however it was written: 32-bit kinds keep 32 bits, sign-extended where
+/// they are written so, and every true is one.
+pub(super) fn kept_bits(kind: Kind, bits: u64) -> u64 {
+    match kind {
+        Kind::Int32 | Kind::Enum(_) => bits as i32 as i64 as u64,
+        Kind::Uint32 | Kind::Sint32 => u64::from(bits as u32),
+        Kind::Bool => u64::from(bits != 0),
+        _ => bits,
+    }
+}
+
 /// Appends a varint.
 #[inline]
 pub fn put_varint(mut value: u64, out: &mut Vec<u8>) {
@@ -236,8 +247,7 @@ pub fn each_message<'a>(bytes: &'a [u8], number: u32, mut visit: impl FnMut(&'a 
 }
 
 /// The text of a single scalar field's last value, as a header shows it; `None` where it is absent or no scalar.
-pub fn scalar_text(bytes: &[u8], number: u32, kind: super::table::Kind) -> Option<String> {
-    use super::table::Kind;
+pub fn scalar_text(bytes: &[u8], number: u32, kind: Kind) -> Option<String> {
     let mut found = None;
     let mut reader = WireReader::new(bytes);
     while let Ok(Some(record)) = reader.record() {

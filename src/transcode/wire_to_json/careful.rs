@@ -1,6 +1,7 @@
 //! The careful way: the records of a message indexed, sorted by field number (stable, so that later still means
 //! later), and merged.
 
+use super::super::error::Result;
 use super::super::table::{Cardinality, Field, FieldId, Kind, MessageId, MessageTable, WireType};
 use super::super::wire::{Record, WireReader};
 use super::fields::Shown;
@@ -68,6 +69,9 @@ impl<'a> Printer<'a> {
                 is_sorted &= before <= record.number;
                 before = record.number;
                 if let Some(oneof) = field.spec.oneof {
+                    if self.is_unknown_value(field, record)? {
+                        continue;
+                    }
                     note_winner(&mut winners, oneof.0, record);
                 }
                 self.scratch.records.push(record);
@@ -77,6 +81,14 @@ impl<'a> Printer<'a> {
             self.scratch.records[base..].sort_by_key(|record| record.number);
         }
         Ok(winners)
+    }
+
+    /// A number that a closed enum does not know sets nothing, no oneof either.
+    pub(super) fn is_unknown_value(&self, field: &Field, record: Record) -> Result<bool> {
+        let Kind::Enum(id) = field.spec.kind else { return Ok(false) };
+        let table = self.tables.enumeration(id);
+        let number = WireReader::part(self.wire, record.from, record.to).varint()? as i32;
+        Ok(table.is_closed && table.printed_name(number).is_none())
     }
 
     /// One field from all its records.

@@ -172,7 +172,7 @@ impl<'a> Printer<'a> {
     pub(super) fn text(&mut self, from: usize, to: usize, is_checked: bool) -> Step<()> {
         let text = &self.wire[from..to];
         if text.is_ascii() || simdutf8::basic::from_utf8(text).is_ok() {
-            print::string(text, self.out);
+            print::string_part(self.wire, from, to, self.out);
             return Ok(());
         }
         if is_checked {

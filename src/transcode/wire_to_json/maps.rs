@@ -2,7 +2,7 @@
 
 use super::super::error::Result;
 use super::super::table::{Field, FieldId, Kind, MessageTable, WireType};
-use super::super::wire::{Record, WireReader};
+use super::super::wire::{Record, WireReader, kept_bits};
 use super::fields::Shown;
 use super::hopeful::{inside, next_of_field};
 use super::{Printer, Source, Step};
@@ -26,6 +26,10 @@ impl<'a> Printer<'a> {
     pub(super) fn quick_map(&mut self, field: &'a Field, reader: &mut WireReader<'a>) -> Step<bool> {
         let Some(entry) = field.message().map(|id| self.tables.message(id)) else { return Ok(false) };
         let (key, value) = (entry.field(FieldId(0)), entry.field(FieldId(1)));
+        if value.message().is_some() {
+            // Taking back a map of maps of maps would double the work at every level.
+            return Ok(false);
+        }
         self.key(field);
         let brace = self.out.len();
         let mut before: Option<(usize, usize)> = None;
@@ -36,7 +40,10 @@ impl<'a> Printer<'a> {
                 return Ok(false);
             }
             let place = part.value(1, key.spec.kind.wire_type())?;
-            let is_rising = before.is_none_or(|before| self.wire[before.0..before.1] < self.wire[place.0..place.1]);
+            let is_rising = match before {
+                Some(before) => self.is_below(key, before, place)?,
+                None => true,
+            };
             if !is_rising || part.is_done() || part.tag()? != (2, value.spec.kind.wire_type()) {
                 return Ok(false);
             }
@@ -77,8 +84,13 @@ impl<'a> Printer<'a> {
         for index in first..last {
             let record = self.scratch.records[index];
             let entry = self.read_entry(entry_table, record)?;
+            if let Some(value) = entry.value
+                && self.is_unknown_value(entry_table.field(FieldId(1)), value)?
+            {
+                continue;
+            }
             if let Some(before) = self.scratch.entries[base..].last() {
-                is_rising &= self.wire[before.key.0..before.key.1] < self.wire[entry.key.0..entry.key.1];
+                is_rising &= self.is_below(entry_table.field(FieldId(0)), before.key, entry.key)?;
             }
             self.scratch.entries.push(entry);
         }
@@ -118,17 +130,36 @@ impl<'a> Printer<'a> {
         Ok(entry)
     }
 
+    /// True where the first key comes before the second in some order in which equal keys are equal.
+    #[inline(always)]
+    fn is_below(&self, key: &Field, one: (usize, usize), other: (usize, usize)) -> Result<bool> {
+        if key.spec.kind == Kind::String {
+            return Ok(self.wire[one.0..one.1] < self.wire[other.0..other.1]);
+        }
+        Ok(self.number_key(key, one)? < self.number_key(key, other)?)
+    }
+
+    /// A number's bits as its kind keeps them, however many bytes it was written in; zero where it is missing.
+    fn number_key(&self, key: &Field, (from, to): (usize, usize)) -> Result<u64> {
+        let mut reader = WireReader::part(self.wire, from, to);
+        if from == to {
+            return Ok(0);
+        }
+        Ok(match key.spec.kind.wire_type() {
+            WireType::Fixed32 => u64::from(reader.fixed32()?),
+            WireType::Fixed64 => reader.fixed64()?,
+            _ => kept_bits(key.spec.kind, reader.varint()?),
+        })
+    }
+
     /// Finds equal keys; they compare as bytes for text and by value for numbers.
     fn mark_replaced(&mut self, key: &Field, base: usize) -> Result<()> {
         let mut order: Vec<(Vec<u8>, usize)> = Vec::with_capacity(self.scratch.entries.len() - base);
         for index in base..self.scratch.entries.len() {
             let (from, to) = self.scratch.entries[index].key;
-            let bytes = match key.spec.kind.wire_type() {
-                WireType::Varint if from < to => WireReader::part(self.wire, from, to).varint()?.to_le_bytes().to_vec(),
-                WireType::Varint => 0u64.to_le_bytes().to_vec(),
-                WireType::Fixed32 if from == to => vec![0; 4],
-                WireType::Fixed64 if from == to => vec![0; 8],
-                _ => self.wire[from..to].to_vec(),
+            let bytes = match key.spec.kind {
+                Kind::String => self.wire[from..to].to_vec(),
+                _ => self.number_key(key, (from, to))?.to_le_bytes().to_vec(),
             };
             order.push((bytes, index));
         }
@@ -157,7 +188,8 @@ impl<'a> Printer<'a> {
                     }
                 }
                 let last = self.scratch.records.len();
-                self.message(id, Source::Many(first, last))?;
+                self.message(id, Source::Many(first, last))
+                    .map_err(|stop| inside(stop, &self.key_segment(entry.key)))?;
                 self.scratch.records.truncate(first);
                 Shown::Value
             }

@@ -35,6 +35,10 @@ impl<'a> Printer<'a> {
             }
             Shape::Value => self.any_value(table, source),
             Shape::Empty | Shape::Plain => {
+                self.each_piece(source, |mut reader| {
+                    while reader.record()?.is_some() {}
+                    Ok(())
+                })?;
                 self.out.extend_from_slice(b"{}");
                 Ok(())
             }
@@ -141,6 +145,10 @@ impl<'a> Printer<'a> {
                 }
                 is_behind_underscore = *byte == b'_';
             }
+            if is_behind_underscore {
+                let text = "a field mask path that lower camel case cannot hold";
+                return Err(TranscodeError::new(ErrorKind::Wire, record.from, text).into());
+            }
         }
         self.scratch.records.truncate(first);
         print::string(&text, self.out);
@@ -217,6 +225,9 @@ impl<'a> Printer<'a> {
             }
             Ok(())
         })?;
+        if url.0 == url.1 && value.0 < value.1 {
+            return Err(TranscodeError::new(ErrorKind::Wire, value.0, "an Any with a value and no type").into());
+        }
         if url.0 == url.1 {
             self.out.extend_from_slice(b"{}");
             return Ok(());
