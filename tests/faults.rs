@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use support::nats::NatsServer;
 use support::{PATIENCE, eventually, gateway, project, url};
 use tidegate::bus::{
-    Bus, BusError, Delivery, Headers, Limits, Message, Pattern, Request, Status, StreamError, Subject, Subscription,
+    Bus, BusError, Delivery, Headers, Limits, Message, NatsOptions, Pattern, Request, Status, StreamError, Subject,
+    Subscription,
 };
 use tidegate::gateway::Running;
 use tidegate::snapshot::Snapshot;
@@ -188,6 +189,42 @@ async fn a_server_in_lame_duck_mode_is_noticed_and_still_used() {
     tokio::time::timeout(PATIENCE, status.wait_for(|status| *status == Status::LameDuck)).await.unwrap().unwrap();
     assert_eq!(ask(&running).await.0, 200);
     assert_eq!(readiness(&running).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_killed_node_of_a_cluster_is_left_for_another() {
+    let mut nodes = NatsServer::cluster::<3>();
+    let urls: Vec<&str> = nodes.iter().map(NatsServer::url).collect();
+    let bus = Bus::nats(NatsOptions { url: urls.join(","), ..NatsOptions::default() }).await.unwrap();
+    eventually("connected", async || *bus.status().borrow() == Status::Connected).await;
+    let mut held = Vec::new();
+    for node in &nodes {
+        held.push(node.connections().await);
+    }
+    let killed = held.iter().position(|count| *count > 0).unwrap();
+    let workers = nodes[(killed + 1) % 3].bus().await;
+    worker(&workers, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    eventually("the nodes know the worker", async || ask(&running).await.0 == 200).await;
+    nodes[killed].kill();
+    eventually("the loss is noticed", async || bus.figures().reconnects > 0).await;
+    eventually("calls are answered", async || ask(&running).await.0 == 200).await;
+    assert_eq!(readiness(&running).await.0, 200);
+    assert_eq!(bus.figures().pending, 0);
+}
+
+#[tokio::test]
+async fn a_refused_password_is_never_ready_and_the_right_one_is() {
+    let server = NatsServer::start_with(&["--user", "edge", "--pass", "secret"]);
+    let with = |password: &str| {
+        let password = Some(("edge".to_owned(), password.to_owned()));
+        Bus::nats(NatsOptions { url: server.url().to_owned(), password, ..NatsOptions::default() })
+    };
+    let (good, bad) = (with("secret").await.unwrap(), with("guess").await.unwrap());
+    eventually("connected", async || *good.status().borrow() == Status::Connected).await;
+    let (running, _) = gateway(routes(), &bad, |_| {}).await;
+    assert_eq!(ask(&running).await.1, "bus_down");
+    assert_eq!(readiness(&running).await.0, 503);
 }
 
 #[tokio::test]

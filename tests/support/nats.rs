@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use tidegate::bus::{Bus, NatsOptions, Status};
 
-/// A server, with JetStream in a folder of its own.
+/// A server with a folder of its own.
 pub struct NatsServer {
     child: Option<Child>,
     port: u16,
     url: String,
     monitoring: String,
+    routes: String,
+    arguments: Vec<String>,
     folder: tempfile::TempDir,
 }
 
@@ -35,7 +37,35 @@ impl NatsServer {
     /// Starts a server and waits until it takes connections.
     pub fn start() -> NatsServer {
         let folder = tempfile::tempdir().unwrap();
-        let mut server = NatsServer { child: None, port: 0, url: String::new(), monitoring: String::new(), folder };
+        let store = folder.path().join("js").to_str().unwrap().to_owned();
+        NatsServer::start_in(folder, vec!["-js".to_owned(), "-sd".to_owned(), store])
+    }
+
+    /// Starts a server without JetStream, with further arguments.
+    pub fn start_with(arguments: &[&str]) -> NatsServer {
+        let arguments = arguments.iter().map(|argument| argument.to_string()).collect();
+        NatsServer::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// Starts servers that know each other.
+    pub fn cluster<const COUNT: usize>() -> [NatsServer; COUNT] {
+        let mut first = String::new();
+        std::array::from_fn(|_| {
+            let mut arguments = vec!["--cluster_name", "test", "--cluster", "nats://127.0.0.1:-1"];
+            if !first.is_empty() {
+                arguments.extend(["--routes", &first]);
+            }
+            let server = NatsServer::start_with(&arguments);
+            if first.is_empty() {
+                first.clone_from(&server.routes);
+            }
+            server
+        })
+    }
+
+    fn start_in(folder: tempfile::TempDir, arguments: Vec<String>) -> NatsServer {
+        let (url, monitoring, routes) = Default::default();
+        let mut server = NatsServer { child: None, port: 0, url, monitoring, routes, arguments, folder };
         server.launch("-1");
         server
     }
@@ -48,8 +78,8 @@ impl NatsServer {
             }
         }
         let child = Command::new(program())
-            .args(["-a", "127.0.0.1", "-p", port, "-m", "-1", "-js", "-sd"])
-            .arg(folder.join("js"))
+            .args(["-a", "127.0.0.1", "-p", port, "-m", "-1"])
+            .args(&self.arguments)
             .arg("--ports_file_dir")
             .arg(folder)
             .stdout(Stdio::null())
@@ -71,6 +101,7 @@ impl NatsServer {
         let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
         self.url = ports["nats"][0].as_str()?.to_owned();
         self.monitoring = ports["monitoring"][0].as_str()?.to_owned();
+        self.routes = ports["cluster"][0].as_str().unwrap_or_default().to_owned();
         self.port = self.url.rsplit(':').next()?.parse().ok()?;
         Some(())
     }
