@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::HeaderValue;
 use http::{Method as Verb, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -36,9 +38,10 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: I
             return finish(respond::fault(&fault, snapshot.error_style, None, &inbound.request_id), &inbound);
         }
     };
-    route.0.metrics.in_flight.increment(1.0);
-    let result = serve(edge, &snapshot, &route.0, &route.1, &inbound, body).await;
-    route.0.metrics.in_flight.decrement(1.0);
+    let in_flight = InFlight::new(&route.0.metrics.in_flight);
+    let served = AssertUnwindSafe(serve(edge, &snapshot, &route.0, &route.1, &inbound, body)).catch_unwind().await;
+    let result = served.unwrap_or_else(|_| Err(panicked(&route.0)));
+    drop(in_flight);
     let took = inbound.received.elapsed();
     let answer = match result {
         Ok(answer) => {
@@ -54,6 +57,29 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: I
         }
     };
     finish(answer, &inbound)
+}
+
+/// Counts a request while it lives, also where its connection ends before its answer.
+struct InFlight<'m>(&'m metrics::Gauge);
+
+impl<'m> InFlight<'m> {
+    fn new(gauge: &'m metrics::Gauge) -> InFlight<'m> {
+        gauge.increment(1.0);
+        InFlight(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// A defect of ours: the request fails, the process lives.
+#[cold]
+fn panicked(route: &Route) -> Fault {
+    tracing::error!(route = %route.template, "a request panicked");
+    Fault::ours(Code::Internal, "the gateway failed on this request").reason(Reason::Panicked)
 }
 
 /// From the route to the answer: every step makes a value from the one before, and may fail.
