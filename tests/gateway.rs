@@ -190,3 +190,66 @@ async fn a_rate_limit_says_when_to_come_back() {
     assert_eq!(refused.headers["ratelimit-policy"], "\"default\";q=2");
     assert_eq!(refused.body["error"]["details"]["reason"], "rate_limited");
 }
+
+#[tokio::test]
+async fn nobody_there_no_answer_and_too_many_calls_are_told_apart() {
+    let bus = Bus::embedded();
+    let mut material = project();
+    material.routes.push_str("  quest.v1.QuestService/GenerateQuest:\n    calls: 1\n");
+    let (running, _) = gateway(material.build(None).unwrap(), &bus, |_| {}).await;
+    let alone = call(&running, "POST", "/quest/generate", &[], "{}").await;
+    assert_eq!((alone.status, &alone.headers["retry-after"]), (503, &"5".parse().unwrap()));
+    assert_eq!(alone.body["error"]["code"], "UNAVAILABLE");
+    assert_eq!(alone.body["error"]["details"]["reason"], "no_responders");
+    // A worker that takes requests and never answers.
+    let mut taken = bus.subscribe(&Pattern::new("svc.>").unwrap(), Some("q"), Limits::WORKER).await.unwrap();
+    let address = url(&running, "/quest/generate");
+    let silent = tokio::spawn(reqwest::Client::new().post(address).header("x-timeout-ms", "700").body("{}").send());
+    let request = taken.next().await.unwrap().unwrap();
+    let left: u64 = request.headers.get("Tidegate-Timeout").unwrap().parse().unwrap();
+    assert!((1..=700).contains(&left), "{left}");
+    assert_eq!(request.headers.get("message-type"), Some("quest.v1.QuestGenerationRequest"));
+    let full = call(&running, "POST", "/quest/generate", &[], "{}").await;
+    assert_eq!((full.status, &full.headers["retry-after"]), (429, &"1".parse().unwrap()));
+    assert_eq!(full.body["error"]["details"]["reason"], "too_many_calls");
+    let late = silent.await.unwrap().unwrap();
+    assert_eq!(late.status(), 504);
+    let late: serde_json::Value = serde_json::from_str(&late.text().await.unwrap()).unwrap();
+    assert_eq!(late["error"]["code"], "DEADLINE_EXCEEDED");
+    assert_eq!(late["error"]["details"]["reason"], "upstream_timeout");
+    // The slot is free again.
+    let next = call(&running, "POST", "/quest/generate", &[("x-timeout-ms", "20")], "{}").await;
+    assert_eq!(next.status, 504);
+}
+
+#[tokio::test]
+async fn the_three_styles_say_the_same_refusal() {
+    for (style, content_type, wanted) in [
+        (
+            "problem",
+            "application/problem+json",
+            r#"{"type":"urn:tidegate:problem:route-not-found","title":"Not Found","status":404,"detail":"no route has this path","code":"NOT_FOUND","reason":"route_not_found","request_id":"ID"}"#,
+        ),
+        (
+            "google",
+            "application/json",
+            r#"{"error":{"code":404,"message":"no route has this path","status":"NOT_FOUND","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"ROUTE_NOT_FOUND","domain":"tidegate","metadata":{}},{"@type":"type.googleapis.com/google.rpc.RequestInfo","requestId":"ID"}]}}"#,
+        ),
+        (
+            "legacy",
+            "application/json",
+            r#"{"error":{"code":"NOT_FOUND","message":"no route has this path","details":{"reason":"route_not_found"}},"request_id":"ID"}"#,
+        ),
+    ] {
+        let mut material = project();
+        material.routes = material.routes.replacen("errors: legacy", &format!("errors: {style}"), 1);
+        let (running, _) = gateway(material.build(None).unwrap(), &Bus::embedded(), |_| {}).await;
+        let answer = reqwest::get(url(&running, "/nowhere")).await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["content-type"]),
+            (404, &content_type.parse().unwrap())
+        );
+        let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+        assert_eq!(answer.text().await.unwrap().replace(&id, "ID"), wanted);
+    }
+}

@@ -173,3 +173,110 @@ async fn an_idle_connection_is_closed_without_a_word() {
     let answer = read_all(&mut socket).await;
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }
+
+#[tokio::test]
+async fn a_body_that_drips_gets_408_although_it_never_pauses() {
+    let running = edge(|config| config.limits.body_progress = Duration::from_millis(150)).await;
+    let mut socket = TcpStream::connect(running.local_addr).await.unwrap();
+    let (mut reader, mut writer) = socket.split();
+    let drip = async {
+        writer.write_all(format!("{GOOD_HEAD}content-length: 100000\r\n\r\n").as_bytes()).await.unwrap();
+        while writer.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        () = drip => {}
+        read = tokio::time::timeout(support::PATIENCE, reader.read_to_end(&mut answer)) => { let _ = read.unwrap(); }
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    assert_eq!(status(&answer), "408", "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_has_no_longer_than_the_requests_deadline() {
+    let running = edge(|_| {}).await;
+    let mut socket = TcpStream::connect(running.local_addr).await.unwrap();
+    let request = format!("{GOOD_HEAD}x-timeout-ms: 60\r\ncontent-length: 20\r\n\r\n{{");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_all(&mut socket).await;
+    assert_eq!(status(&answer), "408", "{answer}");
+}
+
+/// Reads until the answers hold a text, and no further.
+async fn read_until(socket: &mut TcpStream, text: &str) -> String {
+    let mut answer = String::new();
+    while !answer.contains(text) {
+        let mut block = [0; 4096];
+        let read = tokio::time::timeout(support::PATIENCE, socket.read(&mut block)).await;
+        match read.expect("the answer comes in time").unwrap() {
+            0 => panic!("closed after {answer:?}"),
+            read => answer.push_str(&String::from_utf8_lossy(&block[..read])),
+        }
+    }
+    answer
+}
+
+#[tokio::test]
+async fn heads_in_pieces_behind_one_another_each_have_their_own_time() {
+    let running = edge(|config| config.limits.head = Duration::from_millis(400)).await;
+    let mut socket = TcpStream::connect(running.local_addr).await.unwrap();
+    // Every piece ends one head and begins the next; all together take longer than one head may.
+    socket.write_all(b"GET /nowhere HTTP/1.1\r\nhost: a\r\nx-request-id: n0").await.unwrap();
+    for number in 1..8 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let piece = format!("\r\n\r\nGET /nowhere HTTP/1.1\r\nhost: a\r\nx-request-id: n{number}");
+        socket.write_all(piece.as_bytes()).await.unwrap();
+        let answer = read_until(&mut socket, &format!("x-request-id: n{}", number - 1)).await;
+        assert_eq!(status(&answer), "404", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_idle_from_the_end_of_its_answer() {
+    let running = edge(|config| {
+        config.limits.idle = Duration::from_millis(300);
+        config.limits.body_progress = Duration::from_secs(5);
+    })
+    .await;
+    let mut socket = TcpStream::connect(running.local_addr).await.unwrap();
+    for _ in 0..3 {
+        // The body takes longer than a connection may be idle.
+        socket.write_all(format!("{GOOD_HEAD}content-length: 2\r\n\r\n{{").as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(350)).await;
+        socket.write_all(b"}").await.unwrap();
+        let answer = read_until(&mut socket, "no_responders").await;
+        assert_eq!(status(&answer), "503", "{answer}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_a_bad_body_is_the_only_one() {
+    let running = edge(|_| {}).await;
+    let mut socket = TcpStream::connect(running.local_addr).await.unwrap();
+    socket.write_all(b"POST /nowhere HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+    let mut answer = read_until(&mut socket, "route_not_found").await;
+    let _ = socket.write_all(b"2\r\n{}\r\n").await;
+    let _ = socket.write_all(b"zz\r\n").await;
+    answer.push_str(&read_all(&mut socket).await);
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+}
+
+#[tokio::test]
+async fn draining_serves_what_has_come_and_closes_what_is_silent() {
+    let running = edge(|_| {}).await;
+    let mut silent = TcpStream::connect(running.local_addr).await.unwrap();
+    let mut idle = TcpStream::connect(running.local_addr).await.unwrap();
+    idle.write_all(b"GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    read_until(&mut idle, "route_not_found").await;
+    // The request is in the kernel's queue before the listener hears of the end.
+    let mut last = TcpStream::connect(running.local_addr).await.unwrap();
+    last.write_all(b"GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let start = std::time::Instant::now();
+    let (cut, answer) = tokio::join!(running.drain(Duration::from_secs(10)), read_all(&mut last));
+    assert_eq!(status(&answer), "404", "{answer}");
+    assert_eq!((cut, read_all(&mut silent).await.as_str(), read_all(&mut idle).await.as_str()), (0, "", ""));
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}

@@ -199,3 +199,101 @@ async fn silence_is_filled_with_comments_and_an_unchanged_route_survives_a_reloa
     let text = answer.text().await.unwrap();
     assert!(text.contains("id: 1\n") && !text.contains("event:"), "{text}");
 }
+
+#[tokio::test]
+async fn a_stream_that_begins_while_we_drain_ends_with_an_end_event_too() {
+    let mut stage = Stage::new(unchanged).await;
+    let call = tokio::spawn(reqwest::Client::new().post(url(&stage.running, "/ai/llm/infer")).body(ASK).send());
+    let request = stage.requests.recv().await.unwrap();
+    let begin = async {
+        // `drain` below is polled first.
+        stage.send(&request, chunk(0, "a", false), None).await;
+        call.await.unwrap().unwrap().text().await.unwrap()
+    };
+    let (cut, text) = tokio::join!(biased; stage.running.drain(support::PATIENCE), begin);
+    assert!(text.contains("event: end\ndata: {\"reason\":\"draining\"}"), "{text}");
+    assert_eq!(cut, 0);
+}
+
+#[tokio::test]
+async fn a_route_that_is_removed_before_the_first_chunk_ends_its_stream() {
+    let mut stage = Stage::new(unchanged).await;
+    let call = tokio::spawn(reqwest::Client::new().post(url(&stage.running, "/ai/llm/infer")).body(ASK).send());
+    let request = stage.requests.recv().await.unwrap();
+    stage.live.swap(table(|routes| {
+        routes.replace("- services: [ \"*\" ]", "- services: [ quest.v1.QuestService ]").replace(
+            "ai_integration.v1.AiIntegrationService/Infer:\n    streams: 100",
+            "quest.v1.QuestService/GetQuest: {}",
+        )
+    }));
+    stage.send(&request, chunk(0, "a", false), None).await;
+    let text = call.await.unwrap().unwrap().text().await.unwrap();
+    assert!(text.contains("event: end\ndata: {\"reason\":\"reloaded\"}"), "{text}");
+}
+
+#[tokio::test]
+async fn a_worker_whose_stream_has_a_gap_or_a_repeat_or_does_not_decode_is_told_to_stop() {
+    for wrong in [chunk(2, "c", false), chunk(0, "a", false), vec![0xff, 0xff]] {
+        let mut stage = Stage::new(unchanged).await;
+        let control = stage.bus.new_inbox(Branch::Control);
+        let mut cancels = stage.bus.subscribe(&control.clone().into(), None, Limits::STREAM).await.unwrap();
+        let call = tokio::spawn(reqwest::Client::new().post(url(&stage.running, "/ai/llm/infer")).body(ASK).send());
+        let request = stage.requests.recv().await.unwrap();
+        stage.send(&request, chunk(0, "a", false), Some(control.clone())).await;
+        stage.send(&request, wrong, Some(control)).await;
+        let text = call.await.unwrap().unwrap().text().await.unwrap();
+        assert_eq!(text.matches("event: ").count(), 1, "{text}");
+        assert!(text.contains("event: error\ndata: {\"error\":{\"code\":\"INTERNAL\""), "{text}");
+        let cancel = cancels.next().await.unwrap().unwrap();
+        assert_eq!(cancel.headers.get("Tidegate-Cancel"), Some("client_gone"));
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_the_middle_is_an_event_and_the_last_one() {
+    let mut stage = Stage::new(unchanged).await;
+    let error = [vec![0x18, 1], failed()].concat();
+    let text = stage.answered(&[chunk(0, "a", false), error]).await.text().await.unwrap();
+    let events: Vec<&str> = text.trim_end().split("\n\n").collect();
+    let first = events[0].strip_prefix("retry: ").unwrap().parse::<u32>().unwrap();
+    assert!((1_000..=5_000).contains(&first), "{text}");
+    assert_eq!(events[1], ":keepalive");
+    assert!(events[2].starts_with("id: 0\ndata: {"), "{text}");
+    let wanted = "event: error\ndata: {\"error\":{\"code\":\"NOT_FOUND\",\"message\":\"no such model\"";
+    assert!(events[3].starts_with(wanted) && events.len() == 4, "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_ends_its_stream_and_bounds_the_memory() {
+    let mut stage = Stage::new(unchanged).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut socket = socket.connect(stage.running.local_addr).await.unwrap();
+    let head = format!(
+        "POST /ai/llm/infer HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{ASK}",
+        ASK.len()
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+    let request = stage.requests.recv().await.unwrap();
+    // A worker that knows no credit sends without a pause, until the gateway's own buffers are full.
+    for index in 0..30_000_u32 {
+        let mut payload = vec![0x2a, 0x80, 0x08];
+        payload.resize(3 + 1024, b'x');
+        if index > 0 {
+            let low = (index & 0x7f) as u8 | 0x80;
+            payload.extend_from_slice(&[0x18, low, (index >> 7 & 0x7f) as u8 | 0x80, (index >> 14) as u8]);
+        }
+        stage.send(&request, payload, None).await;
+        if index % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut answer = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut answer);
+    let read = tokio::time::timeout(support::PATIENCE, read).await;
+    let text = String::from_utf8_lossy(&answer);
+    assert!(read.is_ok(), "{} bytes, ending in {}", text.len(), text.chars().rev().take(400).collect::<String>());
+    let last = &text[text.rfind("event: ").unwrap()..];
+    assert!(last.contains("RESOURCE_EXHAUSTED") && last.contains("slow_consumer"), "{last}");
+    assert_eq!(text.matches("event: ").count(), 1);
+}

@@ -57,6 +57,17 @@ impl Refusal {
     }
 }
 
+/// What the timer of a connection measures.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    /// A body is on its way; its reader has a clock of its own.
+    Off,
+    /// The next request is awaited.
+    Idle,
+    /// A head has begun.
+    Head,
+}
+
 /// A socket that hyper reads and writes.
 pub(super) struct Connection {
     socket: Arc<TcpStream>,
@@ -68,7 +79,9 @@ pub(super) struct Connection {
     released: usize,
     /// Runs while a head or a next request is awaited.
     timer: Pin<Box<Sleep>>,
-    is_idle: bool,
+    clock: Clock,
+    /// Something was written since the clock was last set.
+    is_touched: bool,
     /// Set while a write does not move.
     stalled: Option<Pin<Box<Sleep>>>,
     refusal: Refusal,
@@ -86,7 +99,8 @@ impl Connection {
             held: Vec::new(),
             released: 0,
             timer,
-            is_idle: false,
+            clock: Clock::Head,
+            is_touched: false,
             stalled: None,
             refusal,
             is_over: false,
@@ -114,9 +128,17 @@ impl Connection {
         }
     }
 
+    /// A new request begins with nothing written.
+    fn note_heads(&self, before: u64) {
+        if self.follower.heads != before {
+            self.refusal.lock().written = 0;
+        }
+    }
+
     /// Notes what hyper writes; a refusal inside a request asks for it.
     fn note_written(&mut self, result: &io::Result<usize>) {
         self.stalled = None;
+        self.is_touched = true;
         if let Ok(written) = result {
             self.refusal.lock().written += *written as u64;
         }
@@ -124,37 +146,43 @@ impl Connection {
 
     /// Follows what is held; true where something may be passed on.
     fn follow(&mut self) -> bool {
+        let heads = self.follower.heads;
         match self.follower.advance(&self.held[self.released..], &self.limits) {
             Ok(len) => {
                 self.released += len;
-                self.refusal.lock().written = 0;
-                self.watch_the_clock();
+                self.note_heads(heads);
+                self.watch_the_clock(len);
             }
             Err(violation) => self.refuse(violation.fault, violation.is_inside_request),
         }
         self.released > 0
     }
 
-    /// The clock runs while a head is awaited: the idle limit before its first byte, the head limit from there.
-    fn watch_the_clock(&mut self) {
-        if !self.follower.is_at_head() {
-            self.is_idle = false;
-            return;
-        }
-        let is_idle = self.held.len() == self.released;
-        let limit = if is_idle { self.limits.idle } else { self.limits.head };
-        if is_idle || self.is_idle {
+    /// The clock runs while a head is awaited: the idle limit before its first byte, the head limit from there. The
+    /// pieces of one head share one limit; `released` bytes before it mean that it is a new one.
+    fn watch_the_clock(&mut self, released: usize) {
+        let (clock, limit) = match (self.follower.is_at_head(), self.held.len() == self.released) {
+            (false, _) => (Clock::Off, None),
+            (true, true) => (Clock::Idle, Some(self.limits.idle)),
+            (true, false) => (Clock::Head, Some(self.limits.head)),
+        };
+        if let Some(limit) = limit.filter(|_| clock != self.clock || released > 0) {
             self.timer.as_mut().reset(Instant::now() + limit);
         }
-        self.is_idle = is_idle;
+        self.clock = clock;
+        self.is_touched = false;
     }
 
     /// The clock's word: an idle connection is closed, a slow head is told so.
     fn check_the_clock(&mut self, context: &mut Context<'_>) -> bool {
-        if !self.follower.is_at_head() || self.timer.as_mut().poll(context).is_pending() {
+        if self.clock == Clock::Idle && std::mem::take(&mut self.is_touched) {
+            // A connection is idle from the end of its last answer, not from the beginning of the request.
+            self.timer.as_mut().reset(Instant::now() + self.limits.idle);
+        }
+        if self.clock == Clock::Off || self.timer.as_mut().poll(context).is_pending() {
             return false;
         }
-        if !self.is_idle {
+        if self.clock == Clock::Head {
             metrics::counter!(crate::telemetry::CONNECTION_LIMITS, "limit" => "head").increment(1);
             self.refuse(
                 Fault::client(Code::DeadlineExceeded, "the request head came too slowly")
@@ -207,9 +235,10 @@ impl Connection {
     fn read_through(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<Option<usize>> {
         let read = self.socket.try_read(buffer.initialize_unfilled())?;
         let bytes = &buffer.initialized()[buffer.filled().len()..][..read];
+        let heads = self.follower.heads;
         let released = match self.follower.advance(bytes, &self.limits) {
             Ok(len) => {
-                self.refusal.lock().written = 0;
+                self.note_heads(heads);
                 len
             }
             Err(violation) => {
@@ -221,7 +250,7 @@ impl Connection {
             self.held = bytes[released..].to_vec();
         }
         if read > 0 {
-            self.watch_the_clock();
+            self.watch_the_clock(released);
         }
         buffer.advance(released);
         if read > 0 && released == 0 {
@@ -344,6 +373,7 @@ pub(super) async fn close(socket: &TcpStream, last: Option<Vec<u8>>) {
 pub(super) async fn is_http2(socket: &TcpStream) -> io::Result<bool> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut block = [0; 24];
+    let mut pause = Duration::from_millis(1);
     loop {
         let read = socket.peek(&mut block).await?;
         if read == 0 {
@@ -355,7 +385,9 @@ pub(super) async fn is_http2(socket: &TcpStream) -> io::Result<bool> {
         if read >= PREFACE.len() {
             return Ok(true);
         }
-        // A part of the preface: the rest is not long in coming, or the time-out ends the wait.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        // A part of the preface: the rest is not long in coming, or the time-out ends the wait. The pause doubles,
+        // so that many such clients cost next to nothing.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(128));
     }
 }

@@ -20,6 +20,7 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::body::Answer;
 use super::connection::Socket;
+use super::frames::Form;
 use super::inbound::Inbound;
 use super::{Edge, respond};
 use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subject, Subscription};
@@ -38,13 +39,6 @@ pub(super) const WINDOW: &str = "64 1048576";
 /// Chunks between two grants of credit.
 const CREDIT_EVERY: u64 = 16;
 
-/// How events are written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Sse,
-    Ndjson,
-}
-
 /// Asks for a stream, waits for its first chunk, and answers with the rest as a body.
 #[allow(clippy::too_many_arguments, reason = "everything that the body will own comes in here")]
 pub(super) async fn open(
@@ -59,26 +53,24 @@ pub(super) async fn open(
 ) -> Result<Response<Answer>, Fault> {
     let subject = route.method.subject.clone();
     let subscription = edge.bus.open_stream(subject, headers, payload, Limits::STREAM).await?;
-    let is_ndjson = inbound.accepts("application/x-ndjson") || inbound.accepts("application/jsonl");
-    let form = if is_ndjson { Form::Ndjson } else { Form::Sse };
+    let form = Form::of(inbound);
     let mut events = Box::new(Events::new(edge, snapshot, route, inbound, subscription, form, slots));
     let first = tokio::time::timeout_at(deadline.into(), events.first()).await;
     let first = first.unwrap_or_else(|_| {
-        events.cancel("deadline");
         Err(Fault::upstream(Code::DeadlineExceeded, "the worker sent no chunk in time").reason(Reason::UpstreamTimeout))
-    })?;
+    });
+    let first = first.inspect_err(|fault| events.give_up(fault))?;
     if first.is_last && is_resume_at_the_end(inbound, first.id) {
         events.end = Some("resumed_at_end");
         let mut answer = Response::new(Answer::Full(None));
         *answer.status_mut() = StatusCode::NO_CONTENT;
         return Ok(answer);
     }
-    events.greet();
+    events.ready.extend(form.greeting());
     events.take(first);
     let mut answer = Response::new(Answer::Events(events));
     let head = answer.headers_mut();
-    let content_type = if form == Form::Sse { "text/event-stream" } else { "application/x-ndjson" };
-    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
     head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     head.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(answer)
@@ -149,8 +141,9 @@ impl Events {
             granted: 0,
             idle: Box::pin(sleep(route.policies.stream_idle)),
             keep_alive: Box::pin(sleep(edge.config.keep_alive)),
-            draining: WatchStream::from_changes(edge.is_draining.subscribe()),
-            changes: WatchStream::from_changes(edge.live.changes()),
+            // The present values count, too: a change may have come between the request and its stream.
+            draining: WatchStream::new(edge.is_draining.subscribe()),
+            changes: WatchStream::new(edge.live.changes()),
             socket: inbound.head.extensions.get().cloned(),
             _slots: slots,
         }
@@ -229,29 +222,13 @@ impl Events {
         Ok(json)
     }
 
-    /// The first line, before anything else, and a comment that opens the stream through proxies.
-    fn greet(&mut self) {
-        if self.form == Form::Sse {
-            let text = format!("retry: {}\n\n:keepalive\n\n", fastrand::u32(1_000..=5_000));
-            self.ready.push_back(text.into());
-        }
-    }
-
     /// Puts a chunk out, and gives credit for those that are gone.
     fn take(&mut self, opened: Opened) {
         self.idle.set(sleep(self.route.policies.stream_idle));
         self.taken = (self.taken.0 + 1, self.taken.1 + opened.size);
         if let Some(json) = opened.json {
             self.route.metrics.chunks.increment(1);
-            let mut frame = Vec::with_capacity(json.len() + 32);
-            match (self.form, opened.id) {
-                (Form::Sse, Some(id)) => frame.extend_from_slice(format!("id: {id}\ndata: ").as_bytes()),
-                (Form::Sse, None) => frame.extend_from_slice(b"data: "),
-                (Form::Ndjson, _) => {}
-            }
-            frame.extend_from_slice(&json);
-            frame.extend_from_slice(if self.form == Form::Sse { b"\n\n" } else { b"\n" });
-            self.ready.push_back(frame.into());
+            self.ready.push_back(self.form.chunk(opened.id, &json));
         }
         if opened.is_last {
             self.end = Some("final");
@@ -264,30 +241,27 @@ impl Events {
 
     /// Ends the stream with an error event.
     fn fail(&mut self, fault: &Fault) {
+        self.give_up(fault);
         let status = respond::status_of(fault, Some(&self.route.method.envelope));
         let mut body = Vec::with_capacity(256);
         respond::error_body(fault, status, self.route.policies.error_style, &self.request_id, &mut body);
-        let mut frame = Vec::with_capacity(body.len() + 24);
-        if self.form == Form::Sse {
-            frame.extend_from_slice(b"event: error\ndata: ");
+        self.ready.push_back(self.form.error(&body));
+    }
+
+    /// Ends the stream over a fault. A worker that did not say so itself may still be at work, and is told.
+    fn give_up(&mut self, fault: &Fault) {
+        match fault.why() {
+            Reason::None | Reason::NoResponders | Reason::BusDown => {}
+            Reason::UpstreamTimeout | Reason::StreamIdle => self.tell("Tidegate-Cancel", "deadline"),
+            _ => self.tell("Tidegate-Cancel", "client_gone"),
         }
-        frame.extend_from_slice(&body);
-        frame.extend_from_slice(if self.form == Form::Sse { b"\n\n" } else { b"\n" });
-        self.ready.push_back(frame.into());
         self.end = Some("error");
     }
 
     /// Ends the stream because of us; the client comes back after a while of its own.
     fn finish(&mut self, reason: &'static str) {
         self.tell("Tidegate-Cancel", reason);
-        let frame = match self.form {
-            Form::Sse => {
-                let retry = fastrand::u32(1_000..=5_000);
-                format!("retry: {retry}\nevent: end\ndata: {{\"reason\":\"{reason}\"}}\n\n")
-            }
-            Form::Ndjson => format!("{{\"end\":{{\"reason\":\"{reason}\"}}}}\n"),
-        };
-        self.ready.push_back(frame.into());
+        self.ready.push_back(self.form.end(reason));
         self.end = Some(reason);
     }
 
@@ -331,12 +305,14 @@ impl Events {
             if self.end.is_some() {
                 return Poll::Ready(None);
             }
-            if let Poll::Ready(Some(true)) = Pin::new(&mut self.draining).poll_next(context) {
-                self.finish("draining");
+            if let Poll::Ready(Some(is_draining)) = Pin::new(&mut self.draining).poll_next(context) {
+                if is_draining {
+                    self.finish("draining");
+                }
                 continue;
             }
-            if let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(context) {
-                if self.is_outdated() {
+            if let Poll::Ready(Some(generation)) = Pin::new(&mut self.changes).poll_next(context) {
+                if generation != self.generation && self.is_outdated() {
                     self.finish("reloaded");
                 }
                 continue;
@@ -353,15 +329,13 @@ impl Events {
                 Poll::Ready(Some(Err(error))) => self.fail(&lost(error)),
                 Poll::Ready(None) => self.fail(&lost(StreamError::Disconnected)),
                 Poll::Pending if self.idle.as_mut().poll(context).is_ready() => {
-                    self.tell("Tidegate-Cancel", "deadline");
                     self.fail(
                         &Fault::upstream(Code::DeadlineExceeded, "the worker's stream stalled")
                             .reason(Reason::StreamIdle),
                     );
                 }
                 Poll::Pending if self.keep_alive.as_mut().poll(context).is_ready() => {
-                    let comment: &'static [u8] = if self.form == Form::Sse { b":keepalive\n\n" } else { b"\n" };
-                    self.ready.push_back(Bytes::from_static(comment));
+                    self.ready.push_back(self.form.keep_alive());
                 }
                 Poll::Pending if self.socket.as_ref().is_some_and(|socket| socket.is_gone(context)) => {
                     self.cancel("client_gone");

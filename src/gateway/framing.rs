@@ -34,6 +34,10 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Follower {
     state: State,
+    /// Bytes of an unfinished head that hold no end: a head that drips is searched once, not once a piece.
+    searched: usize,
+    /// Heads passed on so far.
+    pub(super) heads: u64,
 }
 
 /// What is wrong, and whether the request it belongs to has reached hyper already.
@@ -49,7 +53,7 @@ const CHUNK_LINE: State = State::ChunkLine { size: 0, digits: 0, len: 0, is_exte
 impl Follower {
     /// Before the first request.
     pub(super) fn new() -> Follower {
-        Follower { state: State::Head }
+        Follower { state: State::Head, searched: 0, heads: 0 }
     }
 
     /// True between requests, or inside a head.
@@ -83,9 +87,12 @@ impl Follower {
         let outside = |fault| Violation { fault, is_inside_request: false };
         // Empty lines before a request are skipped, as RFC 9112 §2.2 asks.
         let start = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count().min(4);
-        let Some(end) = head_end(&bytes[start..]) else {
+        // An end may begin in the last three bytes that were searched.
+        let Some(end) = head_end(&bytes[start..], self.searched.saturating_sub(3)) else {
+            self.searched = bytes.len() - start;
             return if bytes.len() > limits.head_bytes { Err(outside(head_check::too_large(bytes))) } else { Ok(None) };
         };
+        self.searched = 0;
         if end > limits.head_bytes {
             return Err(outside(head_check::too_large(&bytes[start..start + end])));
         }
@@ -94,6 +101,7 @@ impl Follower {
             Framing::Length(length) => State::Body(length),
             Framing::Chunked => CHUNK_LINE,
         };
+        self.heads += 1;
         Ok(Some(start + end))
     }
 
@@ -146,9 +154,9 @@ impl Follower {
     }
 }
 
-/// The offset behind the empty line that ends a head; a bare LF counts, so that the check can refuse it.
-fn head_end(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
+/// The offset behind the empty line that ends a head, looked for behind `from`; a bare LF counts, so that the check
+/// can refuse it.
+fn head_end(bytes: &[u8], mut from: usize) -> Option<usize> {
     while let Some(at) = bytes[from..].iter().position(|byte| *byte == b'\n') {
         let next = from + at + 1;
         match bytes.get(next..) {

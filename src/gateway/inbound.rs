@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -16,6 +16,8 @@ use crate::route::Content;
 
 /// Longest deadline that a client may ask for, in milliseconds.
 const TIMEOUT_MS_MAX: u64 = 300_000;
+/// Bytes a second that a body must come with.
+const RATE_MIN: f64 = 500.0;
 /// Longest client request id that is echoed.
 const CLIENT_ID_MAX: usize = 128;
 
@@ -40,6 +42,22 @@ impl Inbound {
         let trace = Trace::of(&head.headers);
         let request_id = uuid::Uuid::new_v4().hyphenated().to_string();
         Inbound { head, client, is_trusted, request_id, trace, received: Instant::now() }
+    }
+
+    /// HTTP/2 has the host in `:authority`; a Host field that says otherwise is refused (RFC 9113 §8.3.1). Heads of
+    /// HTTP/1 are checked before hyper reads them.
+    pub(super) fn check_authority(&self) -> Result<(), Fault> {
+        let (host, authority) = (self.head.headers.get(header::HOST), self.head.uri.authority());
+        match (host, authority) {
+            (Some(host), Some(authority))
+                if self.head.version == Version::HTTP_2
+                    && !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
+            {
+                Err(Fault::client(Code::InvalidArgument, "the Host field names another host than `:authority`")
+                    .reason(Reason::BadRequest))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The client's own id of the request, where it sent a clean one.
@@ -103,8 +121,15 @@ fn forwarded(headers: &HeaderMap, trusted: &[IpAddr]) -> Option<IpAddr> {
     hops.iter().rev().take(32).map_while(|hop| hop.trim().parse().ok()).find(|hop| !trusted.contains(hop))
 }
 
-/// Reads a body of at most `max` bytes; `progress` is the longest pause between two of its pieces.
-pub(super) async fn read_body(mut body: Incoming, max: usize, progress: Duration) -> Result<Bytes, Fault> {
+/// Reads a body of at most `max` bytes. It has `progress` in all and a second more for every [`RATE_MIN`] bytes that
+/// have come, but not beyond the request's deadline.
+pub(super) async fn read_body(
+    mut body: Incoming,
+    max: usize,
+    progress: Duration,
+    deadline: Instant,
+) -> Result<Bytes, Fault> {
+    let start = Instant::now();
     let too_large = || {
         Fault::client(Code::InvalidArgument, format!("the body is larger than {max} bytes"))
             .reason(Reason::BodyTooLarge)
@@ -117,8 +142,11 @@ pub(super) async fn read_body(mut body: Incoming, max: usize, progress: Duration
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     loop {
-        let frame = tokio::time::timeout(progress, body.frame()).await;
+        let earned = Duration::from_secs_f64((first.len() + rest.len()) as f64 / RATE_MIN);
+        let until = deadline.min(start + progress + earned);
+        let frame = tokio::time::timeout_at(until.into(), body.frame()).await;
         let frame = frame.map_err(|_| {
+            metrics::counter!(crate::telemetry::CONNECTION_LIMITS, "limit" => "body").increment(1);
             Fault::client(Code::DeadlineExceeded, "the body came too slowly").reason(Reason::RequestTimeout)
         })?;
         let Some(frame) = frame else { break };

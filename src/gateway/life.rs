@@ -93,13 +93,13 @@ async fn serve(
 ) -> Result<Response<Answer>, Fault> {
     let timeout = inbound.timeout(route.policies.timeout)?;
     let permit = admit(edge, route, inbound)?;
+    let deadline = inbound.received + timeout;
     let body = if route.binding.has_body() {
-        read_body(body, route.policies.body_max, edge.config.limits.body_progress).await?
+        read_body(body, route.policies.body_max, edge.config.limits.body_progress, deadline).await?
     } else {
         Bytes::new()
     };
     let bound = bind(snapshot, route, segments, inbound, &body)?;
-    let deadline = inbound.received + timeout;
     let headers = bus_headers(route, inbound, &bound, timeout.saturating_sub(inbound.received.elapsed()));
     if bound.wants_stream {
         drop(permit);
@@ -122,6 +122,7 @@ struct Permit {
 
 /// The route, and where its captures are.
 fn find(snapshot: &Snapshot, inbound: &Inbound) -> Result<(Arc<Route>, Segments), Fault> {
+    inbound.check_authority()?;
     let path = inbound.head.uri.path();
     let missing = || Fault::client(Code::NotFound, "no route has this path").reason(Reason::RouteNotFound);
     let segments = Segments::split(path).ok_or_else(missing)?;

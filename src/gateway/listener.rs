@@ -23,6 +23,8 @@ use crate::telemetry;
 const BACKLOG: i32 = 1_024;
 /// Pause after an accept that failed, as it does without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection that has sent nothing yet is waited for once we drain: its request may be on the way.
+const LAST_FIRST_BYTE: Duration = Duration::from_millis(200);
 /// HTTP/2 streams of one connection.
 const H2_STREAMS: u32 = 200;
 /// HTTP/2 header list in bytes.
@@ -83,15 +85,23 @@ impl Running {
 }
 
 async fn accept(edge: Arc<Edge>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = until(&mut stopped) => break,
         };
         match accepted {
-            Ok((socket, peer)) => take(&edge, socket, peer, &stopped),
+            Ok((socket, peer)) => {
+                is_failing = false;
+                take(&edge, socket, peer, &stopped);
+            }
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                metrics::counter!(telemetry::CONNECTION_LIMITS, "limit" => "accept").increment(1);
+                // Once a burst: without file descriptors every accept fails.
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(%error, "connections cannot be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -130,8 +140,12 @@ impl Drop for Open {
     }
 }
 
-async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, stopped: watch::Receiver<bool>) {
-    let first = tokio::time::timeout(edge.config.limits.first_byte, connection::is_http2(&socket)).await;
+async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
+    let first = tokio::time::timeout(edge.config.limits.first_byte, connection::is_http2(&socket));
+    let first = tokio::select! {
+        first = first => first,
+        () = async { until(&mut stopped).await; tokio::time::sleep(LAST_FIRST_BYTE).await } => return,
+    };
     match first {
         Ok(Ok(true)) => serve_h2(&edge, socket, peer, stopped).await,
         Ok(Ok(false)) => serve_h1(&edge, socket, peer, stopped).await,
@@ -150,8 +164,8 @@ async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut sto
         .header_read_timeout(None)
         .max_headers(edge.config.limits.headers + 8)
         .max_buf_size((edge.config.limits.head_bytes * 2).max(64 * 1024))
-        .half_close(true)
-        .pipeline_flush(true);
+        .half_close(true);
+    // No `pipeline_flush`: with it hyper takes from a body whatever it gets, and a slow reader's stream piles up.
     let shared = edge.clone();
     let handle = connection::Socket(socket.clone());
     let service = service_fn(move |mut request: http::Request<Incoming>| {
@@ -160,7 +174,9 @@ async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut sto
         async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(guarded), service));
+    // The connection first: it reads the request that has come already before it is told to stop.
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = until(&mut stopped) => {
             connection.as_mut().graceful_shutdown();
@@ -189,7 +205,9 @@ async fn serve_h2(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut sto
         async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
+    // The connection first: it reads the request that has come already before it is told to stop.
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = until(&mut stopped) => {
             connection.as_mut().graceful_shutdown();

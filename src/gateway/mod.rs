@@ -6,6 +6,7 @@ mod body;
 mod connection;
 mod context;
 mod events;
+mod frames;
 mod framing;
 mod head_check;
 mod inbound;
@@ -34,7 +35,7 @@ pub struct ConnectionLimits {
     pub first_byte: Duration,
     /// From the first byte of a head to its end.
     pub head: Duration,
-    /// Longest pause between two pieces of a body.
+    /// What a body may take beside a second for every 500 of its bytes.
     pub body_progress: Duration,
     /// Longest pause between two requests of a connection.
     pub idle: Duration,

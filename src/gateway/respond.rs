@@ -174,7 +174,7 @@ pub(super) fn raw(fault: &Fault) -> Vec<u8> {
 pub(super) fn error_body(fault: &Fault, status: StatusCode, style: ErrorStyle, request_id: &str, out: &mut Vec<u8>) {
     match style {
         ErrorStyle::Problem => problem(fault, status, request_id, out),
-        ErrorStyle::Google => google(fault, status, out),
+        ErrorStyle::Google => google(fault, status, request_id, out),
         ErrorStyle::Legacy => legacy(fault, request_id, out),
     }
 }
@@ -213,12 +213,20 @@ fn problem(fault: &Fault, status: StatusCode, request_id: &str, out: &mut Vec<u8
     out.push(b'}');
 }
 
-/// The JSON form of Google's APIs: `google.rpc.Status` inside `error`.
-fn google(fault: &Fault, status: StatusCode, out: &mut Vec<u8>) {
+/// The JSON form of Google's APIs (AIP-193): `google.rpc.Status` inside `error`, its details typed.
+fn google(fault: &Fault, status: StatusCode, request_id: &str, out: &mut Vec<u8>) {
+    let token = row_of(fault.why()).0;
     out.extend_from_slice(format!("{{\"error\":{{\"code\":{}", status.as_u16()).as_bytes());
     member("message", fault.message(), out);
     member("status", fault.code_name(), out);
     out.extend_from_slice(b",\"details\":[");
+    if !token.is_empty() {
+        out.extend_from_slice(b"{\"@type\":\"type.googleapis.com/google.rpc.ErrorInfo\",\"reason\":");
+        json_string(&token.to_ascii_uppercase(), out);
+        out.extend_from_slice(b",\"domain\":\"tidegate\",\"metadata\":");
+        pairs(fault.details().iter().filter(|row| is_shown(row)).map(|row| (&*row.0, &*row.1)), out);
+        out.extend_from_slice(b"},");
+    }
     if !fault.violations().is_empty() {
         out.extend_from_slice(b"{\"@type\":\"type.googleapis.com/google.rpc.BadRequest\",\"fieldViolations\":[");
         for (index, violation) in fault.violations().iter().enumerate() {
@@ -227,8 +235,16 @@ fn google(fault: &Fault, status: StatusCode, out: &mut Vec<u8>) {
             member("description", &violation.description, out);
             out.push(b'}');
         }
-        out.extend_from_slice(b"]}");
+        out.extend_from_slice(b"]},");
     }
+    if let Some(after) = retry_after(fault, status) {
+        out.extend_from_slice(b"{\"@type\":\"type.googleapis.com/google.rpc.RetryInfo\",\"retryDelay\":");
+        json_string(&format!("{}.{:03}s", after.as_secs(), after.subsec_millis()), out);
+        out.extend_from_slice(b"},");
+    }
+    out.extend_from_slice(b"{\"@type\":\"type.googleapis.com/google.rpc.RequestInfo\"");
+    member("requestId", request_id, out);
+    out.push(b'}');
     out.extend_from_slice(b"]}}");
 }
 
