@@ -40,7 +40,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
 }
 
-/// A listener that several threads or a successor may share.
+/// A listener with a queue of its own length; the address can be taken again at once after a restart.
 pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
