@@ -32,6 +32,9 @@ pub const PARALLEL_DEFAULT: usize = 256;
 /// Longest time that running requests and streams get when the worker drains.
 pub const DRAIN_MAX: Duration = Duration::from_secs(25);
 
+/// Longest wait until the bus has taken the last replies.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
 /// Wall clock of a worker: milliseconds since 1970. Tests bring their own.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
@@ -162,7 +165,7 @@ impl Worker {
         if tokio::time::timeout(DRAIN_MAX, all).await.is_err() {
             tracing::warn!("the worker stops while requests are running: they took longer than {DRAIN_MAX:?}");
         }
-        let _ = self.bus.flush().await;
+        let _ = tokio::time::timeout(FLUSH_MAX, self.bus.flush()).await;
     }
 }
 

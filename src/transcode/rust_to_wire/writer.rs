@@ -47,19 +47,35 @@ impl Scalar<'_> {
         }
     }
 
-    fn integer(self) -> Option<i128> {
-        match self {
-            Scalar::Signed(value) => Some(value.into()),
-            Scalar::Unsigned(value) => Some(value.into()),
-            _ => None,
-        }
+    /// As an integer between two bounds.
+    #[inline]
+    fn signed(self, low: i64, high: i64) -> Result<i64> {
+        let value = match self {
+            Scalar::Signed(value) => value,
+            Scalar::Unsigned(value) => i64::try_from(value).map_err(|_| out_of_range(value))?,
+            other => return Err(mismatch(other.name(), "an integer")),
+        };
+        if value < low || value > high { Err(out_of_range(value)) } else { Ok(value) }
+    }
+
+    /// As an integer from zero to a bound.
+    #[inline]
+    fn unsigned(self, high: u64) -> Result<u64> {
+        let value = match self {
+            Scalar::Unsigned(value) => value,
+            Scalar::Signed(value) => u64::try_from(value).map_err(|_| out_of_range(value))?,
+            other => return Err(mismatch(other.name(), "an integer")),
+        };
+        if value > high { Err(out_of_range(value)) } else { Ok(value) }
     }
 
     fn double(self) -> Option<f64> {
         match self {
             Scalar::Float(value) => Some(value.into()),
             Scalar::Double(value) => Some(value),
-            other => other.integer().map(|value| value as f64),
+            Scalar::Signed(value) => Some(value as f64),
+            Scalar::Unsigned(value) => Some(value as f64),
+            _ => None,
         }
     }
 }
@@ -74,7 +90,7 @@ impl<'a> Writer<'a> {
             self.depth += 1;
         }
         let tag_at = self.out.len();
-        self.out.extend_from_slice(field.tag());
+        self.tag(field);
         if !is_group(field) {
             self.out.push(0);
         }
@@ -111,7 +127,7 @@ impl<'a> Writer<'a> {
         }
         let start = self.out.len();
         if has_tag {
-            self.out.extend_from_slice(field.tag());
+            self.tag(field);
         }
         let is_default = self.bare(field.spec.kind, scalar)?;
         if is_default && !is_kept {
@@ -146,37 +162,25 @@ impl<'a> Writer<'a> {
     /// A value without tag; true where it is the kind's zero.
     #[inline]
     fn bare(&mut self, kind: Kind, scalar: Scalar) -> Result<bool> {
-        let integer = |low: i128, high: i128| match scalar.integer() {
-            Some(value) if value >= low && value <= high => Ok(value),
-            Some(value) => Err(RustError::new(format!("{value} is out of range"))),
-            None => Err(mismatch(scalar.name(), "an integer")),
-        };
         let value = match kind {
-            Kind::Int32 | Kind::Enum(_) => integer(i32::MIN.into(), i32::MAX.into())? as u64,
-            Kind::Int64 => integer(i64::MIN.into(), i64::MAX.into())? as u64,
-            Kind::Uint32 => integer(0, u32::MAX.into())? as u64,
-            Kind::Uint64 => integer(0, u64::MAX.into())? as u64,
-            Kind::Sint32 | Kind::Sint64 => {
-                let (low, high) = if kind == Kind::Sint32 {
-                    (i32::MIN.into(), i32::MAX.into())
-                } else {
-                    (i64::MIN.into(), i64::MAX.into())
-                };
-                let value = integer(low, high)? as i64;
-                (value << 1 ^ value >> 63) as u64
-            }
+            Kind::Int32 | Kind::Enum(_) => scalar.signed(i32::MIN.into(), i32::MAX.into())? as u64,
+            Kind::Int64 => scalar.signed(i64::MIN, i64::MAX)? as u64,
+            Kind::Uint32 => scalar.unsigned(u32::MAX.into())?,
+            Kind::Uint64 => scalar.unsigned(u64::MAX)?,
+            Kind::Sint32 => zigzag(scalar.signed(i32::MIN.into(), i32::MAX.into())?),
+            Kind::Sint64 => zigzag(scalar.signed(i64::MIN, i64::MAX)?),
             Kind::Bool => match scalar {
                 Scalar::Bool(value) => u64::from(value),
                 other => return Err(mismatch(other.name(), "a boolean")),
             },
-            Kind::Fixed32 => return Ok(self.four(integer(0, u32::MAX.into())? as u32)),
-            Kind::Sfixed32 => return Ok(self.four(integer(i32::MIN.into(), i32::MAX.into())? as i32 as u32)),
+            Kind::Fixed32 => return Ok(self.four(scalar.unsigned(u32::MAX.into())? as u32)),
+            Kind::Sfixed32 => return Ok(self.four(scalar.signed(i32::MIN.into(), i32::MAX.into())? as u32)),
             Kind::Float => match scalar {
                 Scalar::Float(value) => return Ok(self.four(value.to_bits())),
                 other => return Err(mismatch(other.name(), "an `f32`")),
             },
-            Kind::Fixed64 => return Ok(self.eight(integer(0, u64::MAX.into())? as u64)),
-            Kind::Sfixed64 => return Ok(self.eight(integer(i64::MIN.into(), i64::MAX.into())? as u64)),
+            Kind::Fixed64 => return Ok(self.eight(scalar.unsigned(u64::MAX)?)),
+            Kind::Sfixed64 => return Ok(self.eight(scalar.signed(i64::MIN, i64::MAX)? as u64)),
             Kind::Double => match scalar.double() {
                 Some(value) => return Ok(self.eight(value.to_bits())),
                 None => return Err(mismatch(scalar.name(), "a number")),
@@ -193,6 +197,15 @@ impl<'a> Writer<'a> {
         };
         put_varint(value, self.out);
         Ok(value == 0)
+    }
+
+    /// Nearly every tag is one byte, which needs no copy of unknown length.
+    #[inline]
+    fn tag(&mut self, field: &Field) {
+        match field.tag() {
+            [tag] => self.out.push(*tag),
+            tag => self.out.extend_from_slice(tag),
+        }
     }
 
     fn four(&mut self, bits: u32) -> bool {
@@ -215,6 +228,16 @@ impl<'a> Writer<'a> {
 #[cold]
 pub(super) fn mismatch(found: &str, expected: &str) -> RustError {
     RustError::new(format!("expected {expected}, found {found}"))
+}
+
+#[cold]
+fn out_of_range(value: impl std::fmt::Display) -> RustError {
+    RustError::new(format!("{value} is out of range"))
+}
+
+/// Small magnitudes become small varints (protobuf encoding, "signed integers").
+fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63) as u64
 }
 
 /// True where the field's values are groups, which have an end tag instead of a length.
