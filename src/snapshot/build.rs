@@ -44,6 +44,7 @@ pub fn build(
         tree: Tree::default(),
         by_id: HashMap::new(),
     };
+    builder.shared_policies();
     builder.annotations();
     builder.rows();
     builder.unknown_methods();
@@ -53,7 +54,8 @@ pub fn build(
     let mut problems = builder.reader.problems;
     if !problems.is_empty() {
         problems.sort_by(|a, b| {
-            (&a.place.file, a.place.line, a.place.column).cmp(&(&b.place.file, b.place.line, b.place.column))
+            let key = |problem: &Problem| (problem.place.line, problem.place.column);
+            (&a.place.file, key(a), &a.message).cmp(&(&b.place.file, key(b), &b.message))
         });
         problems.dedup();
         return Err(problems);
@@ -105,6 +107,19 @@ struct NewRoute<'r> {
 }
 
 impl<'a> Builder<'a> {
+    /// Reads policies that routes share once by themselves, so that a mistake in them is shown even where the routes
+    /// below them have mistakes of their own.
+    fn shared_policies(&mut self) {
+        let manifest = self.manifest;
+        let annotations = manifest.annotations.iter().map(|row| &row.value.policies);
+        let groups = manifest.groups.iter().map(|row| &row.value.policies);
+        let methods = manifest.methods.values().map(|row| &row.value);
+        for level in std::iter::once(&manifest.defaults).chain(annotations).chain(groups).chain(methods) {
+            self.reader.policies("", &[level]);
+            self.style(&[level]);
+        }
+    }
+
     /// Routes of `google.api.http` options.
     fn annotations(&mut self) {
         let manifest = self.manifest;

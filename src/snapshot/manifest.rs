@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::hints::did_you_mean;
 use super::problem::{Place, Problem};
 
 /// A value and where it stands.
@@ -339,9 +340,19 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, Problem> {
         let place = error.location().map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
         let text = error.to_string();
         // The crate's own text ends with its place, which ours shows already.
-        let text = text.split(" at line ").next().unwrap_or(&text).lines().next().unwrap_or_default().to_owned();
-        Problem::new(Place::new(file, place.0, place.1), text)
+        let text = text.split(" at line ").next().unwrap_or(&text).lines().next().unwrap_or_default();
+        // Its advice on the crate's options is none to somebody who writes the file.
+        let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
+        Problem::new(Place::new(file, place.0, place.1), text).hint(hint(text))
     })
+}
+
+/// The key that was probably meant, from the crate's text on an unknown one.
+fn hint(text: &str) -> String {
+    let names = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected one of "));
+    let Some((wanted, known)) = names else { return String::new() };
+    let known: Vec<&str> = known.split(", ").collect();
+    Some(did_you_mean(wanted, &known)).filter(|hint| hint.starts_with("did you mean")).unwrap_or_default()
 }
 
 /// The JSON Schema of the file, for editors.

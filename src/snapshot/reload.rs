@@ -8,7 +8,7 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use super::Live;
-use super::problem::render;
+use super::problem::{Place, Problem, render};
 use super::sources::{Material, Source};
 
 /// Quiet time after a change, because editors and ConfigMaps change several files.
@@ -35,10 +35,11 @@ pub fn watch(live: Arc<Live>, source: Arc<dyn Source>, first: Material) -> tokio
     if source.watched().is_empty() {
         return seen;
     }
+    let (changed, mut changes) = mpsc::channel(1);
+    let watcher = watcher(source.as_ref(), changed);
     tokio::spawn(async move {
-        let (changed, mut changes) = mpsc::channel(1);
         // The watcher lives as long as the task. Without it the poll alone finds changes.
-        let _watcher = watcher(source.as_ref(), changed);
+        let _watcher = watcher;
         let mut before = fingerprint(&first);
         while !outcome.is_closed() {
             match tokio::time::timeout(POLL, changes.recv()).await {
@@ -82,7 +83,10 @@ async fn reload(
     // Reading and compiling take a while: off the runtime's thread.
     let built = tokio::task::spawn_blocking(move || match reader.read() {
         Ok(material) => {
-            let built = material.build(Some(&current));
+            let built = match half_written(&material) {
+                Some(problem) => Err(vec![problem]),
+                None => material.build(Some(&current)),
+            };
             (fingerprint(&material), built.map_err(|problems| render(&problems, false, |file| material.text_of(file))))
         }
         Err(problems) => {
@@ -113,6 +117,15 @@ async fn reload(
             });
         }
     }
+}
+
+/// An empty file is one that somebody is still writing: it would build, and take all of its routes away.
+fn half_written(material: &Material) -> Option<Problem> {
+    let routes = (material.routes_name.as_str(), material.routes.as_bytes());
+    let descriptors = material.descriptors.iter().map(|file| (file.name.as_str(), file.bytes.as_slice()));
+    let mut files = std::iter::once(routes).chain(descriptors);
+    let (name, _) = files.find(|(_, bytes)| bytes.trim_ascii().is_empty())?;
+    Some(Problem::new(Place::new(name, 1, 1), "this file is empty, as one that is still being written"))
 }
 
 fn fingerprint(material: &Material) -> u64 {
