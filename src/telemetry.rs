@@ -27,6 +27,9 @@ pub const RELOAD_STALE: &str = "tidegate_reload_stale";
 /// Reloads by outcome.
 pub const RELOADS: &str = "tidegate_reloads_total";
 
+/// Events of operations without a record that no log took, by service.
+pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
+
 /// Buckets of durations in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 

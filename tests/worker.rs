@@ -242,10 +242,10 @@ fn echo() -> Service {
         match say.text.as_str() {
             "panic" => panic!("do not look"),
             "missing" => Err(Failed::from(Fault::client(Code::NotFound, "no such thing").detail("id", "7"))),
-            "conflict" => Err(Failed {
-                fault: Fault::client(Code::FailedPrecondition, "the version differs"),
-                reply: Some(Said { text: String::new(), version: 9 }),
-            }),
+            "conflict" => Err(Failed::with(
+                Fault::client(Code::FailedPrecondition, "the version differs"),
+                Said { text: String::new(), version: 9 },
+            )),
             "slow" => {
                 tokio::time::sleep(Duration::from_secs(3_600)).await;
                 Ok(Said { text: "never".into(), version: 0 })

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::style::{ErrorForm, InBandError, Source, Style};
+use super::style::{ChunkStyle, ErrorForm, InBandError, Source, Style};
 use crate::transcode::table::{Cardinality, Field, Kind, Shape};
 use crate::transcode::{EnumId, FieldPath, MessageId, Tables};
 
@@ -117,6 +117,21 @@ pub struct ChunkPlan {
 }
 
 impl Envelope {
+    /// The envelope of what is neither asked nor answered.
+    pub(crate) fn bare() -> Envelope {
+        let style =
+            Style { name: "bare".to_owned(), context: None, error: ErrorForm::Headers, chunk: ChunkStyle::default() };
+        let error = || ErrorPlan::Headers;
+        Envelope {
+            style: Arc::new(style),
+            context: None,
+            reply_context: None,
+            reply_error: error(),
+            chunk: ChunkPlan { index: None, last: None, id: None, context: None, error: error() },
+            stream_when: None,
+        }
+    }
+
     /// Compiles a style. A message without the context, error or chunk fields is fine: it simply has none.
     pub fn compile(
         tables: &Tables,

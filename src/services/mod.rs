@@ -4,8 +4,9 @@
 mod ai_integration;
 mod checks;
 mod events;
+mod notices;
+mod paging;
 mod quest_system;
-mod repeat;
 mod seed;
 mod state_manager;
 mod text;

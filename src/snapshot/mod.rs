@@ -120,6 +120,28 @@ pub struct Method {
     pub tables: Arc<Tables>,
 }
 
+impl Method {
+    /// What a service's own work runs as: nobody calls it, and it answers nobody.
+    pub(crate) fn without_requests(service: &str, tables: Arc<Tables>) -> Method {
+        let none = MessageId(0);
+        Method {
+            name: service.into(),
+            subject: Subject::trusted(service.to_owned()),
+            queue_group: None,
+            request: none,
+            request_name: "".into(),
+            reply: none,
+            reply_name: "".into(),
+            chunk: none,
+            chunk_name: "".into(),
+            streaming: Streaming::Unary,
+            envelope: Envelope::bare(),
+            replies: ReplyProof::default(),
+            tables,
+        }
+    }
+}
+
 /// What a method's workers have shown so far of echoing `Tidegate-Call`. Only then are reply subjects used again.
 #[derive(Debug, Default)]
 pub struct ReplyProof(std::sync::atomic::AtomicU8);

@@ -15,6 +15,7 @@ use crate::envelope::{Caller, Source};
 use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot};
 use crate::store::Store;
+use crate::transcode::Tables;
 
 /// Most labels that a handler may add to its reply.
 const LABELS_MAX: usize = 32;
@@ -31,6 +32,8 @@ pub(super) struct Surroundings {
     pub(super) instance: String,
     pub(super) heartbeat: Duration,
     pub(super) draining: watch::Receiver<bool>,
+    /// What the service's own work runs as.
+    own: Arc<Method>,
 }
 
 impl Surroundings {
@@ -44,6 +47,7 @@ impl Surroundings {
             instance: format!("{service}@{}", options.instance),
             heartbeat: options.heartbeat,
             draining: draining.clone(),
+            own: Arc::new(Method::without_requests(service, options.snapshot.tables.clone())),
         }
     }
 }
@@ -76,6 +80,29 @@ impl Context {
             labels: Mutex::default(),
             cancelled: watch::Sender::new(None),
         }))
+    }
+
+    /// A service's own work, which nobody has asked for: no user, no deadline, a request id of its own.
+    pub(super) fn own(around: &Arc<Surroundings>, tenant: &str) -> Context {
+        let mut headers = Headers::with_capacity(2);
+        headers.push("Tidegate-Tenant", tenant);
+        headers.push("Tidegate-Call", uuid::Uuid::new_v4().to_string());
+        Context(Arc::new(Inner {
+            around: around.clone(),
+            method: around.own.clone(),
+            caller: Caller::default(),
+            headers,
+            payload: Bytes::new(),
+            deadline: None,
+            labels: Mutex::default(),
+            cancelled: watch::Sender::new(None),
+        }))
+    }
+
+    /// The service's own work in a tenant: no user, no deadline, a request id of its own. Calls to peers are made on
+    /// the service's account.
+    pub fn for_tenant(&self, tenant: &str) -> Context {
+        Context::own(&self.0.around, tenant)
     }
 
     /// The caller context as the house style carries it: texts by field name, and labels.
@@ -161,6 +188,16 @@ impl Context {
     /// The store.
     pub fn store(&self) -> &Store {
         &self.0.around.store
+    }
+
+    /// The schema.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.0.around.snapshot.tables
+    }
+
+    /// Name of the service.
+    pub fn service(&self) -> &str {
+        &self.0.around.service
     }
 
     /// The method that was called.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -58,8 +57,7 @@ struct Inner {
 
 impl Endpoint {
     /// The methods of a service.
-    pub(super) fn all_of(options: &Options, service: Service, draining: &watch::Receiver<bool>) -> Vec<Endpoint> {
-        let around = Arc::new(Surroundings::new(options, service.name(), draining));
+    pub(super) fn all_of(around: &Arc<Surroundings>, options: &Options, service: Service) -> Vec<Endpoint> {
         let version = service.version().to_owned();
         let methods = service.into_methods(&options.snapshot).into_iter();
         methods

@@ -5,9 +5,12 @@ mod context;
 mod discovery;
 mod dispatch;
 mod peer;
+pub mod records;
+mod repeat;
 mod reply;
 mod service;
 mod streams;
+mod tasks;
 pub mod types;
 
 use std::fmt;
@@ -20,11 +23,13 @@ use tokio::task::JoinSet;
 use crate::bus::{Bus, BusError};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use context::Surroundings;
 use discovery::Discovery;
 use dispatch::Endpoint;
 
 pub use context::Context;
-pub use service::{Failed, Service};
+pub use repeat::{Repeats, fingerprint, hex};
+pub use service::{Failed, Service, Sharing};
 pub use streams::Chunks;
 
 /// Requests of one subject that are handled at the same time, where the options do not say.
@@ -143,8 +148,12 @@ impl Worker {
         let bus = options.bus.clone();
         let mut worker = Worker { bus, is_draining, tasks: JoinSet::new() };
         let mut found = Vec::new();
-        for service in services {
-            let endpoints = Endpoint::all_of(&options, service, &draining);
+        for mut service in services {
+            let around = Arc::new(Surroundings::new(&options, service.name(), &draining));
+            for task in service.take_tasks() {
+                worker.tasks.spawn(tasks::run(around.clone(), task));
+            }
+            let endpoints = Endpoint::all_of(&around, &options, service);
             for endpoint in &endpoints {
                 let requests = endpoint.subscribe().await.map_err(StartError::Bus)?;
                 worker.tasks.spawn(endpoint.clone().run(requests));

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::{Context, is_repeat_key};
+use super::records::Sealed;
 use crate::bus::{Headers, Message, Request, Subject};
 use crate::envelope::{ContextWriter, Source};
 use crate::fault::{Code, Fault, Reason};
@@ -54,6 +55,17 @@ impl Context {
         Ok(self.store().append(Event { subject, id: id.to_owned(), headers, payload }).await?)
     }
 
+    /// The same for an event that is encoded already.
+    pub async fn append_sealed(&self, subject: &str, sealed: &Sealed, id: &str) -> Result<Appended, Fault> {
+        let subject = literal(subject)?;
+        let mut headers = self.headers(&sealed.message);
+        for (name, value) in &sealed.headers {
+            headers.push(*name, value.as_str());
+        }
+        let payload = Bytes::from(sealed.payload.clone());
+        Ok(self.store().append(Event { subject, id: id.to_owned(), headers, payload }).await?)
+    }
+
     /// Publishes a notice to whoever listens now; nobody answers, and nothing keeps it.
     pub async fn publish<T: Serialize + Sync>(&self, subject: &str, message: &str, value: &T) -> Result<(), Fault> {
         let (subject, headers, payload) = self.event(subject, message, value)?;
@@ -61,8 +73,7 @@ impl Context {
     }
 
     fn event<T: Serialize>(&self, subject: &str, message: &str, value: &T) -> Result<(Subject, Headers, Bytes), Fault> {
-        let subject =
-            Subject::new(subject).map_err(|error| internal("an event has no valid subject", error.to_string()))?;
+        let subject = literal(subject)?;
         let tables = &self.around().snapshot.tables;
         let Some(message_id) = tables.message_id(message) else {
             return Err(internal("an event has an unknown type", format!("`{message}` is in no descriptor")));
@@ -140,6 +151,10 @@ impl Context {
             let is_private = |source: &Source| *source == Source::CallerUser;
             if field.sources.iter().any(is_ours) {
                 writer.text(field.number, &self.around().service);
+            } else if field.sources.first() == Some(&Source::CallerTenant) {
+                writer.text(field.number, self.tenant());
+            } else if plan.request_id == Some(field.number) {
+                writer.text(field.number, self.request_id());
             } else if !field.sources.first().is_some_and(is_repeat_key)
                 && (behalf == Behalf::Caller || !field.sources.iter().any(is_private))
             {
@@ -153,6 +168,10 @@ impl Context {
         }
         writer.finish();
     }
+}
+
+fn literal(subject: &str) -> Result<Subject, Fault> {
+    Subject::new(subject).map_err(|error| internal("an event has no valid subject", error.to_string()))
 }
 
 fn internal(text: &'static str, details: String) -> Fault {

@@ -12,6 +12,7 @@ use super::StartProblem;
 use super::context::Context;
 use super::reply;
 use super::streams::{Chunks, Outlet};
+use super::tasks::Task;
 use crate::envelope::ErrorPlan;
 use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot, Streaming};
@@ -45,7 +46,14 @@ pub struct Failed<R> {
     /// The error.
     pub fault: Fault,
     /// The other fields of the reply.
-    pub reply: Option<R>,
+    pub reply: Option<Box<R>>,
+}
+
+impl<R> Failed<R> {
+    /// An error whose reply has other fields as well.
+    pub fn with(fault: Fault, reply: R) -> Failed<R> {
+        Failed { fault, reply: Some(Box::new(reply)) }
+    }
 }
 
 impl<R> From<Fault> for Failed<R> {
@@ -62,12 +70,18 @@ pub struct Service {
     name: String,
     version: String,
     rows: Vec<Row>,
+    tasks: Vec<Task>,
 }
 
 impl Service {
     /// A service without methods yet. The name is `[A-Za-z0-9_-]`, the version `1.2.3` (NATS ADR-32).
     pub fn new(name: impl Into<String>, version: impl Into<String>) -> Service {
-        Service { name: name.into(), version: version.into(), rows: Vec::new() }
+        Service { name: name.into(), version: version.into(), rows: Vec::new(), tasks: Vec::new() }
+    }
+
+    /// Handlers added from here on get this state in front of their context, until [`Sharing::done`].
+    pub fn sharing<S: Send + Sync + 'static>(self, state: S) -> Sharing<S> {
+        Sharing { service: self, state: Arc::new(state) }
     }
 
     /// Adds a method that answers once. `method` is its full name, `quest.v1.QuestService/GenerateQuest`.
@@ -88,7 +102,7 @@ impl Service {
                     Ok(value) => reply::success(&context, &value),
                     Err(error) => {
                         let Failed { fault, reply } = error.into();
-                        Err(reply::failure(&context, fault, reply.as_ref()))
+                        Err(reply::failure(&context, fault, reply.as_deref()))
                     }
                 }
             }))
@@ -116,6 +130,22 @@ impl Service {
         });
         self.rows.push(Row { method: method.to_owned(), call: Call::Stream(call), check: check_stream::<Q, C> });
         self
+    }
+
+    /// Adds work that runs beside the methods, on every replica: a sweeper, a ticker. It gets a context of the
+    /// service's own account and ends once [`Context::until_cancelled`] returns; one that panics is started anew.
+    #[must_use]
+    pub fn task<F, Fut>(mut self, name: &'static str, task: F) -> Service
+    where
+        F: Fn(Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.push(Task { name, start: Arc::new(move |context| Box::pin(task(context))) });
+        self
+    }
+
+    pub(super) fn take_tasks(&mut self) -> Vec<Task> {
+        std::mem::take(&mut self.tasks)
     }
 
     /// Its name.
@@ -169,6 +199,62 @@ impl Service {
             }
         }
         methods
+    }
+}
+
+/// A service whose handlers share a state: `async fn update(self: Arc<Self>, context: Context, request: Update)` is a
+/// handler as it stands.
+pub struct Sharing<S> {
+    service: Service,
+    state: Arc<S>,
+}
+
+impl<S: Send + Sync + 'static> Sharing<S> {
+    /// [`Service::unary`] with the state in front.
+    #[must_use]
+    pub fn unary<Q, R, E, F, Fut>(mut self, method: &str, handler: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+        E: Into<Failed<R>> + Send + 'static,
+        F: Fn(Arc<S>, Context, Q) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+    {
+        let state = self.state.clone();
+        self.service = self.service.unary(method, move |context, request| handler(state.clone(), context, request));
+        self
+    }
+
+    /// [`Service::stream`] with the state in front.
+    #[must_use]
+    pub fn stream<Q, C, F, Fut>(mut self, method: &str, handler: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        C: Serialize + DeserializeOwned + Send + 'static,
+        F: Fn(Arc<S>, Context, Q, Chunks<C>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let state = self.state.clone();
+        let handler = move |context, request, chunks| handler(state.clone(), context, request, chunks);
+        self.service = self.service.stream(method, handler);
+        self
+    }
+
+    /// [`Service::task`] with the state in front.
+    #[must_use]
+    pub fn task<F, Fut>(mut self, name: &'static str, task: F) -> Sharing<S>
+    where
+        F: Fn(Arc<S>, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let state = self.state.clone();
+        self.service = self.service.task(name, move |context| task(state.clone(), context));
+        self
+    }
+
+    /// The service with all of it.
+    pub fn done(self) -> Service {
+        self.service
     }
 }
 

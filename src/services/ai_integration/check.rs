@@ -113,7 +113,7 @@ fn drawn(model: &str, layer: &str, input: &str, params: &Parameters, given: &Str
     let mut given = given.clone();
     given.0.remove("seed");
     hash.update(canonical_json(&given));
-    let input = super::super::repeat::hex(&hash.finalize());
+    let input = crate::worker::hex(&hash.finalize());
     seed(&[Part::Text("llm.text.v1"), Part::Text(model), Part::Text(layer), Part::Text(&input), Part::Number(chosen)])
 }
 

@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::checks::id;
-use super::events::{self, Event};
-use super::repeat::Repeats;
+use super::notices::{notice, publish};
 use super::text::Endpoint;
 use super::{Settings, VERSION};
 use crate::fault::{Code, Fault};
 use crate::store::Store;
+use crate::worker::records::EventId;
 use crate::worker::types::Struct;
-use crate::worker::{Chunks, Context, Failed, Service};
+use crate::worker::{Chunks, Context, Failed, Repeats, Service};
 
 use check::Plan;
 use generate::Text;
@@ -252,15 +252,10 @@ impl Ai {
 
     /// The generation has ended; its text stays out of the event.
     async fn announce(&self, context: &Context, plan: &Plan, ended: &Ended) -> Result<(), Fault> {
-        let event = Event {
-            subject: "evt.ai.llm.generated.v1",
-            id: plan.generation_id.clone(),
-            at_ms: context.now_ms(),
-            message: "ai_integration.v1.LLMInferenceResponse",
-            payload: &response(plan, ended, None),
-            metadata: Vec::new(),
-        };
-        events::publish(context, event).await
+        let id = EventId::Text(plan.generation_id.clone());
+        let message = "ai_integration.v1.LLMInferenceResponse";
+        publish(context, notice(context, "evt.ai.llm.generated.v1", id, message, &response(plan, ended, None))?).await;
+        Ok(())
     }
 }
 

@@ -8,54 +8,36 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::{id, out_of_range, unknown_value};
-use super::events::{self, Event};
-use super::repeat::Repeats;
+use super::checks::{id, unknown_value};
+use super::notices::{notice, records};
+use super::paging::{Page, Pagination};
 use crate::fault::{Code, Fault};
-use crate::store::{Bucket, BucketConfig, Entry, Expected, Keys, Store, StoreError, key, key_token};
+use crate::store::{BucketConfig, Keys, Store, key};
+use crate::worker::records::{Change, Current, EventId, Notice, Records};
 use crate::worker::types::Struct;
-use crate::worker::{Chunks, Context, Failed, Service};
+use crate::worker::{Chunks, Context, Failed, Repeats, Service};
 
 /// A quest lives for a week.
 const TTL: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3_600);
-/// Size of a page where the request does not say, and the largest one.
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MAX: u32 = 500;
-/// Tries to write progress that keeps losing its race.
-const TRIES: u32 = 20;
 const STATUSES: [&str; 4] = ["active", "in_progress", "completed", "failed"];
 
 /// The service.
 pub(super) async fn service(store: &Store) -> Result<Service, Fault> {
-    let bucket = store.bucket(BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 }).await?;
-    let quests = Arc::new(Quests { bucket, repeats: Repeats::open(store).await? });
-    let (generating, streaming, getting, listing, reporting) =
-        (quests.clone(), quests.clone(), quests.clone(), quests.clone(), quests);
+    let quests = Records::open(store, records(BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 })).await?;
+    let quests = Quests { quests, repeats: Repeats::open(store).await? };
     Ok(Service::new("quest-system", VERSION)
-        .unary("quest.v1.QuestService/GenerateQuest", move |context: Context, request: Generation| {
-            let quests = generating.clone();
-            async move { quests.generate(&context, &request).await.map(|quest| Generated { quest: Some(quest) }) }
-        })
-        .stream("quest.v1.QuestService/GenerateQuestStream", move |context, request, chunks| {
-            let quests = streaming.clone();
-            async move { quests.generate_stream(&context, &request, chunks).await }
-        })
-        .unary("quest.v1.QuestService/GetQuest", move |context: Context, request: GetQuest| {
-            let quests = getting.clone();
-            async move { quests.get(&context, &request).await.map(|quest| Generated { quest: Some(quest) }) }
-        })
-        .unary("quest.v1.QuestService/ListQuests", move |context: Context, request: ListQuests| {
-            let quests = listing.clone();
-            async move { quests.list(&context, &request).await }
-        })
-        .unary("quest.v1.QuestService/ReportProgress", move |context: Context, request: Progress| {
-            let quests = reporting.clone();
-            async move { quests.repeats.once(&context, quests.report(&context, &request)).await }
-        }))
+        .sharing(quests)
+        .unary("quest.v1.QuestService/GenerateQuest", Quests::generate)
+        .stream("quest.v1.QuestService/GenerateQuestStream", Quests::generate_stream)
+        .unary("quest.v1.QuestService/GetQuest", Quests::get)
+        .unary("quest.v1.QuestService/ListQuests", Quests::list)
+        .unary("quest.v1.QuestService/ReportProgress", Quests::report)
+        .task("sweeper", Quests::sweep)
+        .done())
 }
 
 struct Quests {
-    bucket: Bucket,
+    quests: Records<Quest>,
     repeats: Repeats,
 }
 
@@ -113,12 +95,6 @@ struct ListQuests {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Pagination {
-    page_size: u32,
-    page_token: String,
-}
-
-#[derive(Serialize, Deserialize)]
 struct Listed {
     quests: Vec<Quest>,
     next_page_token: String,
@@ -138,54 +114,31 @@ struct Progressed {
     completed: bool,
 }
 
-/// What the store holds of a quest.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    schema: u32,
-    quest: Quest,
-    updated_ms: i64,
-}
-
 impl Quests {
-    async fn generate(&self, context: &Context, request: &Generation) -> Result<Quest, Fault> {
+    async fn generate(self: Arc<Self>, context: Context, request: Generation) -> Result<Generated, Fault> {
+        Ok(Generated { quest: Some(self.generated(&context, &request).await?) })
+    }
+
+    async fn generated(&self, context: &Context, request: &Generation) -> Result<Quest, Fault> {
         let plan = generate::plan(context, request)?;
         self.check_prerequisites(context, request, &plan.prerequisites).await?;
         let quest = generate::quest(&plan);
         let key = key(&[context.tenant(), &request.player_id, &quest.quest_id]);
-        let record = Record { schema: 1, quest: quest.clone(), updated_ms: context.now_ms() };
-        match self.bucket.put(&key, encoded(&record)?, Expected::Absent).await {
-            Ok(_) => self.announce(context, request, &record).await?,
+        let rule = |current: &Current<Quest>| match current.value {
             // The same input gives the same quest, which is there already.
-            Err(StoreError::Conflict) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(quest)
-    }
-
-    async fn announce(&self, context: &Context, request: &Generation, record: &Record) -> Result<(), Fault> {
-        let quest = &record.quest;
-        let metadata = vec![
-            ("player_id", request.player_id.clone()),
-            ("difficulty", quest.difficulty.clone()),
-            ("quest_type", quest.tags.get("quest_type").cloned().unwrap_or_default()),
-        ];
-        let event = Event {
-            subject: "evt.quest.generated.v1",
-            id: quest.quest_id.clone(),
-            at_ms: record.updated_ms,
-            message: "quest.v1.Quest",
-            payload: quest,
-            metadata,
+            Some(_) => Ok(Change::nothing(())),
+            None => Ok(Change::put(quest.clone(), ()).event(announcement(context, request, &quest)?)),
         };
-        events::publish(context, event).await
+        self.quests.change(context, &key, rule).await.map_err(|failed| failed.fault)?;
+        Ok(quest)
     }
 
     async fn check_prerequisites(&self, context: &Context, request: &Generation, ids: &[String]) -> Result<(), Fault> {
         let mut missing = Vec::new();
         for quest_id in ids {
-            let entry = self.bucket.get(&key(&[context.tenant(), &request.player_id, quest_id])).await?;
-            let record = entry.as_ref().map(read).transpose()?;
-            if record.is_none_or(|record| status(&record.quest) != "completed") {
+            let key = key(&[context.tenant(), &request.player_id, quest_id]);
+            let found = self.quests.get(context, &key).await?;
+            if found.is_none_or(|found| status(&found.value) != "completed") {
                 missing.push(quest_id.as_str());
             }
         }
@@ -199,12 +152,12 @@ impl Quests {
 
     /// The quest without its description, the description word by word, the quest with it.
     async fn generate_stream(
-        &self,
-        context: &Context,
-        request: &Generation,
+        self: Arc<Self>,
+        context: Context,
+        request: Generation,
         mut chunks: Chunks<Item>,
     ) -> Result<(), Fault> {
-        let quest = self.generate(context, request).await?;
+        let quest = self.generated(&context, &request).await?;
         let bare = Quest { description: String::new(), ..quest.clone() };
         chunks.send(&Item { revision: 0, quest: Some(bare), description_delta: String::new() }).await?;
         for word in quest.description.split_inclusive(' ') {
@@ -213,76 +166,58 @@ impl Quests {
         chunks.finish(&Item { revision: 0, quest: Some(quest), description_delta: String::new() }).await
     }
 
-    async fn get(&self, context: &Context, request: &GetQuest) -> Result<Quest, Fault> {
+    async fn get(self: Arc<Self>, context: Context, request: GetQuest) -> Result<Generated, Fault> {
         id("player_id", &request.player_id)?;
         id("quest_id", &request.quest_id)?;
         let key = key(&[context.tenant(), &request.player_id, &request.quest_id]);
-        let mut entry = self.bucket.get_cached(&key).await?;
-        if entry.is_none() {
-            // A replica may be behind: the leader decides what is absent.
-            entry = self.bucket.get(&key).await?;
-        }
-        match entry {
-            Some(entry) => Ok(read(&entry)?.quest),
+        match self.quests.get_cached(&context, &key).await? {
+            Some(found) => Ok(Generated { quest: Some(found.value) }),
             None => Err(not_found(&request.quest_id)),
         }
     }
 
-    async fn list(&self, context: &Context, request: &ListQuests) -> Result<Listed, Fault> {
+    async fn list(self: Arc<Self>, context: Context, request: ListQuests) -> Result<Listed, Fault> {
         id("player_id", &request.player_id)?;
         let wanted = request.status.to_ascii_lowercase();
         if !wanted.is_empty() && !STATUSES.contains(&wanted.as_str()) {
             let text = "status must be active, in_progress, completed or failed";
             return Err(unknown_value("status", text, &STATUSES));
         }
-        let (size, token) = match &request.page {
-            None => (PAGE_DEFAULT, ""),
-            Some(page) if page.page_size > PAGE_MAX => return Err(out_of_range("page.page_size", 0, PAGE_MAX)),
-            Some(page) if page.page_size == 0 => (PAGE_DEFAULT, page.page_token.as_str()),
-            Some(page) => (page.page_size as usize, page.page_token.as_str()),
-        };
-        let prefix = key(&[context.tenant(), &request.player_id]);
-        let after = format!("{prefix}.{token}");
-        let entries = self.bucket.list(&Keys::Under(prefix)).await?;
-        let mut quests = Vec::new();
-        for entry in entries.iter().filter(|entry| token.is_empty() || entry.key > after) {
-            let quest = read(entry)?.quest;
-            if wanted.is_empty() || status(&quest) == wanted {
-                quests.push(quest);
-            }
-            if quests.len() > size {
-                break;
-            }
-        }
-        let has_more = quests.len() > size;
-        quests.truncate(size);
-        let last = quests.last().filter(|_| has_more);
-        let next_page_token = last.map(|quest| key_token(&quest.quest_id)).unwrap_or_default();
+        let page = Page::of(request.page.as_ref())?;
+        let found = self.quests.list(&context, &Keys::Under(key(&[context.tenant(), &request.player_id]))).await?;
+        let quests = found.into_iter().map(|(key, found)| (key, found.value));
+        let (quests, next_page_token) =
+            page.take(quests.filter(|(_, quest)| wanted.is_empty() || status(quest) == wanted));
         Ok(Listed { quests, next_page_token })
     }
 
-    async fn report(&self, context: &Context, request: &Progress) -> Result<Progressed, Failed<Progressed>> {
+    async fn report(self: Arc<Self>, context: Context, request: Progress) -> Result<Progressed, Failed<Progressed>> {
         id("player_id", &request.player_id)?;
         id("quest_id", &request.quest_id)?;
         id("objective_id", &request.objective_id)?;
         let key = key(&[context.tenant(), &request.player_id, &request.quest_id]);
-        for _ in 0..TRIES {
-            let entry = self.bucket.get(&key).await.map_err(Fault::from)?;
-            let Some(entry) = entry else { return Err(not_found(&request.quest_id).into()) };
-            let mut record = read(&entry)?;
-            advance(&mut record.quest, request)?;
-            record.updated_ms = context.now_ms();
-            match self.bucket.put(&key, encoded(&record)?, Expected::Revision(entry.revision)).await {
-                Ok(_) => {
-                    let completed = status(&record.quest) == "completed";
-                    return Ok(Progressed { quest: Some(record.quest), completed });
-                }
-                Err(StoreError::Conflict) => {}
-                Err(error) => return Err(Fault::from(error).into()),
-            }
-        }
-        Err(Fault::ours(Code::Aborted, "too many writers at once, try again").into())
+        let rule = |current: &Current<Quest>| {
+            let mut quest = current.value.clone().ok_or_else(|| not_found(&request.quest_id))?;
+            advance(&mut quest, &request)?;
+            let completed = status(&quest) == "completed";
+            Ok(Change::put(quest.clone(), Progressed { quest: Some(quest), completed }))
+        };
+        let write = async { Ok(self.quests.change(&context, &key, rule).await?.reply) };
+        self.repeats.once(&context, write).await
     }
+
+    async fn sweep(self: Arc<Self>, context: Context) {
+        self.quests.sweeper(&context).await;
+    }
+}
+
+/// The event of a quest that was stored for the first time.
+fn announcement(context: &Context, request: &Generation, quest: &Quest) -> Result<Notice, Fault> {
+    let id = EventId::Text(quest.quest_id.clone());
+    Ok(notice(context, "evt.quest.generated.v1", id, "quest.v1.Quest", quest)?
+        .with("player_id", &*request.player_id)
+        .with("difficulty", &*quest.difficulty)
+        .with("quest_type", quest.tags.get("quest_type").cloned().unwrap_or_default()))
 }
 
 /// Adds to an objective's progress, within 0 and its target, and moves the quest's status on.
@@ -317,15 +252,4 @@ fn status(quest: &Quest) -> &str {
 
 fn not_found(quest_id: &str) -> Fault {
     Fault::client(Code::NotFound, format!("quest {quest_id} does not exist")).detail("field", "quest_id")
-}
-
-fn read(entry: &Entry) -> Result<Record, Fault> {
-    serde_json::from_slice(&entry.value)
-        .map_err(|error| Fault::ours(Code::Internal, "a stored quest cannot be read").internal(error.to_string()))
-}
-
-fn encoded(record: &Record) -> Result<bytes::Bytes, Fault> {
-    let json = serde_json::to_vec(record)
-        .map_err(|error| Fault::ours(Code::Internal, "a quest cannot be stored").internal(error.to_string()))?;
-    Ok(json.into())
 }

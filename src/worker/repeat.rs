@@ -1,4 +1,7 @@
 //! Idempotency keys: the first call with a key does the work, repeats get its reply.
+//!
+//! The replies kept here last a day; `records` keeps the last few of each record with the change itself, for the moment
+//! between the two.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,11 +10,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::checks::invalid;
+use super::{Context, Failed};
 use crate::fault::{Code, Fault};
 use crate::store::{Bucket, BucketConfig, Entry, Expected, Store, StoreError, key_token};
 use crate::transcode::canonical;
-use crate::worker::{Context, Failed};
 
 /// How long a reply is kept.
 const KEPT_MS: i64 = 24 * 3_600 * 1_000;
@@ -22,9 +24,9 @@ const KEY_BYTES_MAX: usize = 128;
 /// Times that a key is looked at again when another call is at it.
 const TRIES: usize = 3;
 
-/// The replies kept.
+/// The replies kept. Cloning shares them.
 #[derive(Clone)]
-pub(super) struct Repeats(Bucket);
+pub struct Repeats(Bucket);
 
 /// What the store holds of a key.
 #[derive(Serialize, Deserialize)]
@@ -56,13 +58,17 @@ enum Standing {
 }
 
 impl Repeats {
-    pub(super) async fn open(store: &Store) -> Result<Repeats, Fault> {
+    /// Opens the bucket of replies, which all services share.
+    pub async fn open(store: &Store) -> Result<Repeats, Fault> {
         let ttl = Some(Duration::from_millis(KEPT_MS as u64));
         Ok(Repeats(store.bucket(BucketConfig { name: "tg_idem", ttl, history: 1 }).await?))
     }
 
     /// Does the work, unless a call with this key has done it; calls without a key are done each time.
-    pub(super) async fn once<R: Serialize + DeserializeOwned>(
+    ///
+    /// Fails as the work does; with CONFLICT (`key_reused`) where the key came with another request, with ABORTED
+    /// (`in_progress`) while the first call runs. Only errors that a repeat would meet again are kept.
+    pub async fn once<R: Serialize + DeserializeOwned>(
         &self,
         context: &Context,
         work: impl Future<Output = Result<R, Failed<R>>>,
@@ -72,7 +78,8 @@ impl Repeats {
             return work.await;
         }
         if key.len() > KEY_BYTES_MAX {
-            return Err(invalid("meta.idempotency_key", "too_long", "the idempotency key is too long").into());
+            let text = format!("the idempotency key is longer than {KEY_BYTES_MAX} bytes");
+            return Err(Fault::client(Code::InvalidArgument, text).detail("reason", "too_long").into());
         }
         let fingerprint = fingerprint(context)?;
         let place = place(context, key);
@@ -140,7 +147,7 @@ fn in_progress() -> Fault {
 }
 
 /// SHA-256 of the request's canonical bytes without its context: equal requests are equal in any encoding.
-pub(super) fn fingerprint(context: &Context) -> Result<String, Fault> {
+pub fn fingerprint(context: &Context) -> Result<String, Fault> {
     let method = context.method();
     let plan = method.envelope.context.as_ref();
     let field = plan.and_then(|plan| method.tables.message(method.request).field_by_number(plan.number));
@@ -151,14 +158,24 @@ pub(super) fn fingerprint(context: &Context) -> Result<String, Fault> {
 
 fn place(context: &Context, key: &str) -> String {
     let service = context.instance().split('@').next().unwrap_or_default();
+    format!("{}.{}.{}", key_token(service), key_token(context.tenant()), hash_of(context, key))
+}
+
+/// What a record keeps of this call's key.
+pub(super) fn key_hash(context: &Context) -> String {
+    hash_of(context, context.idempotency_key())
+}
+
+fn hash_of(context: &Context, key: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(context.method().subject.as_str());
     hash.update([0]);
     hash.update(key);
-    format!("{}.{}.{}", key_token(service), key_token(context.tenant()), hex(&hash.finalize()))
+    hex(&hash.finalize())
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -175,7 +192,7 @@ fn kept<R: Serialize>(result: &Result<R, Failed<R>>) -> Option<Done> {
             );
             let details = fault.details().iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
             let kept = KeptFault { code: fault.code().name().to_owned(), message: fault.message().to_owned(), details };
-            lasts.then(|| Done { reply: failed.reply.as_ref().and_then(json), fault: Some(kept) })
+            lasts.then(|| Done { reply: failed.reply.as_deref().and_then(json), fault: Some(kept) })
         }
     }
 }
@@ -191,7 +208,7 @@ fn replayed<R: DeserializeOwned>(done: Done) -> Result<R, Failed<R>> {
                 .details
                 .into_iter()
                 .fold(Fault::client(code, kept.message), |fault, (name, value)| fault.detail(name, value));
-            Err(Failed { fault, reply })
+            Err(Failed { fault, reply: reply.map(Box::new) })
         }
     }
 }

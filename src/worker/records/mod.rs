@@ -1,0 +1,307 @@
+//! Documents of one kind in a bucket. A change, its events and its repeat key are written together or not at all: what
+//! a crash leaves unsent is found in the record and sent later, under the same ids.
+//!
+//! A rule sees what is there and says what follows; it may run several times, because a lost race is run anew.
+
+mod notice;
+mod outbox;
+mod stored;
+mod sweep;
+mod watch;
+
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::repeat::fingerprint;
+use super::{Context, Failed};
+use crate::fault::{Code, Fault};
+use crate::store::{Bucket, BucketConfig, Entry, Expected, Keys, Store, StoreError};
+use outbox::Outbox;
+use stored::{Pending, Stored, Work};
+
+pub use notice::{EventId, Notice, Seal, Sealed, plain_seal};
+pub use watch::{RecordSeen, RecordWatch};
+
+/// Queues of writers.
+const LANES: usize = 256;
+/// Tries of a change that keeps losing its race.
+const TRIES: u32 = 20;
+/// Longest pause between two of them.
+const PAUSE_MAX_MS: u64 = 50;
+
+/// A kind of documents to open.
+pub struct RecordsConfig {
+    /// Where they are.
+    pub bucket: BucketConfig,
+    /// A deleted document leaves its version behind, so that versions never go back.
+    pub keeps_tombstones: bool,
+    /// How its events look on the bus.
+    pub seal: Seal,
+    /// Age at which what was left unsent is sent, and interval at which expired documents go.
+    pub sweep: Duration,
+    /// Other buckets that changes write to ([`Change::also_put`]).
+    pub others: Vec<(&'static str, Bucket)>,
+    /// Events of a document that has expired.
+    pub expired: Option<Expired>,
+}
+
+/// What is told of a document that has expired: its key and its value as JSON.
+pub type Expired = Arc<dyn Fn(&Context, &str, &serde_json::Value) -> Result<Vec<Notice>, Fault> + Send + Sync>;
+
+impl RecordsConfig {
+    /// Documents in this bucket with tombstones, whose events are the bare message.
+    pub fn new(bucket: BucketConfig) -> RecordsConfig {
+        RecordsConfig {
+            bucket,
+            keeps_tombstones: true,
+            seal: plain_seal,
+            sweep: Duration::from_secs(5),
+            others: Vec::new(),
+            expired: None,
+        }
+    }
+}
+
+/// Documents of one kind. Cloning shares them.
+pub struct Records<T>(Arc<Inner<T>>);
+
+impl<T> Clone for Records<T> {
+    fn clone(&self) -> Records<T> {
+        Records(self.0.clone())
+    }
+}
+
+struct Inner<T> {
+    bucket: Bucket,
+    keeps_tombstones: bool,
+    sweep: Duration,
+    expired: Option<Expired>,
+    outbox: Outbox,
+    /// Writers of one key queue here, so that a replica never races itself; keys that share a lane only wait longer.
+    lanes: [tokio::sync::Mutex<()>; LANES],
+    kind: std::marker::PhantomData<fn() -> T>,
+}
+
+/// A document as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document<T> {
+    /// Its content.
+    pub value: T,
+    /// Changes so far: 1, 2, 3, … counted on through deletions.
+    pub version: u64,
+    /// Revision of the change that made it: a resume point for watches.
+    pub revision: u64,
+    /// When that change was made, milliseconds since 1970.
+    pub updated_ms: i64,
+}
+
+/// What a rule finds under a key.
+#[derive(Clone, Debug)]
+pub struct Current<T> {
+    /// The document; nothing where there is none, or where it was deleted or has expired.
+    pub value: Option<T>,
+    /// Its version, or that of the deletion; 0 where there never was one.
+    pub version: u64,
+    /// Revision of its last change; 0 where there never was one.
+    pub revision: u64,
+    /// When its last change was made, milliseconds since 1970.
+    pub updated_ms: i64,
+}
+
+enum Write<T> {
+    Nothing,
+    Put(T),
+    Delete,
+}
+
+/// What a rule wants: a write, events and puts that go with it, and the reply.
+pub struct Change<T, R> {
+    write: Write<T>,
+    reply: R,
+    expires_at_ms: i64,
+    pending: Vec<Pending>,
+}
+
+impl<T, R> Change<T, R> {
+    /// Nothing is written.
+    pub fn nothing(reply: R) -> Change<T, R> {
+        Change { write: Write::Nothing, reply, expires_at_ms: 0, pending: Vec::new() }
+    }
+
+    /// This becomes the document.
+    pub fn put(value: T, reply: R) -> Change<T, R> {
+        Change { write: Write::Put(value), ..Change::nothing(reply) }
+    }
+
+    /// The document goes.
+    pub fn delete(reply: R) -> Change<T, R> {
+        Change { write: Write::Delete, ..Change::nothing(reply) }
+    }
+
+    /// The document counts as absent from then on; 0 is never.
+    #[must_use]
+    pub fn expires_at_ms(mut self, at_ms: i64) -> Change<T, R> {
+        self.expires_at_ms = at_ms;
+        self
+    }
+
+    /// An event to publish once the change is committed.
+    #[must_use]
+    pub fn event(mut self, notice: Notice) -> Change<T, R> {
+        self.pending.push(Pending { revision: None, work: Work::Event(notice) });
+        self
+    }
+
+    /// A value to write under a key of another bucket once the change is committed, unless that key has one.
+    #[must_use]
+    pub fn also_put(mut self, bucket: &'static str, key: String, value: serde_json::Value) -> Change<T, R> {
+        self.pending.push(Pending { revision: None, work: Work::Put { bucket: bucket.to_owned(), key, value } });
+        self
+    }
+}
+
+/// A change that was made, or had been made by an earlier call with the same idempotency key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done<R> {
+    /// The rule's reply.
+    pub reply: R,
+    /// Version of the document.
+    pub version: u64,
+    /// Revision of the change; that of the document as found where nothing was written.
+    pub revision: u64,
+    /// An earlier call had made it.
+    pub is_repeat: bool,
+}
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
+    /// Opens a kind of documents; its bucket is made where there is none yet. The service has to run
+    /// [`Records::sweeper`] as one of its tasks.
+    pub async fn open(store: &Store, config: RecordsConfig) -> Result<Records<T>, Fault> {
+        Ok(Records(Arc::new(Inner {
+            bucket: store.bucket(config.bucket).await?,
+            keeps_tombstones: config.keeps_tombstones,
+            sweep: config.sweep,
+            expired: config.expired,
+            outbox: Outbox::new(config.seal, config.others),
+            lanes: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            kind: std::marker::PhantomData,
+        })))
+    }
+
+    /// The bucket below, for what is no document.
+    pub fn bucket(&self) -> &Bucket {
+        &self.0.bucket
+    }
+
+    /// The document as the leader has it: a caller reads its own write on any replica.
+    pub async fn get(&self, context: &Context, key: &str) -> Result<Option<Document<T>>, Fault> {
+        live(self.0.bucket.get(key).await?, context.now_ms())
+    }
+
+    /// The document as any replica has it, a moment behind; where there is none, the leader is asked.
+    pub async fn get_cached(&self, context: &Context, key: &str) -> Result<Option<Document<T>>, Fault> {
+        match live(self.0.bucket.get_cached(key).await?, context.now_ms())? {
+            Some(document) => Ok(Some(document)),
+            None => self.get(context, key).await,
+        }
+    }
+
+    /// The documents under some keys, in order of keys: this process's own writes are in it, others' after a moment.
+    pub async fn list(&self, context: &Context, keys: &Keys) -> Result<Vec<(String, Document<T>)>, Fault> {
+        let entries = self.0.bucket.list(keys).await?.into_iter();
+        let documents = entries.map(|entry| {
+            let key = entry.key.clone();
+            Ok(live(Some(entry), context.now_ms())?.map(|document| (key, document)))
+        });
+        documents.filter_map(Result::transpose).collect()
+    }
+
+    /// Watches documents: first what is there, then each change; with `after`, only what changed behind that revision.
+    pub async fn watch(&self, keys: Keys, after: Option<u64>) -> Result<RecordWatch<T>, Fault> {
+        let after = after.unwrap_or(0);
+        let one = if let Keys::One(key) = &keys { Some(key.clone()) } else { None };
+        let watch = self.0.bucket.watch(keys, (after > 0).then_some(after)).await?;
+        let mut is_reset = watch.is_reset();
+        if let Some(key) = one.filter(|_| is_reset)
+            && let Some(entry) = self.0.bucket.get(&key).await?
+        {
+            // The revision may be gone because what was sent has been cleared: then nothing was missed.
+            is_reset = Stored::<T>::read(&entry)?.changed() > after;
+        }
+        Ok(RecordWatch::new(watch, after, is_reset))
+    }
+
+    /// Changes the document of a key as the rule says, and sends what goes with the change.
+    ///
+    /// A repeat of a keyed call among the last 16 of the record gets that call's reply, and nothing is written.
+    /// Fails as the rule does, with ABORTED where the race was lost too often, with UNAVAILABLE where the store does
+    /// not answer: then the change may have been made, and a repeat with its key finds out.
+    pub async fn change<R: Serialize + DeserializeOwned>(
+        &self,
+        context: &Context,
+        key: &str,
+        rule: impl Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>>,
+    ) -> Result<Done<R>, Failed<R>> {
+        let inner = &*self.0;
+        let _turn = inner.lane(key).lock().await;
+        for attempt in 0..TRIES {
+            let entry = inner.bucket.get(key).await.map_err(Fault::from)?;
+            let (expected, mut before) = match entry {
+                Some(entry) => (Expected::Revision(entry.revision), Stored::<T>::read(&entry)?),
+                None => (Expected::Absent, Stored::default()),
+            };
+            if let Some(done) = before.repeated(context)? {
+                inner.outbox.deliver(context, key, &before.pending).await;
+                return Ok(done);
+            }
+            let current = before.take_current(context.now_ms());
+            let change = rule(&current)?;
+            let (version, revision) = (current.version, current.revision);
+            if matches!(change.write, Write::Nothing) {
+                return Ok(Done { reply: change.reply, version, revision, is_repeat: false });
+            }
+            let (mut after, reply) = before.followed_by(context, change, |id| inner.outbox.is_sent(key, id))?;
+            match inner.bucket.put(key, after.bytes()?, expected).await {
+                Ok(revision) => {
+                    after.resolve(revision);
+                    inner.outbox.keep_only(key, &after.pending);
+                    inner.outbox.deliver(context, key, &after.pending).await;
+                    return Ok(Done { reply, version: after.version, revision, is_repeat: false });
+                }
+                Err(StoreError::Conflict) => pause(attempt).await,
+                Err(error) => return Err(Fault::from(error).into()),
+            }
+        }
+        Err(Fault::ours(Code::Aborted, "too many writers at once: try again").detail("reason", "race").into())
+    }
+
+    /// Sends what a crash has left unsent, and removes what has expired: run it as a task of the service.
+    pub async fn sweeper(&self, context: &Context) {
+        sweep::run(&self.0, context).await;
+    }
+}
+
+impl<T> Inner<T> {
+    fn lane(&self, key: &str) -> &tokio::sync::Mutex<()> {
+        let mut hash = std::hash::DefaultHasher::new();
+        key.hash(&mut hash);
+        &self.lanes[hash.finish() as usize % LANES]
+    }
+}
+
+fn live<T: DeserializeOwned>(entry: Option<Entry>, now_ms: i64) -> Result<Option<Document<T>>, Fault> {
+    let Some(entry) = entry else { return Ok(None) };
+    let Current { value, version, revision, updated_ms } = Stored::<T>::read(&entry)?.take_current(now_ms);
+    Ok(value.map(|value| Document { value, version, revision, updated_ms }))
+}
+
+/// The first re-read comes at once, later ones after 5 to 50 ms.
+async fn pause(attempt: u32) {
+    if attempt > 0 {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..=PAUSE_MAX_MS))).await;
+    }
+}
