@@ -12,13 +12,16 @@ use super::{NatsArgs, TableArgs, build, bus, runtime};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
 use crate::services::{self, Settings, TextEndpoint};
-use crate::snapshot::{Live, Snapshot};
-use crate::worker::{Options, Service, Worker};
+use crate::snapshot::{Live, ServiceRow, Snapshot};
+use crate::worker::{Options, Service, Worker, declared};
 
 #[derive(Args, Clone)]
 pub(super) struct WorkerArgs {
     /// Services to run, such as `quest-system`; all without a name.
     names: Vec<String>,
+    /// A service whose operations the schema declares, such as `todo.v1.TodoService`: it needs no code.
+    #[arg(long = "service", value_name = "PKG.SERVICE")]
+    declared: Vec<String>,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
@@ -32,7 +35,8 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
         let bus = bus(&nats, "tidegate worker", "worker").await?;
-        let worker = start(&bus, Arc::new(snapshot), &args.names).await?;
+        let names: Vec<String> = args.names.iter().chain(&args.declared).cloned().collect();
+        let worker = start(&bus, Arc::new(snapshot), &names).await?;
         tracing::info!("worker ready");
         told_to_end().await;
         tracing::info!("draining");
@@ -49,21 +53,45 @@ async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String]) -> Result<W
         return Err(Fault::upstream(Code::Unavailable, "the message bus closed before the services started"));
     }
     let options = Options::new(bus.clone(), snapshot);
-    let all = services::roster(&options.store, &settings()?).await?;
-    let known: Vec<String> = all.iter().map(|service| service.name().to_owned()).collect();
-    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
-        let text = format!("there is no service `{unknown}`: there are {}", known.join(", "));
-        return Err(Fault::client(Code::NotFound, text));
-    }
-    // Without names: those that these tables know, so that `dev` also runs on tables of somebody's own.
-    let is_known = |name: &str| options.snapshot.services.iter().any(|row| &*row.short_name == name);
-    let is_chosen =
-        |name: &str| if names.is_empty() { is_known(name) } else { names.iter().any(|wanted| wanted == name) };
-    let chosen: Vec<Service> = all.into_iter().filter(|service| is_chosen(service.name())).collect();
+    let chosen = choose(&options, services::roster(&options.store, &settings()?).await?, names).await?;
     let fault = |error: crate::worker::StartError| {
         Fault::ours(Code::Internal, "the services do not fit the descriptors").internal(error.to_string())
     };
     Worker::start(options, chosen).await.map_err(fault)
+}
+
+/// The services with these names: of the roster, or declared by the schema. Without names, all that these tables know,
+/// so that `dev` also runs on tables of somebody's own.
+async fn choose(options: &Options, roster: Vec<Service>, names: &[String]) -> Result<Vec<Service>, Fault> {
+    let rows = &options.snapshot.services;
+    let declares_all = |row: &ServiceRow| row.methods.iter().all(|method| method.operation.is_some());
+    let is_known = |name: &str| rows.iter().any(|row| &*row.short_name == name);
+    let is_wanted = |row: &ServiceRow| names.iter().any(|name| **name == *row.name || **name == *row.short_name);
+    let in_roster: Vec<String> = roster.iter().map(|service| service.name().to_owned()).collect();
+    let mut chosen: Vec<Service> = roster
+        .into_iter()
+        .filter(|service| match names {
+            [] => is_known(service.name()),
+            names => names.iter().any(|name| name == service.name()),
+        })
+        .collect();
+    for row in rows.iter().filter(|row| !in_roster.iter().any(|name| **name == *row.short_name)) {
+        if is_wanted(row) || (names.is_empty() && declares_all(row)) {
+            chosen.push(declared(&options.store, &options.snapshot, &row.name).await?);
+        }
+    }
+    let is_found = |name: &&String| {
+        in_roster.contains(name) || rows.iter().any(|row| **name == *row.name || **name == *row.short_name)
+    };
+    match names.iter().find(|name| !is_found(name)) {
+        None => Ok(chosen),
+        Some(unknown) => {
+            let declared = rows.iter().filter(|row| declares_all(row)).map(|row| row.name.to_string());
+            let known: Vec<String> = in_roster.into_iter().chain(declared).collect();
+            let text = format!("there is no service `{unknown}`: there are {}", known.join(", "));
+            Err(Fault::client(Code::NotFound, text))
+        }
+    }
 }
 
 /// What the environment tells the services: `TIDEGATE_TEXT_URL` (`https://host/v1`, an endpoint that speaks the OpenAI

@@ -7,6 +7,7 @@ mod caller;
 mod compile;
 mod context;
 mod reply;
+mod status;
 mod style;
 
 pub use caller::{Caller, echo_context};

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::compile::{Envelope, ErrorPlan};
 use super::context::put_nonzero;
+use super::status;
 use crate::fault::{Code, Fault, Reason};
 use crate::transcode::table::{Kind, WireType};
 use crate::transcode::wire::{WireReader, put_bytes};
@@ -199,7 +200,11 @@ fn header_error<'h>(plan: &ErrorPlan, header: impl Fn(&str) -> Option<&'h str>, 
         number => Fault::upstream(Code::from_number(number), text),
     };
     let is_status = matches!(plan, ErrorPlan::Status) && !payload.is_empty();
-    Some(if is_status { fault.status(Bytes::copy_from_slice(payload)) } else { fault })
+    if !is_status {
+        return Some(fault);
+    }
+    let fault = status::details(payload).into_iter().fold(fault, |fault, (key, value)| fault.detail(key, value));
+    Some(fault.status(Bytes::copy_from_slice(payload)))
 }
 
 /// The code that an HTTP status in a service error stands for.
@@ -248,10 +253,7 @@ pub fn write_error(tables: &Tables, plan: &ErrorPlan, fault: &Fault, out: &mut V
         ErrorPlan::Headers => {}
         ErrorPlan::Status => match fault.rpc_status() {
             Some(status) => out.extend_from_slice(status),
-            None => {
-                put_nonzero(1, fault.code().number() as u64, out);
-                put_bytes(2, fault.message().as_bytes(), out);
-            }
+            None => status::write(fault, out),
         },
     }
 }

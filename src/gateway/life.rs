@@ -227,8 +227,11 @@ fn bus_headers(route: &Route, inbound: &Inbound, bound: &Bound, left: Duration) 
     }
     headers.push("Tidegate-Timeout", left.as_millis().max(1).to_string());
     headers.push("Tidegate-Call", inbound.request_id.as_str());
-    let plan = route.method.envelope.context.as_ref();
-    if let Some(key) = plan.and_then(|plan| context::idempotency_key(plan, inbound, bound.lifted.as_deref())) {
+    let key = match &route.method.envelope.context {
+        Some(plan) => context::idempotency_key(plan, inbound, bound.lifted.as_deref()),
+        None => inbound.text("idempotency-key"),
+    };
+    if let Some(key) = key {
         headers.push("Nats-Msg-Id", key);
     }
     if bound.wants_stream {

@@ -5,6 +5,7 @@
 mod compile;
 mod load;
 mod lower;
+pub mod operation;
 mod services;
 
 use std::sync::Arc;

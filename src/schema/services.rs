@@ -1,8 +1,13 @@
 //! Services, methods and their options as plain rows.
 
-use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, ReflectMessage as _, ServiceDescriptor, Value};
+use std::sync::Arc;
+
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FileDescriptor, MethodDescriptor, ReflectMessage as _, ServiceDescriptor, Value,
+};
 
 use super::SchemaProblem;
+use super::operation::{self, DocumentKind, LogRow, Operation};
 use crate::transcode::{MessageId, Tables};
 
 /// A service of the schema.
@@ -16,6 +21,8 @@ pub struct ServiceRow {
     pub queue_group: String,
     /// Its methods.
     pub methods: Vec<MethodRow>,
+    /// The logs that it declares.
+    pub logs: Vec<LogRow>,
 }
 
 /// A method of a service.
@@ -37,6 +44,8 @@ pub struct MethodRow {
     pub is_client_streaming: bool,
     /// Its `google.api.http` bindings, additional ones behind the first.
     pub http: Vec<HttpRuleRow>,
+    /// What it does, where it is declared.
+    pub operation: Option<Arc<Operation>>,
     /// `file:line:column` of the method.
     pub place: String,
     /// The comment above it.
@@ -78,21 +87,30 @@ fn service_row(
     let rule = extension(pool, &service.options(), "tidegate.service");
     let given = |name: &str| rule.as_ref().map(|rule| text(rule, name)).filter(|text| !text.is_empty());
     let short_name = given("name").unwrap_or_else(|| service.name().to_owned());
+    let options = service.options();
+    let (kinds, wrong) = operation::documents(tables, &extensions(pool, &options, "tidegate.document"));
+    let (file, line, column, _) = place(&service.parent_file(), service.path());
+    problems.extend(wrong.into_iter().map(|text| {
+        let text = format!("service `{}`: {text}", service.full_name());
+        SchemaProblem { file: file.clone(), line, column, text, hint: String::new() }
+    }));
     ServiceRow {
         name: service.full_name().to_owned(),
         queue_group: given("queue_group").unwrap_or_else(|| format!("q.{short_name}")),
         short_name,
-        methods: service.methods().map(|method| method_row(pool, tables, &method, problems)).collect(),
+        methods: service.methods().map(|method| method_row(pool, tables, &kinds, &method, problems)).collect(),
+        logs: operation::logs(&extensions(pool, &options, "tidegate.log")),
     }
 }
 
 fn method_row(
     pool: &DescriptorPool,
     tables: &Tables,
+    kinds: &[Arc<DocumentKind>],
     method: &MethodDescriptor,
     problems: &mut Vec<SchemaProblem>,
 ) -> MethodRow {
-    let (file, line, column, comment) = place(method);
+    let (file, line, column, comment) = place(&method.parent_service().parent_file(), method.path());
     let mut problem = |text: String| {
         problems.push(SchemaProblem { file: file.clone(), line, column, text, hint: String::new() });
     };
@@ -113,11 +131,18 @@ fn method_row(
             MessageId(0)
         })
     };
+    let (request, reply) = (id(method.input().full_name()), id(method.output().full_name()));
+    let declared = extension(pool, &options, "tidegate.operation").and_then(|rule| {
+        let is_streaming = method.is_server_streaming();
+        let around = operation::Around { tables, kinds, request, reply, is_streaming };
+        operation::operation(&around, &rule).map_err(&mut problem).ok()
+    });
     MethodRow {
         name: format!("{}/{}", service.full_name(), method.name()),
         subject: given("subject").unwrap_or_else(|| method.full_name().to_owned()),
-        request: id(method.input().full_name()),
-        reply: id(method.output().full_name()),
+        request,
+        reply,
+        operation: declared.map(Arc::new),
         chunk,
         is_server_streaming: method.is_server_streaming(),
         is_client_streaming: method.is_client_streaming(),
@@ -127,12 +152,9 @@ fn method_row(
     }
 }
 
-/// File, line, column and comment of a method.
-fn place(method: &MethodDescriptor) -> (String, usize, usize, String) {
-    let service = method.parent_service();
-    let file = service.parent_file();
+/// File, line, column and comment of a service or method.
+fn place(file: &FileDescriptor, path: &[i32]) -> (String, usize, usize, String) {
     let proto = file.file_descriptor_proto();
-    let path = method.path();
     let location = proto.source_code_info.iter().flat_map(|info| &info.location).find(|location| location.path == path);
     let (line, column) = location.map_or((1, 1), |location| match location.span.as_slice() {
         [line, column, ..] => (*line as usize + 1, *column as usize + 1),
@@ -150,6 +172,16 @@ fn extension(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> Opt
     }
 }
 
+/// The values of a repeated extension.
+fn extensions(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> Vec<DynamicMessage> {
+    let Some(extension) = pool.get_extension_by_name(name).filter(|it| options.has_extension(it)) else {
+        return Vec::new();
+    };
+    let value = options.get_extension(&extension);
+    let items = value.as_list().unwrap_or_default();
+    items.iter().filter_map(|item| item.as_message().cloned()).collect()
+}
+
 fn text(message: &DynamicMessage, name: &str) -> String {
     message.get_field_by_name(name).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
@@ -165,11 +197,7 @@ fn http_rules(pool: &DescriptorPool, options: &DynamicMessage) -> Vec<HttpRuleRo
     let mut rows = Vec::new();
     rows.extend(http_rule(&rule));
     rows.extend(list(&rule, "additional_bindings").iter().filter_map(http_rule));
-    let additions = pool.get_extension_by_name("tidegate.binding");
-    let value =
-        additions.filter(|extension| options.has_extension(extension)).map(|e| options.get_extension(&e).into_owned());
-    let additions = value.as_ref().and_then(Value::as_list).unwrap_or_default();
-    for addition in additions.iter().filter_map(Value::as_message) {
+    for addition in &extensions(pool, options, "tidegate.binding") {
         let index = addition.get_field_by_name("index").and_then(|value| value.as_i32()).unwrap_or(0);
         for (at, row) in rows.iter_mut().enumerate() {
             if index == -1 || index == at as i32 {

@@ -48,6 +48,7 @@ pub fn build(
     builder.annotations();
     builder.rows();
     builder.unknown_methods();
+    builder.declared_logs();
     let open_streams = manifest.open_streams.as_ref().map_or(OPEN_STREAMS, |max| max.value);
     let stream_slots =
         previous.map(|snapshot| snapshot.stream_slots.clone()).filter(|slots| slots.max() == open_streams);
@@ -79,7 +80,7 @@ fn services(schema: &Schema, methods: &BTreeMap<String, Arc<Method>>) -> Vec<Ser
         let own: Vec<_> = service.methods.iter().filter_map(|row| methods.get(&row.name).cloned()).collect();
         if !own.is_empty() {
             let (name, short_name) = (service.name.as_str().into(), service.short_name.as_str().into());
-            rows.push(ServiceRow { name, short_name, methods: own });
+            rows.push(ServiceRow { name, short_name, methods: own, logs: service.logs.clone() });
         }
     }
     rows
@@ -277,6 +278,7 @@ impl<'a> Builder<'a> {
             reply: reply?,
             chunk,
             streaming,
+            operation: None,
         };
         Some((self.make_method(parts, place, levels)?, chunk.is_some()))
     }

@@ -202,6 +202,9 @@ pub struct StyleRow {
     /// An error inside the reply; without it the headers of the NATS services protocol say so.
     #[serde(default)]
     pub error: Option<ErrorRow>,
+    /// Without `error`: a failed reply's body is a `google.rpc.Status`, with its details.
+    #[serde(default)]
+    pub status: bool,
     /// A chunk's place in its stream.
     #[serde(default)]
     pub chunk: ChunkRow,

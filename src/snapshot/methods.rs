@@ -7,9 +7,10 @@ use super::hints::did_you_mean;
 use super::manifest::{At, PolicyRow};
 use super::problem::{Place, Problem};
 use super::{Method, ReplyProof, Streaming};
-use crate::bus::Subject;
+use crate::bus::{Pattern, Subject};
 use crate::envelope::{Envelope, Style};
 use crate::schema::MethodRow;
+use crate::schema::operation::Operation;
 use crate::transcode::MessageId;
 
 /// Beginnings of subjects that no route may reach.
@@ -24,6 +25,7 @@ pub(super) struct MethodParts<'r> {
     pub(super) reply: MessageId,
     pub(super) chunk: Option<MessageId>,
     pub(super) streaming: Streaming,
+    pub(super) operation: Option<Arc<Operation>>,
 }
 
 impl Builder<'_> {
@@ -63,6 +65,7 @@ impl Builder<'_> {
             reply: row.reply,
             chunk: row.chunk,
             streaming,
+            operation: row.operation.clone(),
         };
         self.make_method(parts, place, levels)
     }
@@ -110,10 +113,39 @@ impl Builder<'_> {
             streaming: parts.streaming,
             envelope,
             replies: ReplyProof::default(),
+            operation: parts.operation,
             tables: tables.clone(),
         });
         self.methods.insert(parts.name, method.clone());
         Some(method)
+    }
+
+    /// Logs must not take requests: a log on NATS acknowledges all that it takes, and the caller would read that as the
+    /// reply.
+    pub(super) fn declared_logs(&mut self) {
+        for service in &self.schema.services {
+            let Some(place) = service.methods.first().map(|method| place_of(&method.place)) else { continue };
+            for log in &service.logs {
+                for subject in &log.subjects {
+                    let pattern = match Pattern::new(subject.as_str()) {
+                        Ok(pattern) => pattern,
+                        Err(error) => {
+                            self.reader.problems.push(Problem::new(place.clone(), error.to_string()));
+                            continue;
+                        }
+                    };
+                    let taken = self.methods.values().find(|method| pattern.matches(method.subject.as_str()));
+                    if let Some(method) = taken {
+                        let text = format!(
+                            "log `{}` takes `{subject}`, and with it the requests of `{}`",
+                            log.name, method.name
+                        );
+                        let hint = format!("requests go to `{}`: give events another beginning", method.subject);
+                        self.reader.problems.push(Problem::new(place.clone(), text).hint(hint));
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn style(&mut self, levels: &[&PolicyRow]) -> Option<Arc<Style>> {

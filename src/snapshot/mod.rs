@@ -21,6 +21,7 @@ use crate::bus::Subject;
 use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
+use crate::schema::operation::{LogRow, Operation};
 use crate::telemetry::RouteMetrics;
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
@@ -76,6 +77,8 @@ pub struct ServiceRow {
     pub short_name: Box<str>,
     /// Its methods.
     pub methods: Vec<Arc<Method>>,
+    /// The logs that it declares.
+    pub logs: Vec<LogRow>,
 }
 
 /// When a method answers with a stream.
@@ -116,6 +119,8 @@ pub struct Method {
     pub envelope: Envelope,
     /// Whether replies prove which request they answer.
     pub replies: ReplyProof,
+    /// What it does, where the schema declares it.
+    pub operation: Option<Arc<Operation>>,
     /// The tables that the ids belong to.
     pub tables: Arc<Tables>,
 }
@@ -137,6 +142,7 @@ impl Method {
             streaming: Streaming::Unary,
             envelope: Envelope::bare(),
             replies: ReplyProof::default(),
+            operation: None,
             tables,
         }
     }

@@ -27,14 +27,11 @@ pub(super) fn styles(manifest: &Manifest, reader: &mut Reader) -> BTreeMap<Strin
 }
 
 fn style(name: &str, row: &At<StyleRow>, reader: &mut Reader) -> Style {
+    let headers = if row.value.status { ErrorForm::Status } else { ErrorForm::Headers };
     Style {
         name: name.to_owned(),
         context: row.value.context.as_ref().map(|context| context_style(context, row.place, reader)),
-        error: row
-            .value
-            .error
-            .as_ref()
-            .map_or(ErrorForm::Headers, |error| ErrorForm::InBand(in_band(error, row.place, reader))),
+        error: row.value.error.as_ref().map_or(headers, |error| ErrorForm::InBand(in_band(error, row.place, reader))),
         chunk: ChunkStyle {
             index: row.value.chunk.index.clone(),
             last: row.value.chunk.last.clone(),

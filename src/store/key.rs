@@ -36,6 +36,23 @@ impl Keys {
     }
 }
 
+/// A name that lives as long as the process: of a bucket or log that the schema declares. There are a few dozen at most,
+/// each made once a start.
+pub fn interned(name: &str) -> &'static str {
+    use std::collections::BTreeSet;
+    use std::sync::{Mutex, PoisonError};
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    match names.get(name) {
+        Some(known) => known,
+        None => {
+            let name: &'static str = String::from(name).leak();
+            names.insert(name);
+            name
+        }
+    }
+}
+
 /// A key of these tokens; an empty one is written as `_`.
 pub fn key<T: AsRef<str>>(tokens: &[T]) -> String {
     let mut key = String::new();

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::bus::{Bus, Headers, Subject};
 
 pub use error::StoreError;
-pub use key::{KEY_MAX, Keys, key, key_token};
+pub use key::{KEY_MAX, Keys, interned, key, key_token};
 
 /// Largest value: with its headers it fits a message of one MiB.
 pub const VALUE_BYTES_MAX: usize = 960 * 1024;

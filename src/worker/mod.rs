@@ -2,6 +2,7 @@
 //! neither HTTP nor the game: subjects, types and house style come from the snapshot.
 
 mod context;
+mod declared;
 mod discovery;
 mod dispatch;
 mod peer;
@@ -28,6 +29,7 @@ use discovery::Discovery;
 use dispatch::Endpoint;
 
 pub use context::Context;
+pub use declared::declared;
 pub use repeat::{Repeats, fingerprint, hex};
 pub use service::{Failed, Service, Sharing};
 pub use streams::Chunks;

@@ -16,10 +16,19 @@ const HEADER_TEXT_MAX: usize = 512;
 
 /// The bytes of a successful reply.
 pub(super) fn success<R: Serialize>(context: &Context, value: &R) -> Answer {
+    success_with::<R>(context, |out| append(context, context.method().reply, value, out))
+}
+
+/// The same for a reply that is encoded already, its context aside.
+pub(super) fn success_encoded(context: &Context, reply: &[u8]) -> Answer {
+    success_with::<()>(context, |out| append_encoded(reply, out))
+}
+
+fn success_with<R: Serialize>(context: &Context, append: impl FnOnce(&mut Vec<u8>) -> Result<(), Fault>) -> Answer {
     let method = context.method();
     let mut out = Vec::with_capacity(256);
     echo(context, method.envelope.reply_context, &mut out);
-    match append(context, method.reply, value, &mut out) {
+    match append(&mut out) {
         Ok(()) if out.len() <= REPLY_MAX => Ok(out),
         Ok(()) => {
             let text = format!("the reply has {} bytes, the bus takes {REPLY_MAX}", out.len());
@@ -68,6 +77,13 @@ pub(super) fn append<T: Serialize>(
     let tables = &context.method().tables;
     to_wire(tables, message, value, out)
         .and_then(|()| number_order(out, 0).map_err(Into::into))
+        .map_err(|error| Fault::ours(Code::Internal, "the reply does not encode").internal(error.to_string()))
+}
+
+/// Appends encoded fields in number order behind what `out` holds of the same message.
+pub(super) fn append_encoded(fields: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+    out.extend_from_slice(fields);
+    number_order(out, 0)
         .map_err(|error| Fault::ours(Code::Internal, "the reply does not encode").internal(error.to_string()))
 }
 

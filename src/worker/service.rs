@@ -24,8 +24,9 @@ pub(super) type Running<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(super) type Answer = Result<Vec<u8>, (Fault, Vec<u8>)>;
 
 /// Decodes a request and runs its handler; fails where the request does not decode.
-type UnaryCall = Arc<dyn Fn(Context, &Bytes) -> Result<Running<Answer>, Fault> + Send + Sync>;
-type StreamCall = Arc<dyn Fn(Context, &Bytes, Outlet) -> Result<Running<Result<(), Fault>>, Fault> + Send + Sync>;
+pub(super) type UnaryCall = Arc<dyn Fn(Context, &Bytes) -> Result<Running<Answer>, Fault> + Send + Sync>;
+pub(super) type StreamCall =
+    Arc<dyn Fn(Context, &Bytes, Outlet) -> Result<Running<Result<(), Fault>>, Fault> + Send + Sync>;
 type Check = fn(&Method) -> Vec<String>;
 
 /// A handler without its types.
@@ -129,6 +130,12 @@ impl Service {
             Ok(Box::pin(handler(context, request, Chunks::new(outlet))))
         });
         self.rows.push(Row { method: method.to_owned(), call: Call::Stream(call), check: check_stream::<Q, C> });
+        self
+    }
+
+    /// Adds a method whose handler reads and writes the bytes itself.
+    pub(super) fn encoded(mut self, method: &str, call: Call) -> Service {
+        self.rows.push(Row { method: method.to_owned(), call, check: |_| Vec::new() });
         self
     }
 

@@ -191,6 +191,20 @@ impl Outlet {
     }
 
     async fn send<C: Serialize>(&self, chunk: &C, is_last: bool) -> Result<(), Fault> {
+        let context = &self.0.context;
+        self.send_with(is_last, |out| reply::append(context, context.method().chunk, chunk, out)).await
+    }
+
+    /// Sends a chunk that is encoded already.
+    pub(super) async fn send_encoded(&self, chunk: &[u8]) -> Result<(), Fault> {
+        self.send_with(false, |out| reply::append_encoded(chunk, out)).await
+    }
+
+    async fn send_with(
+        &self,
+        is_last: bool,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         self.wait_for_credit().await?;
         let context = &self.0.context;
         let (method, index) = (context.method(), self.sent().chunks);
@@ -199,7 +213,7 @@ impl Outlet {
             reply::echo(context, method.envelope.chunk.context, &mut out);
         }
         self.mark(index, is_last, &mut out);
-        reply::append(context, method.chunk, chunk, &mut out)?;
+        append(&mut out)?;
         if out.len() > CHUNK_MAX {
             let text = format!("the chunk has {} bytes", out.len());
             return Err(Fault::ours(Code::Internal, "a chunk is larger than 256 KiB").internal(text));

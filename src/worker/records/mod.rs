@@ -110,6 +110,8 @@ pub struct Current<T> {
     pub revision: u64,
     /// When its last change was made, milliseconds since 1970.
     pub updated_ms: i64,
+    /// When the rule's own change is made: what the record will say.
+    pub now_ms: i64,
 }
 
 enum Write<T> {
@@ -260,11 +262,11 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
             }
             let current = before.take_current(context.now_ms());
             let change = rule(&current)?;
-            let (version, revision) = (current.version, current.revision);
+            let (version, revision, now_ms) = (current.version, current.revision, current.now_ms);
             if matches!(change.write, Write::Nothing) {
                 return Ok(Done { reply: change.reply, version, revision, is_repeat: false });
             }
-            let (mut after, reply) = before.followed_by(context, change, |id| inner.outbox.is_sent(key, id))?;
+            let (mut after, reply) = before.followed_by(context, change, now_ms, |id| inner.outbox.is_sent(key, id))?;
             match inner.bucket.put(key, after.bytes()?, expected).await {
                 Ok(revision) => {
                     after.resolve(revision);
@@ -295,7 +297,7 @@ impl<T> Inner<T> {
 
 fn live<T: DeserializeOwned>(entry: Option<Entry>, now_ms: i64) -> Result<Option<Document<T>>, Fault> {
     let Some(entry) = entry else { return Ok(None) };
-    let Current { value, version, revision, updated_ms } = Stored::<T>::read(&entry)?.take_current(now_ms);
+    let Current { value, version, revision, updated_ms, .. } = Stored::<T>::read(&entry)?.take_current(now_ms);
     Ok(value.map(|value| Document { value, version, revision, updated_ms }))
 }
 

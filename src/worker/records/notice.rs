@@ -64,15 +64,20 @@ impl Notice {
         message: &str,
         value: &T,
     ) -> Result<Notice, Fault> {
-        Ok(Notice {
-            subject: subject.into(),
-            id,
-            at_ms: context.now_ms(),
-            message: message.to_owned(),
-            payload: encoded(context, message, value)?,
-            metadata: BTreeMap::new(),
-            priority: 5,
-        })
+        let payload = encoded(context, message, value)?;
+        Ok(Notice::encoded(context, subject, id, message, payload))
+    }
+
+    /// A notice of a message that is encoded already, made now.
+    pub fn encoded(
+        context: &Context,
+        subject: impl Into<String>,
+        id: EventId,
+        message: &str,
+        payload: Vec<u8>,
+    ) -> Notice {
+        let (at_ms, message, metadata) = (context.now_ms(), message.to_owned(), BTreeMap::new());
+        Notice { subject: subject.into(), id, at_ms, message, payload, metadata, priority: 5 }
     }
 
     /// The same notice with one more entry of metadata.
@@ -99,7 +104,7 @@ impl Notice {
 }
 
 /// A value as the bytes of a message of the schema.
-pub(super) fn encoded<T: Serialize>(context: &Context, message: &str, value: &T) -> Result<Vec<u8>, Fault> {
+fn encoded<T: Serialize>(context: &Context, message: &str, value: &T) -> Result<Vec<u8>, Fault> {
     let broken = |text: String| Fault::ours(Code::Internal, "an event does not encode").internal(text);
     let tables = context.tables();
     let id = tables.message_id(message).ok_or_else(|| broken(format!("no message `{message}` in the descriptors")))?;

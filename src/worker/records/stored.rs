@@ -110,7 +110,7 @@ impl<T> Stored<T> {
     /// Takes the document out, as a rule or a reader sees it.
     pub(super) fn take_current(&mut self, now_ms: i64) -> Current<T> {
         let value = self.value.take().filter(|_| !self.is_expired(now_ms));
-        Current { value, version: self.version, revision: self.changed(), updated_ms: self.updated_ms }
+        Current { value, version: self.version, revision: self.changed(), updated_ms: self.updated_ms, now_ms }
     }
 }
 
@@ -155,6 +155,7 @@ impl<T> Stored<T> {
         self,
         context: &Context,
         change: Change<T, R>,
+        now_ms: i64,
         is_sent: impl Fn(&str) -> bool,
     ) -> Result<(Stored<T>, R), Fault> {
         let (version, mut recent, revision) = (self.version + 1, self.recent, self.revision);
@@ -185,7 +186,7 @@ impl<T> Stored<T> {
             schema: 1,
             value,
             version,
-            updated_ms: context.now_ms(),
+            updated_ms: now_ms,
             expires_at_ms: change.expires_at_ms,
             changed_at: None,
             pending,

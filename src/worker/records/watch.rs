@@ -73,7 +73,7 @@ impl<T: DeserializeOwned> RecordWatch<T> {
             return Ok(Some(RecordSeen::Change { key, document, version, revision, at_ms }));
         };
         let mut stored = Stored::<T>::read_at(&value, revision)?;
-        let Current { value, version, revision: changed, updated_ms } = stored.take_current(now_ms);
+        let Current { value, version, revision: changed, updated_ms, .. } = stored.take_current(now_ms);
         let is_known = changed <= self.after && !self.is_reset;
         if is_known || self.told.insert(key.clone(), changed) == Some(changed) {
             return Ok(None);

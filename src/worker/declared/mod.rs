@@ -1,0 +1,151 @@
+//! Operations that the schema declares (`tidegate.operation`), served without a handler: documents with versions,
+//! events, lists and watches, for anyone's messages. A declaration holds no conditions; where a rule decides, a handler
+//! does.
+
+mod documents;
+mod events;
+mod fields;
+mod lists;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::records::{Records, RecordsConfig};
+use super::reply;
+use super::service::{Call, Failed, Running, Service, StreamCall, UnaryCall};
+use super::streams::Outlet;
+use super::{Context, Repeats};
+use crate::fault::{Code, Fault};
+use crate::schema::operation::{DocumentKind, Operation};
+use crate::snapshot::{ServiceRow, Snapshot};
+use crate::store::{BucketConfig, LogConfig, Store, interned};
+use crate::transcode::check;
+use fields::Found;
+
+/// The declared methods of one service, with their buckets open.
+struct Declared {
+    /// Documents by bucket, as ProtoJSON with proto names.
+    documents: BTreeMap<String, Records<Value>>,
+    repeats: Repeats,
+}
+
+/// A service of the schema that declares all of its operations. `name` is its full name or its short one.
+///
+/// Fails with NOT_FOUND where the tables have no such service, with UNIMPLEMENTED where a method needs a handler.
+pub async fn declared(store: &Store, snapshot: &Snapshot, name: &str) -> Result<Service, Fault> {
+    let row = snapshot.services.iter().find(|row| &*row.name == name || &*row.short_name == name);
+    let Some(row) = row else {
+        let text = format!("the tables have no service `{name}`: list it under `annotations`, or correct the name");
+        return Err(Fault::client(Code::NotFound, text));
+    };
+    if let Some(method) = row.methods.iter().find(|method| method.operation.is_none()) {
+        let text = format!("`{}` declares no operation: add `option (tidegate.operation)` to it", method.name);
+        return Err(Fault::client(Code::Unimplemented, text));
+    }
+    let declared = Arc::new(Declared::open(store, row).await?);
+    let mut service = Service::new(&*row.short_name, env!("CARGO_PKG_VERSION"));
+    for method in &row.methods {
+        if let Some(operation) = &method.operation {
+            service = service.encoded(&method.name, call(&declared, operation));
+        }
+    }
+    for records in declared.documents.values() {
+        let records = records.clone();
+        service = service.task("sweeper", move |context| {
+            let records = records.clone();
+            async move { records.sweeper(&context).await }
+        });
+    }
+    Ok(service)
+}
+
+impl Declared {
+    async fn open(store: &Store, row: &ServiceRow) -> Result<Declared, Fault> {
+        for log in &row.logs {
+            let subjects: Vec<&str> = log.subjects.iter().map(|subject| interned(subject)).collect();
+            let config = LogConfig {
+                name: interned(&log.name),
+                subjects: subjects.leak(),
+                max_age: log.max_age,
+                duplicate_window: log.duplicate_window,
+            };
+            store.provide_log(config).await?;
+        }
+        let mut documents = BTreeMap::new();
+        let kinds = row.methods.iter().filter_map(|method| method.operation.as_ref()?.kind());
+        for kind in kinds {
+            if !documents.contains_key(&kind.bucket) {
+                documents.insert(kind.bucket.clone(), open(store, kind).await?);
+            }
+        }
+        Ok(Declared { documents, repeats: Repeats::open(store).await? })
+    }
+
+    fn documents(&self, kind: &DocumentKind) -> Result<&Records<Value>, Fault> {
+        self.documents.get(&kind.bucket).ok_or_else(|| Fault::ours(Code::Internal, "a bucket was not opened"))
+    }
+
+    /// The reply's fields, without its context.
+    async fn answer(&self, context: &Context, operation: &Operation) -> Result<Vec<u8>, Failed<()>> {
+        let payload = context.payload();
+        check(context.tables(), context.method().request, payload).map_err(|error| fields::malformed(&error))?;
+        let found = Found { context, payload };
+        match operation {
+            Operation::Get { kind, key, into } => {
+                Ok(documents::get(&found, self.documents(kind)?, kind, key, *into).await?)
+            }
+            Operation::Put { .. } => documents::put(&found, self, operation).await,
+            Operation::Delete { .. } => documents::delete(&found, self, operation).await,
+            Operation::List { .. } => Ok(lists::list(&found, self, operation).await?),
+            Operation::Publish { .. } => Ok(events::publish(&found, operation).await?),
+            Operation::Watch { .. } | Operation::Read { .. } => Err(unanswered().into()),
+        }
+    }
+
+    async fn stream(&self, context: &Context, operation: &Operation, outlet: Outlet) -> Result<(), Fault> {
+        let payload = context.payload();
+        check(context.tables(), context.method().request, payload).map_err(|error| fields::malformed(&error))?;
+        let found = Found { context, payload };
+        match operation {
+            Operation::Watch { .. } => lists::watch(&found, self, operation, &outlet).await,
+            Operation::Read { .. } => events::read(&found, operation, &outlet).await,
+            _ => Err(unanswered()),
+        }
+    }
+}
+
+/// The build has matched operations and kinds of methods, so this is a defect.
+fn unanswered() -> Fault {
+    Fault::ours(Code::Internal, "the operation does not fit its method")
+}
+
+async fn open(store: &Store, kind: &DocumentKind) -> Result<Records<Value>, Fault> {
+    let bucket = BucketConfig { name: interned(&kind.bucket), ttl: None, history: kind.history };
+    Records::open(store, RecordsConfig::new(bucket)).await
+}
+
+fn call(declared: &Arc<Declared>, operation: &Arc<Operation>) -> Call {
+    let (declared, operation) = (declared.clone(), operation.clone());
+    if operation.streams() {
+        let call: StreamCall = Arc::new(move |context: Context, _: &Bytes, outlet: Outlet| {
+            let (declared, operation) = (declared.clone(), operation.clone());
+            let running: Running<Result<(), Fault>> =
+                Box::pin(async move { declared.stream(&context, &operation, outlet).await });
+            Ok(running)
+        });
+        return Call::Stream(call);
+    }
+    let call: UnaryCall = Arc::new(move |context: Context, _: &Bytes| {
+        let (declared, operation) = (declared.clone(), operation.clone());
+        Ok(Box::pin(async move {
+            match declared.answer(&context, &operation).await {
+                Ok(fields) => reply::success_encoded(&context, &fields),
+                Err(failed) => Err(reply::failure::<()>(&context, failed.fault, None)),
+            }
+        }))
+    });
+    Call::Unary(call)
+}
