@@ -26,6 +26,8 @@ pub const CONNECTION_LIMITS: &str = "tidegate_connection_limits_total";
 pub const RELOAD_STALE: &str = "tidegate_reload_stale";
 /// Reloads by outcome.
 pub const RELOADS: &str = "tidegate_reloads_total";
+/// Events that durable consumers handled, by consumer and outcome (`done`, `again`, `dead_letter`, `unanswered`).
+pub const EVENTS_HANDLED: &str = "tidegate_events_handled_total";
 
 /// Events of operations without a record that no log took, by service.
 pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";

@@ -262,7 +262,7 @@ fn a_declaration_that_does_not_fit_is_refused_with_its_place() {
     let refused = |from: &str, to: &str| {
         let proto = PROTO.replace(from, to);
         assert_ne!(proto, PROTO);
-        let problems = support::material(ROUTES, &proto).build(None).err().expect("it is refused");
+        let problems = support::material(ROUTES, &proto).build(None).expect_err("it is refused");
         problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("\n")
     };
     let text = refused("into: \"tasks\"", "into: \"jobs\"");

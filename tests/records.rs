@@ -22,6 +22,7 @@ const LOG: LogConfig = LogConfig {
     subjects: &["evt.counted.>"],
     max_age: Duration::from_secs(3_600),
     duplicate_window: Duration::from_secs(120),
+    ..LogConfig::DEFAULT
 };
 const PROTO: &str = r#"
     syntax = "proto3";

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use support::eventually;
 use support::nats::NatsServer;
 use tidegate::bus::{Bus, Headers, Limits, Pattern, Subject};
-use tidegate::store::{Bucket, BucketConfig, Change, Event, Expected, Keys, LogConfig, Seen, Store, StoreError};
-use tidegate::store::{VALUE_BYTES_MAX, key};
+use tidegate::store::{
+    Bucket, BucketConfig, Change, Event, Expected, Keys, Seen, Store, StoreError, VALUE_BYTES_MAX, key,
+};
+use tidegate::store::{Consumer, ConsumerConfig, ConsumerFigures, Job, LogConfig, LogFigures, Retention};
 
 const BUCKET: BucketConfig = BucketConfig { name: "tg_test", ttl: None, history: 4 };
 const LOG: LogConfig = LogConfig {
@@ -17,7 +19,27 @@ const LOG: LogConfig = LogConfig {
     subjects: &["evt.test.>"],
     max_age: Duration::from_secs(3600),
     duplicate_window: Duration::from_secs(120),
+    ..LogConfig::DEFAULT
 };
+
+/// Work that is gone once it is done.
+const WORK: LogConfig =
+    LogConfig { name: "TEST_WORK", subjects: &["work.test.>"], retention: Retention::WorkQueue, ..LogConfig::DEFAULT };
+/// What the store says of events that it gives up.
+const ADVISORIES: LogConfig = LogConfig {
+    name: "ADVISORIES",
+    subjects: &["$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>"],
+    ..LogConfig::DEFAULT
+};
+const READER: ConsumerConfig = ConsumerConfig {
+    log: "TEST_EVENTS",
+    name: "reader",
+    filter: "evt.test.>",
+    ack_wait: Duration::from_secs(30),
+    deliveries_max: Some(3),
+};
+/// For rules of what happens without an answer.
+const ACK_WAIT: Duration = Duration::from_millis(400);
 
 /// Runs a rule on each engine; on NATS the two buses are two connections, as of two replicas.
 macro_rules! contract {
@@ -70,6 +92,15 @@ contract!(
     what_is_too_large_or_no_key_is_refused,
     an_event_is_kept_once_and_heard_by_subscribers,
     a_log_is_read_from_a_position,
+    a_log_takes_no_more_than_it_says,
+    events_are_looked_at_and_removed_by_position,
+    a_job_comes_to_one_of_the_readers_and_never_again_once_done,
+    a_job_without_an_answer_comes_again_and_is_counted,
+    a_job_in_progress_stays_with_its_reader,
+    a_job_comes_again_after_the_pause_that_its_reader_asks_for,
+    what_is_given_up_is_told_and_never_comes_again,
+    a_work_queue_lets_go_of_what_is_done,
+    a_reader_needs_a_consumer_that_is_there,
 );
 
 async fn put(bucket: &Bucket, key: &str, value: &'static str) -> u64 {
@@ -279,6 +310,223 @@ async fn a_log_is_read_from_a_position(replicas: &Replicas) {
     assert_eq!(read(&mut all).await.0, 4);
     assert_eq!(read(&mut some).await.0, 4);
     assert_eq!(replicas.one.read_log("NOWHERE", ">", 0).await.err(), Some(StoreError::NoLog("NOWHERE".to_owned())));
+}
+
+async fn append(store: &Store, subject: &str, id: &str) -> u64 {
+    store.append(event(subject, id, "x")).await.unwrap().sequence
+}
+
+async fn a_log_takes_no_more_than_it_says(replicas: &Replicas) {
+    let small = LogConfig { name: "SMALL", subjects: &["small.>"], message_bytes_max: 100, ..LogConfig::DEFAULT };
+    replicas.one.provide_log(small).await.unwrap();
+    let large = Event { payload: Bytes::from_static(&[b'x'; 100]), ..event("small.a", "1", "") };
+    match replicas.one.append(large).await {
+        Err(StoreError::TooLarge { size: 101.., max: 100 }) => {}
+        other => panic!("{other:?}"),
+    }
+    let same = LogConfig { name: "SAME", subjects: &["*.a.b"], ..LogConfig::DEFAULT };
+    assert!(matches!(replicas.one.provide_log(same).await, Err(StoreError::Refused(_))));
+}
+
+async fn events_are_looked_at_and_removed_by_position(replicas: &Replicas) {
+    let empty = LogFigures { events: 0, bytes: 0, first: None, last: 0, consumers: Vec::new() };
+    let (one, other) = (&replicas.one, &replicas.other);
+    one.provide_log(LOG).await.unwrap();
+    assert_eq!(one.log_figures("TEST_EVENTS").await, Ok(empty));
+    for id in ["1", "2", "3"] {
+        append(one, "evt.test.a", id).await;
+    }
+    let second = other.event("TEST_EVENTS", 2).await.unwrap().unwrap();
+    assert_eq!((second.sequence, second.subject.as_str(), &second.payload[..]), (2, "evt.test.a", &b"x"[..]));
+    assert_eq!(second.headers.get("Nats-Msg-Id"), Some("2"));
+    assert!(second.created_ms > 1_700_000_000_000);
+    assert_eq!(other.remove_event("TEST_EVENTS", 2).await, Ok(true));
+    assert_eq!(other.remove_event("TEST_EVENTS", 2).await, Ok(false));
+    assert_eq!(one.event("TEST_EVENTS", 2).await, Ok(None));
+    let after = async |sequence| one.event_after("TEST_EVENTS", sequence).await.unwrap().map(|event| event.sequence);
+    assert_eq!((after(0).await, after(1).await, after(3).await), (Some(1), Some(3), None));
+    let LogFigures { events, bytes, first, last, .. } = one.log_figures("TEST_EVENTS").await.unwrap();
+    assert_eq!((events, bytes > 0, first, last), (2, true, Some(1), 3));
+
+    let kept = LogConfig { name: "KEPT", subjects: &["kept.>"], denies_removal: true, ..LogConfig::DEFAULT };
+    one.provide_log(kept).await.unwrap();
+    append(one, "kept.a", "1").await;
+    assert!(matches!(one.remove_event("KEPT", 1).await, Err(StoreError::Refused(_))));
+    let no_log = || StoreError::NoLog("NOWHERE".to_owned());
+    assert_eq!(one.event("NOWHERE", 1).await, Err(no_log()));
+    assert_eq!(one.event_after("NOWHERE", 1).await, Err(no_log()));
+    assert_eq!(one.remove_event("NOWHERE", 1).await, Err(no_log()));
+    assert_eq!(one.log_figures("NOWHERE").await, Err(no_log()));
+}
+
+/// Readers of one consumer, a replica each.
+async fn readers(replicas: &Replicas, log: LogConfig, consumer: ConsumerConfig) -> (Consumer, Consumer) {
+    replicas.one.provide_log(log).await.unwrap();
+    replicas.one.provide_consumer(consumer.clone()).await.unwrap();
+    replicas.other.provide_consumer(consumer.clone()).await.unwrap();
+    let open = async |store: &Store| store.consumer(consumer.log, consumer.name).await.unwrap();
+    (open(&replicas.one).await, open(&replicas.other).await)
+}
+
+async fn job(reader: &mut Consumer) -> Job {
+    tokio::time::timeout(support::PATIENCE, reader.next(1)).await.expect("a job in time").unwrap()
+}
+
+fn place(job: &Job) -> (u64, u32) {
+    (job.event.sequence, job.deliveries)
+}
+
+/// Nothing comes for a while that is longer than any pause of these tests.
+async fn nothing_comes(reader: &mut Consumer) {
+    if let Ok(job) = tokio::time::timeout(3 * ACK_WAIT, reader.next(1)).await {
+        panic!("{:?} comes", place(&job.unwrap()));
+    }
+}
+
+async fn unanswered(store: &Store, log: &str) -> Vec<ConsumerFigures> {
+    store.log_figures(log).await.unwrap().consumers
+}
+
+async fn a_job_comes_to_one_of_the_readers_and_never_again_once_done(replicas: &Replicas) {
+    replicas.one.provide_log(LOG).await.unwrap();
+    append(&replicas.one, "evt.test.a", "before the consumer").await;
+    let filter = "evt.test.a";
+    let (mut one, mut other) = readers(replicas, LOG, ConsumerConfig { filter, ack_wait: ACK_WAIT, ..READER }).await;
+    append(&replicas.one, "evt.test.b", "not taken").await;
+    for id in 0..18 {
+        append(&replicas.one, "evt.test.a", &id.to_string()).await;
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 19 {
+        let job = tokio::select! { job = one.next(5) => job, job = other.next(5) => job }.unwrap();
+        assert_eq!((job.deliveries, job.event.subject.as_str()), (1, "evt.test.a"));
+        assert_eq!(job.event.headers.get("Event-Type"), Some("test"));
+        seen.push(job.event.sequence);
+        job.ack().await.unwrap();
+    }
+    seen.sort_unstable();
+    let all: Vec<u64> = (1..=20).filter(|sequence| *sequence != 2).collect();
+    assert_eq!(seen, all);
+    let done = ConsumerFigures { name: "reader".to_owned(), waiting: 0, unanswered: 0 };
+    assert_eq!(unanswered(&replicas.one, "TEST_EVENTS").await, [done]);
+    nothing_comes(&mut one).await;
+}
+
+async fn a_job_without_an_answer_comes_again_and_is_counted(replicas: &Replicas) {
+    let (mut one, mut other) = readers(replicas, LOG, ConsumerConfig { ack_wait: ACK_WAIT, ..READER }).await;
+    append(&replicas.one, "evt.test.a", "1").await;
+    drop(job(&mut one).await);
+    let late = job(&mut other).await;
+    assert_eq!(place(&late), (1, 2));
+    let again = job(&mut one).await;
+    assert_eq!(place(&again), (1, 3));
+    // An answer counts, whichever delivery it answers.
+    late.ack().await.unwrap();
+    nothing_comes(&mut other).await;
+}
+
+async fn a_job_in_progress_stays_with_its_reader(replicas: &Replicas) {
+    let (mut one, mut other) = readers(replicas, LOG, ConsumerConfig { ack_wait: ACK_WAIT, ..READER }).await;
+    append(&replicas.one, "evt.test.a", "1").await;
+    let slow = job(&mut one).await;
+    let work = async {
+        for _ in 0..8 {
+            tokio::time::sleep(ACK_WAIT / 3).await;
+            slow.in_progress().await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        job = other.next(1) => panic!("{:?} comes while it is in progress", place(&job.unwrap())),
+    }
+    slow.ack().await.unwrap();
+    nothing_comes(&mut one).await;
+}
+
+async fn a_job_comes_again_after_the_pause_that_its_reader_asks_for(replicas: &Replicas) {
+    let (mut one, mut other) = readers(replicas, LOG, READER).await;
+    append(&replicas.one, "evt.test.a", "1").await;
+    append(&replicas.one, "evt.test.a", "2").await;
+    let first = job(&mut one).await;
+    assert_eq!(place(&first), (1, 1));
+    let asked = std::time::Instant::now();
+    first.retry(ACK_WAIT).await.unwrap();
+    let second = job(&mut one).await;
+    assert_eq!(place(&second), (2, 1), "others do not wait for it");
+    second.ack().await.unwrap();
+    let again = job(&mut other).await;
+    assert_eq!(place(&again), (1, 2));
+    assert!(asked.elapsed() >= ACK_WAIT);
+    again.ack().await.unwrap();
+}
+
+async fn what_is_given_up_is_told_and_never_comes_again(replicas: &Replicas) {
+    replicas.one.provide_log(ADVISORIES).await.unwrap();
+    let (mut one, _other) = readers(replicas, LOG, ConsumerConfig { ack_wait: ACK_WAIT, ..READER }).await;
+    append(&replicas.one, "evt.test.a", "ended").await;
+    job(&mut one).await.end("dlq").await.unwrap();
+    append(&replicas.one, "evt.test.a", "never answered").await;
+    for delivery in 1..=3 {
+        assert_eq!(place(&job(&mut one).await), (2, delivery));
+    }
+    nothing_comes(&mut one).await;
+    let mut advisories = replicas.one.read_log("ADVISORIES", ">", 0).await.unwrap();
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let event = tokio::time::timeout(support::PATIENCE, advisories.next()).await.unwrap().unwrap();
+        let text: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
+        let subject = event.subject.as_str().trim_start_matches("$JS.EVENT.ADVISORY.CONSUMER.").to_owned();
+        let reason = text["reason"].as_str().unwrap_or_default().to_owned();
+        told.push((subject, text["stream_seq"].as_u64(), text["deliveries"].as_u64(), reason));
+    }
+    let ended = ("MSG_TERMINATED.TEST_EVENTS.reader".to_owned(), Some(1), Some(1), "dlq".to_owned());
+    let given_up = ("MAX_DELIVERIES.TEST_EVENTS.reader".to_owned(), Some(2), Some(3), String::new());
+    assert_eq!(told, [ended, given_up]);
+}
+
+async fn a_work_queue_lets_go_of_what_is_done(replicas: &Replicas) {
+    let worker = ConsumerConfig { log: "TEST_WORK", name: "worker", filter: "work.test.>", ..READER };
+    let (mut one, mut other) = readers(replicas, WORK, worker.clone()).await;
+    for id in ["1", "2", "3"] {
+        append(&replicas.one, "work.test.a", id).await;
+    }
+    let left = async || replicas.one.log_figures("TEST_WORK").await.unwrap().events;
+    job(&mut one).await.ack().await.unwrap();
+    eventually("what is done goes", async || left().await == 2).await;
+    job(&mut other).await.end("dlq").await.unwrap();
+    eventually("what is given up goes", async || left().await == 1).await;
+    let last = job(&mut one).await;
+    assert_eq!(place(&last), (3, 1));
+    last.retry(Duration::ZERO).await.unwrap();
+    assert_eq!(place(&job(&mut other).await), (3, 2));
+    assert_eq!(left().await, 1);
+    let second = ConsumerConfig { name: "second", filter: "work.*.a", ..worker };
+    assert!(matches!(replicas.one.provide_consumer(second).await, Err(StoreError::Refused(_))));
+}
+
+async fn a_reader_needs_a_consumer_that_is_there(replicas: &Replicas) {
+    let no_log = StoreError::NoLog("TEST_EVENTS".to_owned());
+    assert_eq!(replicas.one.consumer("TEST_EVENTS", "reader").await.err(), Some(no_log.clone()));
+    assert_eq!(replicas.one.provide_consumer(READER).await.err(), Some(no_log));
+    replicas.one.provide_log(LOG).await.unwrap();
+    let missing = StoreError::NoConsumer { log: "TEST_EVENTS".to_owned(), name: "reader".to_owned() };
+    assert_eq!(replicas.one.consumer("TEST_EVENTS", "reader").await.err(), Some(missing));
+}
+
+#[tokio::test]
+async fn readers_wait_until_the_server_is_back() {
+    let mut server = NatsServer::start();
+    let (one, other) = (Store::of(&server.bus().await), Store::of(&server.bus().await));
+    one.provide_log(LOG).await.unwrap();
+    one.provide_consumer(READER).await.unwrap();
+    let mut reader = other.consumer("TEST_EVENTS", "reader").await.unwrap();
+    let asks = tokio::time::timeout(ACK_WAIT, reader.next(1)).await;
+    assert!(asks.is_err());
+    server.restart();
+    eventually("an event is kept", async || one.append(event("evt.test.a", "1", "x")).await.is_ok()).await;
+    let job = job(&mut reader).await;
+    assert_eq!(place(&job), (1, 1));
+    job.ack().await.unwrap();
 }
 
 #[tokio::test]

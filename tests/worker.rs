@@ -664,6 +664,7 @@ async fn events_are_published_with_their_type(rig: Rig) {
         subjects: &["evt.said.>"],
         max_age: Duration::from_secs(60),
         duplicate_window: Duration::from_secs(60),
+        ..LogConfig::DEFAULT
     };
     options.store.provide_log(log).await.unwrap();
     let _worker = Worker::start(options, vec![service]).await.unwrap();

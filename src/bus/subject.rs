@@ -113,6 +113,19 @@ impl Pattern {
         }
         tokens.next().is_none()
     }
+
+    /// True where there is a subject that both patterns take.
+    pub fn overlaps(&self, other: &Pattern) -> bool {
+        let (mut left, mut right) = (self.as_str().split('.'), other.as_str().split('.'));
+        loop {
+            match (left.next(), right.next()) {
+                (None, None) => return true,
+                (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+                (Some(left), Some(right)) if left == right || left == "*" || right == "*" => {}
+                _ => return false,
+            }
+        }
+    }
 }
 
 impl From<Subject> for Pattern {
@@ -170,5 +183,31 @@ impl Headers {
             return 0;
         }
         self.0.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>() + 12
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_overlap_where_a_subject_is_taken_by_both() {
+        for (left, right, is_so) in [
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+            ("a.b", "a", false),
+            ("a.>", "a", false),
+            ("a.>", "a.b.c", true),
+            ("a.>", "*.b", true),
+            ("a.*", "*.b", true),
+            ("a.*", "a.b.c", false),
+            ("a.*.c", "a.>", true),
+            ("a.x.>", "a.*.c.d", true),
+            ("a.x.>", "b.>", false),
+            (">", "a", true),
+        ] {
+            let (one, other) = (Pattern::new(left).unwrap(), Pattern::new(right).unwrap());
+            assert_eq!((one.overlaps(&other), other.overlaps(&one)), (is_so, is_so), "{left} {right}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 mod ai_integration;
 mod checks;
-mod events;
+pub mod events;
 mod notices;
 mod paging;
 mod quest_system;

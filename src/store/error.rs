@@ -20,6 +20,15 @@ pub enum StoreError {
     Full(String),
     /// No log takes this subject, or has this name.
     NoLog(String),
+    /// The log has no such consumer.
+    NoConsumer {
+        /// Name of the log.
+        log: String,
+        /// Name of the consumer.
+        name: String,
+    },
+    /// The store does not do this: its own words.
+    Refused(String),
     /// Not reachable, or without a leader; whether a write happened is unknown.
     Unavailable(String),
 }
@@ -32,6 +41,8 @@ impl std::fmt::Display for StoreError {
             StoreError::TooLarge { size, max } => write!(f, "the value has {size} bytes, the store takes {max}"),
             StoreError::Full(what) => write!(f, "the store is full: {what}"),
             StoreError::NoLog(name) => write!(f, "no log takes `{name}`"),
+            StoreError::NoConsumer { log, name } => write!(f, "log `{log}` has no consumer `{name}`"),
+            StoreError::Refused(text) => write!(f, "the store refuses it: {text}"),
             StoreError::Unavailable(text) => write!(f, "the store does not answer: {text}"),
         }
     }
@@ -50,7 +61,9 @@ impl From<StoreError> for Fault {
             }
             StoreError::Full(_) => Fault::upstream(Code::ResourceExhausted, "the store is full"),
             StoreError::Unavailable(_) => Fault::upstream(Code::Unavailable, "the store does not answer"),
-            StoreError::BadKey(_) | StoreError::NoLog(_) => Fault::ours(Code::Internal, "the store refused the call"),
+            StoreError::BadKey(_) | StoreError::NoLog(_) | StoreError::NoConsumer { .. } | StoreError::Refused(_) => {
+                Fault::ours(Code::Internal, "the store refused the call")
+            }
         }
         .internal(text)
     }

@@ -1,20 +1,27 @@
 //! The store as floors above see it: buckets of keys with revisions, and logs of events. Two engines behind one seam:
 //! JetStream, and an embedded one for a single process. Knows nothing of protobuf or the game.
 
+mod consumer;
 mod embedded;
 mod error;
 mod jetstream;
 mod key;
+mod log;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::bus::{Bus, Headers, Subject};
+use crate::bus::Bus;
 
+pub use consumer::{Consumer, ConsumerConfig, Job, UNANSWERED_MAX};
 pub use error::StoreError;
 pub use key::{KEY_MAX, Keys, interned, key, key_token};
+pub use log::{
+    Appended, ConsumerFigures, Discard, Event, LOG_BYTES_MAX, LOG_EVENTS_MAX, LogConfig, LogFigures, LogReader, Logged,
+    Retention,
+};
 
 /// Largest value: with its headers it fits a message of one MiB.
 pub const VALUE_BYTES_MAX: usize = 960 * 1024;
@@ -22,10 +29,6 @@ pub const VALUE_BYTES_MAX: usize = 960 * 1024;
 pub const BUCKET_KEYS_MAX: usize = 1_000_000;
 /// Most bytes of one embedded bucket, values of kept revisions included.
 pub const BUCKET_BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// Most events that one embedded log keeps; older ones go first.
-pub const LOG_EVENTS_MAX: usize = 100_000;
-/// Most bytes that one embedded log keeps.
-pub const LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A bucket to open.
 #[derive(Clone, Debug)]
@@ -84,54 +87,6 @@ pub enum Seen {
     Current,
 }
 
-/// A log of events to provide.
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// Its name, `GAME_EVENTS`.
-    pub name: &'static str,
-    /// Patterns of the subjects that it takes; no other log takes the same.
-    pub subjects: &'static [&'static str],
-    /// Age at which an event goes.
-    pub max_age: Duration,
-    /// How long an id is remembered.
-    pub duplicate_window: Duration,
-}
-
-/// An event to append.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// Where it is published.
-    pub subject: Subject,
-    /// Its id: a second append of the same id within the log's window does nothing.
-    pub id: String,
-    /// Its headers, without the id.
-    pub headers: Headers,
-    /// Its body.
-    pub payload: Bytes,
-}
-
-/// What became of an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Position in the log.
-    pub sequence: u64,
-    /// The id was there already; nothing was written.
-    pub is_duplicate: bool,
-}
-
-/// An event as read from a log.
-#[derive(Clone, Debug)]
-pub struct Logged {
-    /// Where it was published.
-    pub subject: Subject,
-    /// Its headers, `Nats-Msg-Id` among them.
-    pub headers: Headers,
-    /// Its body.
-    pub payload: Bytes,
-    /// Position in the log.
-    pub sequence: u64,
-}
-
 /// A store. Cloning shares it.
 #[derive(Clone)]
 pub struct Store(Engine);
@@ -160,14 +115,6 @@ enum WatchEngine {
     JetStream(Box<jetstream::JetStreamWatch>),
 }
 
-/// Events of a log, as they come.
-pub struct LogReader(LogEngine);
-
-enum LogEngine {
-    Embedded(embedded::EmbeddedReader),
-    JetStream(Box<jetstream::JetStreamReader>),
-}
-
 impl Store {
     /// The store that belongs to a bus: JetStream on NATS, the embedded one in a single process.
     pub fn of(bus: &Bus) -> Store {
@@ -182,31 +129,6 @@ impl Store {
         Ok(Bucket(match &self.0 {
             Engine::Embedded(store) => BucketEngine::Embedded(store.bucket(config)),
             Engine::JetStream(store) => BucketEngine::JetStream(store.bucket(config).await?),
-        }))
-    }
-
-    /// Provides a log, where there is none yet.
-    pub async fn provide_log(&self, config: LogConfig) -> Result<(), StoreError> {
-        match &self.0 {
-            Engine::Embedded(store) => store.provide_log(&config),
-            Engine::JetStream(store) => store.provide_log(&config).await,
-        }
-    }
-
-    /// Publishes an event and waits until the log that takes its subject has kept it. Plain subscribers get it, too.
-    pub async fn append(&self, event: Event) -> Result<Appended, StoreError> {
-        check_size(event.payload.len())?;
-        match &self.0 {
-            Engine::Embedded(store) => store.append(event).await,
-            Engine::JetStream(store) => store.append(event).await,
-        }
-    }
-
-    /// Reads a log behind a position (0: from its oldest event), then goes on with new events. `filter` is a pattern.
-    pub async fn read_log(&self, log: &str, filter: &str, after: u64) -> Result<LogReader, StoreError> {
-        Ok(LogReader(match &self.0 {
-            Engine::Embedded(store) => LogEngine::Embedded(store.read_log(log, filter, after)?),
-            Engine::JetStream(store) => LogEngine::JetStream(Box::new(store.read_log(log, filter, after).await?)),
         }))
     }
 }
@@ -283,16 +205,6 @@ impl Watch {
         match &self.0 {
             WatchEngine::Embedded(watch) => watch.is_reset,
             WatchEngine::JetStream(watch) => watch.is_reset,
-        }
-    }
-}
-
-impl LogReader {
-    /// The next event, as soon as there is one. Can be dropped while it waits.
-    pub async fn next(&mut self) -> Result<Logged, StoreError> {
-        match &mut self.0 {
-            LogEngine::Embedded(reader) => Ok(reader.next().await),
-            LogEngine::JetStream(reader) => reader.next().await,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::bus::{Bus, Delivery, Headers};
 use crate::envelope::{Caller, Source};
 use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot};
-use crate::store::Store;
+use crate::store::{Logged, Store};
 use crate::transcode::Tables;
 
 /// Most labels that a handler may add to its reply.
@@ -103,6 +103,19 @@ impl Context {
     /// the service's account.
     pub fn for_tenant(&self, tenant: &str) -> Context {
         Context::own(&self.0.around, tenant)
+    }
+
+    /// The service's own work on an event, whose trace goes on.
+    pub(super) fn of_event(around: &Arc<Surroundings>, event: &Logged) -> Context {
+        let mut context = Context::own(around, "");
+        if let Some(inner) = Arc::get_mut(&mut context.0) {
+            for name in ["traceparent", "tracestate"] {
+                if let Some(value) = event.headers.get(name) {
+                    inner.headers.push(name, value);
+                }
+            }
+        }
+        context
     }
 
     /// The caller context as the house style carries it: texts by field name, and labels.

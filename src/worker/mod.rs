@@ -1,7 +1,9 @@
 //! The bus edge: methods of a service subscribed, dispatched to handlers over plain Rust structs, answered. Knows
 //! neither HTTP nor the game: subjects, types and house style come from the snapshot.
 
+mod consume;
 mod context;
+pub mod dead_letters;
 mod declared;
 mod discovery;
 mod dispatch;
@@ -23,11 +25,13 @@ use tokio::task::JoinSet;
 
 use crate::bus::{Bus, BusError};
 use crate::snapshot::Snapshot;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+use consume::Runner;
 use context::Surroundings;
 use discovery::Discovery;
 use dispatch::Endpoint;
 
+pub use consume::{CONSUMER_PARALLEL_DEFAULT, Consume, HANDLE_MAX, Setback};
 pub use context::Context;
 pub use declared::declared;
 pub use repeat::{Repeats, fingerprint, hex};
@@ -112,6 +116,17 @@ pub enum StartError {
     Problems(Vec<StartProblem>),
     /// The bus refused a subscription.
     Bus(BusError),
+    /// A durable consumer cannot be read, because it is not there or the store does not answer.
+    Consumer {
+        /// Name of the service.
+        service: String,
+        /// Name of the log.
+        log: &'static str,
+        /// Name of the consumer.
+        name: &'static str,
+        /// Why not.
+        error: StoreError,
+    },
 }
 
 impl fmt::Display for StartError {
@@ -124,6 +139,11 @@ impl fmt::Display for StartError {
                 })
             }
             StartError::Bus(error) => write!(f, "the bus refused a subscription: {error}"),
+            StartError::Consumer { service, log, name, error } => {
+                write!(f, "service `{service}` cannot read consumer `{name}` of log `{log}`: {error}")?;
+                let is_missing = matches!(error, StoreError::NoLog(_) | StoreError::NoConsumer { .. });
+                if is_missing { f.write_str("; make it with `tidegate streams apply`") } else { Ok(()) }
+            }
         }
     }
 }
@@ -152,6 +172,9 @@ impl Worker {
         let mut found = Vec::new();
         for mut service in services {
             let around = Arc::new(Surroundings::new(&options, service.name(), &draining));
+            for consuming in service.take_consumers() {
+                worker.consume(Runner::new(&around, consuming)).await?;
+            }
             for task in service.take_tasks() {
                 worker.tasks.spawn(tasks::run(around.clone(), task));
             }
@@ -167,6 +190,15 @@ impl Worker {
         worker.tasks.spawn(discovery.run(questions, draining));
         worker.bus.flush().await.map_err(StartError::Bus)?;
         Ok(worker)
+    }
+
+    async fn consume(&mut self, runner: Arc<Runner>) -> Result<(), StartError> {
+        let consumer = runner.open().await.map_err(|error| {
+            let (service, log, name) = runner.names();
+            StartError::Consumer { service: service.to_owned(), log, name, error }
+        })?;
+        self.tasks.spawn(runner.run(consumer));
+        Ok(())
     }
 
     /// Unsubscribes, lets running requests finish, ends streams with UNAVAILABLE; at most [`DRAIN_MAX`].

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StartProblem;
+use super::consume::{Consume, Consuming, Setback};
 use super::context::Context;
 use super::reply;
 use super::streams::{Chunks, Outlet};
@@ -16,6 +17,7 @@ use super::tasks::Task;
 use crate::envelope::ErrorPlan;
 use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot, Streaming};
+use crate::store::Logged;
 use crate::transcode::{ShapeProblem, from_wire, shape_check};
 
 /// What a handler runs as.
@@ -72,12 +74,19 @@ pub struct Service {
     version: String,
     rows: Vec<Row>,
     tasks: Vec<Task>,
+    consumers: Vec<Consuming>,
 }
 
 impl Service {
     /// A service without methods yet. The name is `[A-Za-z0-9_-]`, the version `1.2.3` (NATS ADR-32).
     pub fn new(name: impl Into<String>, version: impl Into<String>) -> Service {
-        Service { name: name.into(), version: version.into(), rows: Vec::new(), tasks: Vec::new() }
+        Service {
+            name: name.into(),
+            version: version.into(),
+            rows: Vec::new(),
+            tasks: Vec::new(),
+            consumers: Vec::new(),
+        }
     }
 
     /// Handlers added from here on get this state in front of their context, until [`Sharing::done`].
@@ -153,6 +162,14 @@ impl Service {
 
     pub(super) fn take_tasks(&mut self) -> Vec<Task> {
         std::mem::take(&mut self.tasks)
+    }
+
+    pub(super) fn add_consumer(&mut self, consuming: Consuming) {
+        self.consumers.push(consuming);
+    }
+
+    pub(super) fn take_consumers(&mut self) -> Vec<Consuming> {
+        std::mem::take(&mut self.consumers)
     }
 
     /// Its name.
@@ -256,6 +273,18 @@ impl<S: Send + Sync + 'static> Sharing<S> {
     {
         let state = self.state.clone();
         self.service = self.service.task(name, move |context| task(state.clone(), context));
+        self
+    }
+
+    /// [`Service::consumer`] with the state in front.
+    #[must_use]
+    pub fn consumer<F, Fut>(mut self, consume: impl Into<Consume>, handler: F) -> Sharing<S>
+    where
+        F: Fn(Arc<S>, Context, Logged) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Setback>> + Send + 'static,
+    {
+        let state = self.state.clone();
+        self.service = self.service.consumer(consume, move |context, event| handler(state.clone(), context, event));
         self
     }
 

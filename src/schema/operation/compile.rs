@@ -117,9 +117,9 @@ impl Around<'_> {
                 2 => Mode::Replace,
                 _ => Mode::Any,
             },
-            expected_version: self.from_request(rule, "expected_version")?,
+            expected_version: self.asked_at(rule, "expected_version")?,
             into: self.place(rule, &kind)?,
-            version_into: self.into_reply(rule, "version_into", Message::integer)?,
+            version_into: self.answered_at(rule, "version_into", Message::integer)?,
             event: self.event(rule)?,
             kind,
         })
@@ -129,8 +129,8 @@ impl Around<'_> {
         Ok(Operation::Delete {
             kind: self.kind(rule)?,
             key: self.key(rule, "key")?,
-            expected_version: self.from_request(rule, "expected_version")?,
-            version_into: self.into_reply(rule, "version_into", Message::integer)?,
+            expected_version: self.asked_at(rule, "expected_version")?,
+            version_into: self.answered_at(rule, "version_into", Message::integer)?,
             event: self.event(rule)?,
         })
     }
@@ -145,10 +145,10 @@ impl Around<'_> {
         Ok(Operation::List {
             under: self.tokens(&rule.text("under"), false)?,
             filters: rule.texts("filter").into_iter().map(filter).collect::<Result<_, _>>()?,
-            page_size: self.from_request(rule, "page_size")?,
-            page_token: self.from_request(rule, "page_token")?,
+            page_size: self.asked_at(rule, "page_size")?,
+            page_token: self.asked_at(rule, "page_token")?,
             into: self.answered().list_of(&rule.text("into"), kind.message, &kind.message_name)?,
-            next_page_token_into: self.into_reply(rule, "next_page_token_into", Message::text)?,
+            next_page_token_into: self.answered_at(rule, "next_page_token_into", Message::text)?,
             kind,
         })
     }
@@ -157,11 +157,11 @@ impl Around<'_> {
         let kind = self.kind(rule)?;
         Ok(Operation::Watch {
             under: self.tokens(&rule.text("under"), false)?,
-            after_revision: self.from_request(rule, "after_revision")?,
+            after_revision: self.asked_at(rule, "after_revision")?,
             into: self.answered().message(&rule.text("into"), kind.message, &kind.message_name)?,
-            revision_into: self.into_reply(rule, "revision_into", Message::integer)?,
-            key_into: self.into_reply(rule, "key_into", Message::text)?,
-            deleted_into: self.into_reply(rule, "deleted_into", Message::boolean)?,
+            revision_into: self.answered_at(rule, "revision_into", Message::integer)?,
+            key_into: self.answered_at(rule, "key_into", Message::text)?,
+            deleted_into: self.answered_at(rule, "deleted_into", Message::boolean)?,
             kind,
         })
     }
@@ -179,9 +179,9 @@ impl Around<'_> {
             subject: self.key(rule, "subject")?,
             from,
             message: self.tables.message(message).name.to_string(),
-            id: self.from_request(rule, "id")?,
-            sequence_into: self.into_reply(rule, "sequence_into", Message::integer)?,
-            duplicate_into: self.into_reply(rule, "duplicate_into", Message::boolean)?,
+            id: self.asked_at(rule, "id")?,
+            sequence_into: self.answered_at(rule, "sequence_into", Message::integer)?,
+            duplicate_into: self.answered_at(rule, "duplicate_into", Message::boolean)?,
         })
     }
 
@@ -193,11 +193,11 @@ impl Around<'_> {
         Ok(Operation::Read {
             log: rule.given("log").ok_or("`log` names the log")?,
             subject: self.tokens(&rule.text("subject"), true)?,
-            after: self.from_request(rule, "after")?,
+            after: self.asked_at(rule, "after")?,
             into: field.spec.number,
-            sequence_into: self.into_reply(rule, "sequence_into", Message::integer)?,
-            id_into: self.into_reply(rule, "id_into", Message::text)?,
-            subject_into: self.into_reply(rule, "subject_into", Message::text)?,
+            sequence_into: self.answered_at(rule, "sequence_into", Message::integer)?,
+            id_into: self.answered_at(rule, "id_into", Message::text)?,
+            subject_into: self.answered_at(rule, "subject_into", Message::text)?,
         })
     }
 
@@ -252,11 +252,11 @@ impl Around<'_> {
         Ok(tokens)
     }
 
-    fn from_request(&self, rule: &Rule<'_>, name: &str) -> Result<Option<ScalarAt>, String> {
+    fn asked_at(&self, rule: &Rule<'_>, name: &str) -> Result<Option<ScalarAt>, String> {
         rule.given(name).map(|path| self.asked().scalar(&path)).transpose()
     }
 
-    fn into_reply<'s>(
+    fn answered_at<'s>(
         &'s self,
         rule: &Rule<'_>,
         name: &str,

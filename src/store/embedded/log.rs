@@ -1,118 +1,234 @@
 //! A log of events in memory. Readers pull: each remembers its position, so none needs a queue.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::{Appended, LOG_BYTES_MAX, LOG_EVENTS_MAX, LogConfig, Logged, StoreError};
-use super::locked;
+use super::super::{
+    Appended, ConsumerConfig, Discard, LOG_BYTES_MAX, LOG_EVENTS_MAX, LogConfig, LogFigures, Logged, Retention,
+    StoreError,
+};
+use super::consumer::State as ConsumerState;
+use super::{locked, now_ms};
 use crate::bus::{Message, Pattern};
 
 /// A log.
 pub(in crate::store) struct EmbeddedLog {
-    name: &'static str,
+    pub(super) config: LogConfig,
     subjects: Vec<Pattern>,
-    max_age: Duration,
-    duplicate_window: Duration,
     state: Mutex<State>,
-    newest: watch::Sender<u64>,
+    /// Changes with each event and each answer, for those who wait.
+    changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// Position of the newest event.
     sequence: u64,
     bytes: usize,
-    /// The kept events, the last one at `sequence`.
-    events: VecDeque<(Instant, Message)>,
+    /// The kept events by position, which is also the order of their ages.
+    events: BTreeMap<u64, Kept>,
     /// Position of each id that is still remembered.
     ids: HashMap<String, u64>,
     /// The remembered ids in order of their age; as many as the window holds, at most [`LOG_EVENTS_MAX`].
     ages: VecDeque<(Instant, String)>,
+    pub(super) consumers: BTreeMap<&'static str, ConsumerState>,
+}
+
+struct Kept {
+    at: Instant,
+    created_ms: i64,
+    message: Message,
 }
 
 impl EmbeddedLog {
-    pub(crate) fn new(config: &LogConfig) -> Result<Arc<EmbeddedLog>, StoreError> {
+    pub(crate) fn new(config: LogConfig) -> Result<Arc<EmbeddedLog>, StoreError> {
         let subjects: Result<Vec<Pattern>, _> = config.subjects.iter().map(|subject| Pattern::new(*subject)).collect();
         Ok(Arc::new(EmbeddedLog {
-            name: config.name,
-            subjects: subjects.map_err(|error| StoreError::NoLog(error.to_string()))?,
-            max_age: config.max_age,
-            duplicate_window: config.duplicate_window,
+            config,
+            subjects: subjects.map_err(|error| StoreError::Refused(error.to_string()))?,
             state: Mutex::default(),
-            newest: watch::Sender::new(0),
+            changes: watch::Sender::new(()),
         }))
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        self.name
     }
 
     pub(crate) fn takes(&self, subject: &str) -> bool {
         self.subjects.iter().any(|pattern| pattern.matches(subject))
     }
 
-    pub(crate) fn append(&self, id: &str, message: Message) -> Appended {
+    /// True where the two take the same subjects.
+    pub(super) fn overlaps(&self, other: &EmbeddedLog) -> bool {
+        self.subjects.iter().any(|ours| other.subjects.iter().any(|theirs| ours.overlaps(theirs)))
+    }
+
+    /// The state without what has grown too old.
+    pub(super) fn fresh(&self) -> MutexGuard<'_, State> {
         let mut state = locked(&self.state);
-        state.forget(self.max_age, self.duplicate_window);
+        state.forget(&self.config);
+        state
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Wakes those who wait.
+    pub(super) fn wake(&self) {
+        self.changes.send_replace(());
+    }
+
+    pub(crate) fn append(&self, id: &str, message: Message) -> Result<Appended, StoreError> {
+        let size = size(&message);
+        if size > self.config.message_bytes_max {
+            return Err(StoreError::TooLarge { size, max: self.config.message_bytes_max });
+        }
+        let mut state = self.fresh();
         if let Some(sequence) = state.ids.get(id) {
-            return Appended { sequence: *sequence, is_duplicate: true };
+            return Ok(Appended { sequence: *sequence, is_duplicate: true });
+        }
+        while state.events.len() >= LOG_EVENTS_MAX || state.bytes + size > LOG_BYTES_MAX {
+            let Some(oldest) = state.events.keys().next().copied().filter(|_| self.config.discard == Discard::Old)
+            else {
+                return Err(StoreError::Full(format!("log `{}`", self.config.name)));
+            };
+            state.remove(oldest);
+        }
+        if state.ages.len() >= LOG_EVENTS_MAX {
+            state.forget_oldest_id();
         }
         state.sequence += 1;
-        let (sequence, now) = (state.sequence, Instant::now());
-        state.bytes += message.payload.len();
-        state.events.push_back((now, message));
+        let (sequence, at) = (state.sequence, Instant::now());
+        state.bytes += size;
+        state.events.insert(sequence, Kept { at, created_ms: now_ms(), message });
         state.ids.insert(id.to_owned(), sequence);
-        state.ages.push_back((now, id.to_owned()));
+        state.ages.push_back((at, id.to_owned()));
         drop(state);
-        self.newest.send_replace(sequence);
-        Appended { sequence, is_duplicate: false }
+        self.wake();
+        Ok(Appended { sequence, is_duplicate: false })
+    }
+
+    pub(crate) fn event(&self, sequence: u64) -> Option<Logged> {
+        self.fresh().event(sequence)
+    }
+
+    pub(crate) fn event_after(&self, sequence: u64) -> Option<Logged> {
+        self.fresh().next_after(None, sequence)
+    }
+
+    pub(crate) fn remove(&self, sequence: u64) -> Result<bool, StoreError> {
+        if self.config.denies_removal {
+            return Err(StoreError::Refused(format!("log `{}` keeps its events", self.config.name)));
+        }
+        Ok(self.fresh().remove(sequence))
+    }
+
+    pub(crate) fn figures(&self) -> LogFigures {
+        let state = self.fresh();
+        LogFigures {
+            events: state.events.len() as u64,
+            bytes: state.bytes as u64,
+            first: state.events.keys().next().copied(),
+            last: state.sequence,
+            consumers: state.consumers.values().map(|consumer| consumer.figures(&state)).collect(),
+        }
+    }
+
+    pub(crate) fn provide_consumer(&self, config: ConsumerConfig) -> Result<(), StoreError> {
+        let (log, name) = (self.config.name, config.name);
+        let consumer = ConsumerState::new(config)?;
+        let mut state = self.fresh();
+        if state.consumers.contains_key(name) {
+            return Ok(());
+        }
+        if self.is_work_queue() && state.consumers.values().any(|known| known.overlaps(&consumer)) {
+            return Err(StoreError::Refused(format!("two consumers of `{log}` take the same subjects")));
+        }
+        if state.consumers.len() >= self.config.consumers_max as usize {
+            return Err(StoreError::Refused(format!("log `{log}` has {} consumers already", state.consumers.len())));
+        }
+        state.consumers.insert(name, consumer);
+        Ok(())
     }
 
     pub(crate) fn read(self: Arc<Self>, filter: &str, after: u64) -> Result<EmbeddedReader, StoreError> {
-        let filter = Pattern::new(filter).map_err(|error| StoreError::NoLog(error.to_string()))?;
-        Ok(EmbeddedReader { newest: self.newest.subscribe(), log: self, filter, told: after })
+        let filter = Pattern::new(filter).map_err(|error| StoreError::Refused(error.to_string()))?;
+        Ok(EmbeddedReader { changes: self.changes(), log: self, filter, told: after })
+    }
+
+    /// True where an event goes once its consumer has dealt with it.
+    pub(super) fn is_work_queue(&self) -> bool {
+        self.config.retention == Retention::WorkQueue
     }
 }
 
+/// Bytes of an event as a NATS server counts them.
+fn size(message: &Message) -> usize {
+    message.headers.size() + message.payload.len()
+}
+
 impl State {
-    fn forget(&mut self, max_age: Duration, window: Duration) {
-        let is_over = |state: &State| state.events.len() >= LOG_EVENTS_MAX || state.bytes > LOG_BYTES_MAX;
-        while self.events.front().is_some_and(|(at, _)| at.elapsed() >= max_age) || is_over(self) {
-            let Some((_, message)) = self.events.pop_front() else { break };
-            self.bytes -= message.payload.len();
+    fn forget(&mut self, config: &LogConfig) {
+        while let Some((sequence, _)) = self.events.first_key_value().filter(|row| row.1.at.elapsed() >= config.max_age)
+        {
+            let sequence = *sequence;
+            self.remove(sequence);
         }
-        while self.ages.front().is_some_and(|(at, _)| at.elapsed() >= window) || self.ages.len() >= LOG_EVENTS_MAX {
-            let Some((_, id)) = self.ages.pop_front() else { break };
+        while self.ages.front().is_some_and(|(at, _)| at.elapsed() >= config.duplicate_window) {
+            self.forget_oldest_id();
+        }
+    }
+
+    fn forget_oldest_id(&mut self) {
+        if let Some((_, id)) = self.ages.pop_front() {
             self.ids.remove(&id);
         }
     }
 
-    fn next_after(&self, filter: &Pattern, told: u64) -> Option<Logged> {
-        let oldest = self.sequence - self.events.len() as u64 + 1;
-        let skip = (told + 1).saturating_sub(oldest) as usize;
-        let (index, (_, message)) = self
-            .events
-            .iter()
-            .enumerate()
-            .skip(skip)
-            .find(|(_, (_, message))| filter.matches(message.subject.as_str()))?;
-        Some(Logged {
-            subject: message.subject.clone(),
-            headers: message.headers.clone(),
-            payload: message.payload.clone(),
-            sequence: oldest + index as u64,
-        })
+    pub(super) fn remove(&mut self, sequence: u64) -> bool {
+        let Some(kept) = self.events.remove(&sequence) else { return false };
+        self.bytes -= size(&kept.message);
+        true
+    }
+
+    pub(super) fn event(&self, sequence: u64) -> Option<Logged> {
+        self.events.get(&sequence).map(|kept| kept.logged(sequence))
+    }
+
+    /// The first event behind a position that the filter takes.
+    pub(super) fn next_after(&self, filter: Option<&Pattern>, told: u64) -> Option<Logged> {
+        self.behind(filter, told).next().map(|(sequence, kept)| kept.logged(sequence))
+    }
+
+    /// How many events behind a position the filter takes.
+    pub(super) fn count_after(&self, filter: &Pattern, told: u64) -> u64 {
+        self.behind(Some(filter), told).count() as u64
+    }
+
+    fn behind<'a>(&'a self, filter: Option<&'a Pattern>, told: u64) -> impl Iterator<Item = (u64, &'a Kept)> {
+        let is_taken = move |kept: &Kept| filter.is_none_or(|filter| filter.matches(kept.message.subject.as_str()));
+        let behind = self.events.range(told.saturating_add(1)..);
+        behind.map(|(sequence, kept)| (*sequence, kept)).filter(move |(_, kept)| is_taken(kept))
+    }
+}
+
+impl Kept {
+    fn logged(&self, sequence: u64) -> Logged {
+        Logged {
+            subject: self.message.subject.clone(),
+            headers: self.message.headers.clone(),
+            payload: self.message.payload.clone(),
+            sequence,
+            created_ms: self.created_ms,
+        }
     }
 }
 
 /// A reader of a log.
 pub(in crate::store) struct EmbeddedReader {
     log: Arc<EmbeddedLog>,
-    newest: watch::Receiver<u64>,
+    changes: watch::Receiver<()>,
     filter: Pattern,
     told: u64,
 }
@@ -120,18 +236,14 @@ pub(in crate::store) struct EmbeddedReader {
 impl EmbeddedReader {
     pub(crate) async fn next(&mut self) -> Logged {
         loop {
-            self.newest.mark_unchanged();
-            let found = {
-                let mut state = locked(&self.log.state);
-                state.forget(self.log.max_age, self.log.duplicate_window);
-                state.next_after(&self.filter, self.told)
-            };
+            self.changes.mark_unchanged();
+            let found = self.log.fresh().next_after(Some(&self.filter), self.told);
             if let Some(event) = found {
                 self.told = event.sequence;
                 return event;
             }
             // The sender lives in the log that this reader holds, so waiting cannot fail.
-            let _ = self.newest.changed().await;
+            let _ = self.changes.changed().await;
         }
     }
 }

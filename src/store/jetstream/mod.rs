@@ -2,6 +2,8 @@
 //! where a bucket is listed, a mirror of it.
 
 mod bucket;
+mod consumer;
+mod log;
 mod mirror;
 mod watch;
 
@@ -11,15 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State as ConnectionState;
-use async_nats::header::{HeaderMap, HeaderName, HeaderValue, NATS_MESSAGE_ID};
+use async_nats::header::{HeaderMap, HeaderValue};
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishError, PublishErrorKind};
 use async_nats::jetstream::{kv, stream};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use super::{Appended, BucketConfig, Event, LogConfig, StoreError, VALUE_BYTES_MAX};
+use super::{BucketConfig, StoreError, VALUE_BYTES_MAX};
 
 pub(super) use bucket::JetStreamBucket;
+pub(super) use consumer::{JetStreamConsumer, JetStreamTicket};
 pub(super) use watch::{JetStreamReader, JetStreamWatch};
 
 /// Longest wait for an answer of the server.
@@ -66,39 +69,6 @@ impl JetStreamStore {
             ..kv::Config::default()
         };
         Ok(self.context.create_key_value(created).await.map_err(unavailable)?.stream)
-    }
-
-    pub(crate) async fn provide_log(&self, config: &LogConfig) -> Result<(), StoreError> {
-        connected(&self.context)?;
-        let config = stream::Config {
-            name: config.name.to_owned(),
-            subjects: config.subjects.iter().map(|subject| (*subject).to_owned()).collect(),
-            max_age: config.max_age,
-            duplicate_window: config.duplicate_window,
-            max_message_size: VALUE_BYTES_MAX as i32,
-            allow_direct: true,
-            ..stream::Config::default()
-        };
-        self.context.get_or_create_stream(config).await.map(drop).map_err(unavailable)
-    }
-
-    pub(crate) async fn append(&self, event: Event) -> Result<Appended, StoreError> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in event.headers.iter() {
-            headers.append(HeaderName::from_str(name).map_err(unavailable)?, header(value)?);
-        }
-        headers.insert(NATS_MESSAGE_ID, header(&event.id)?);
-        let subject = event.subject.as_str().to_owned();
-        let ack = publish(&self.context, subject.clone(), headers, event.payload).await.map_err(|error| {
-            if error.kind() == PublishErrorKind::StreamNotFound { StoreError::NoLog(subject) } else { refused(&error) }
-        })?;
-        Ok(Appended { sequence: ack.sequence, is_duplicate: ack.duplicate })
-    }
-
-    pub(crate) async fn read_log(&self, name: &str, filter: &str, after: u64) -> Result<JetStreamReader, StoreError> {
-        connected(&self.context)?;
-        let stream = self.context.get_stream(name).await.map_err(|_| StoreError::NoLog(name.to_owned()))?;
-        JetStreamReader::open(&self.context, &stream, filter, after).await
     }
 }
 

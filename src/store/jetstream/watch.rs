@@ -2,10 +2,11 @@
 //! connection, behind the last message that it delivered.
 
 use async_nats::HeaderMap;
+use async_nats::datetime::DateTime;
 use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig};
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::context::Context;
-use async_nats::jetstream::message::Message;
+use async_nats::jetstream::message::{Message, StreamMessage};
 use async_nats::jetstream::stream::Stream;
 use futures_util::StreamExt as _;
 
@@ -66,7 +67,7 @@ impl JetStreamWatch {
             key: message.subject.get(self.prefix..).unwrap_or_default().to_owned(),
             value: (!is_deleted).then(|| message.payload.clone()),
             revision: info.stream_sequence,
-            created_ms: (info.published.unix_timestamp_nanos() / 1_000_000) as i64,
+            created_ms: millis(info.published),
         })
     }
 }
@@ -86,14 +87,31 @@ impl JetStreamReader {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Logged, StoreError> {
-        let message = next(&mut self.0).await?;
-        Ok(Logged {
-            sequence: message.info().map_err(unavailable)?.stream_sequence,
-            subject: Subject::new(message.subject.to_string()).map_err(unavailable)?,
-            headers: message.headers.as_ref().map(headers).unwrap_or_default(),
-            payload: message.payload.clone(),
-        })
+        logged(&next(&mut self.0).await?)
     }
+}
+
+/// A message that a consumer delivered, as an event.
+pub(super) fn logged(message: &Message) -> Result<Logged, StoreError> {
+    let info = message.info().map_err(unavailable)?;
+    Ok(Logged {
+        sequence: info.stream_sequence,
+        created_ms: millis(info.published),
+        subject: Subject::new(message.subject.to_string()).map_err(unavailable)?,
+        headers: message.headers.as_ref().map(headers).unwrap_or_default(),
+        payload: message.payload.clone(),
+    })
+}
+
+/// A message as the server keeps it, as an event.
+pub(super) fn kept(message: StreamMessage) -> Result<Logged, StoreError> {
+    Ok(Logged {
+        sequence: message.sequence,
+        created_ms: millis(message.time),
+        subject: Subject::new(message.subject.to_string()).map_err(unavailable)?,
+        headers: headers(&message.headers),
+        payload: message.payload,
+    })
 }
 
 async fn open(
@@ -120,6 +138,11 @@ async fn next(messages: &mut Ordered) -> Result<Message, StoreError> {
         Some(Err(error)) => Err(unavailable(error)),
         None => Err(unavailable("the connection has been closed")),
     }
+}
+
+/// Milliseconds since 1970.
+fn millis(at: DateTime) -> i64 {
+    (at.unix_timestamp_nanos() / 1_000_000) as i64
 }
 
 fn headers(map: &HeaderMap) -> Headers {

@@ -65,12 +65,13 @@ pub async fn declared(store: &Store, snapshot: &Snapshot, name: &str) -> Result<
 impl Declared {
     async fn open(store: &Store, row: &ServiceRow) -> Result<Declared, Fault> {
         for log in &row.logs {
-            let subjects: Vec<&str> = log.subjects.iter().map(|subject| interned(subject)).collect();
+            let subjects: Vec<&'static str> = log.subjects.iter().map(|subject| interned(subject)).collect();
             let config = LogConfig {
                 name: interned(&log.name),
                 subjects: subjects.leak(),
                 max_age: log.max_age,
-                duplicate_window: log.duplicate_window,
+                duplicate_window: log.duplicate_window.min(log.max_age),
+                ..LogConfig::DEFAULT
             };
             store.provide_log(config).await?;
         }
