@@ -648,6 +648,32 @@ async fn peers_are_called_for_the_caller() {
     assert_eq!(rig.say("svc.echo.say", &[("Tidegate-Timeout", "19")], &request("x")).await.0.error, late);
 }
 
+#[tokio::test]
+async fn a_peer_that_stays_silent_is_left_alone_after_five_calls() {
+    let rig = Rig::new();
+    let service =
+        Service::new("echo", "1.0.0").unary("t.v1.EchoService/Say", |context: Context, say: Say| async move {
+            let call = context.peer("t.v1.EchoService/Ask")?.timeout(Duration::from_millis(5));
+            call.ask::<Say, Said>(&say).await
+        });
+    let _worker = rig.start(service).await;
+    let pattern = Pattern::new("svc.echo.ask").unwrap();
+    let mut silent = rig.bus.subscribe(&pattern, None, Limits::WORKER).await.unwrap();
+    for _ in 0..5 {
+        let (reply, _) = rig.say("svc.echo.say", &[], &request("x")).await;
+        assert_eq!(reply.error.unwrap().code, ErrorCode::DeadlineExceeded);
+        next(&mut silent).await;
+    }
+    let (reply, _) = rig.say("svc.echo.say", &[], &request("x")).await;
+    let refused = reply.error.unwrap();
+    assert_eq!(
+        (refused.code, refused.message.as_str()),
+        (ErrorCode::Unavailable, "`svc.echo.ask` fails: calls to it are paused",)
+    );
+    assert!(refused.details.contains_key("retry_after_ms"), "{:?}", refused.details);
+    assert!(tokio::time::timeout(Duration::from_millis(20), silent.next()).await.is_err(), "nobody was asked");
+}
+
 async fn events_are_published_with_their_type(rig: Rig) {
     let service =
         Service::new("echo", "1.0.0").unary("t.v1.EchoService/Ask", |context: Context, say: Say| async move {

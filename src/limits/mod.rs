@@ -1,8 +1,10 @@
-//! What a route may take: token buckets, slots. Values with owners: taking gives a permit, dropping it frees it. The
+//! What a route may take: token buckets, slots, breakers. Values with owners: taking gives a permit, dropping it frees it. The
 //! clock is a parameter.
 
+mod breaker;
 mod bucket;
 mod slots;
 
+pub use breaker::{Breaker, BreakerRule, Pass};
 pub use bucket::{Admitted, Bucket, Quota, Refusal};
 pub use slots::{Slot, Slots};

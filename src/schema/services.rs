@@ -46,6 +46,8 @@ pub struct MethodRow {
     pub http: Vec<HttpRuleRow>,
     /// What it does, where it is declared.
     pub operation: Option<Arc<Operation>>,
+    /// Calling it twice does what calling it once does: its `idempotency_level` says so, or its first binding is a GET.
+    pub is_repeatable: bool,
     /// `file:line:column` of the method.
     pub place: String,
     /// The comment above it.
@@ -137,6 +139,9 @@ fn method_row(
         let around = operation::Around { tables, kinds, request, reply, is_streaming };
         operation::operation(&around, &rule).map_err(&mut problem).ok()
     });
+    let http = http_rules(pool, &options);
+    // NO_SIDE_EFFECTS and IDEMPOTENT of google/protobuf/descriptor.proto.
+    let level = options.get_field_by_name("idempotency_level").and_then(|value| value.as_enum_number()).unwrap_or(0);
     MethodRow {
         name: format!("{}/{}", service.full_name(), method.name()),
         subject: given("subject").unwrap_or_else(|| method.full_name().to_owned()),
@@ -146,7 +151,8 @@ fn method_row(
         chunk,
         is_server_streaming: method.is_server_streaming(),
         is_client_streaming: method.is_client_streaming(),
-        http: http_rules(pool, &options),
+        is_repeatable: level > 0 || http.first().is_some_and(|rule| rule.verb == "GET"),
+        http,
         place: format!("{file}:{line}:{column}"),
         comment,
     }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::fault::{Code, Fault};
+use crate::worker::Context;
 use crate::worker::types::{Struct, Value};
 
 /// Longest id in bytes.
@@ -58,6 +59,33 @@ pub(super) fn document(field: &str, document: &Struct) -> Result<(), Fault> {
         return Err(invalid(field, "too_long", format!("{field} has more than {STRUCT_BYTES_MAX} bytes")));
     }
     Ok(())
+}
+
+/// An operation for admins and services. `enforces` is `auth.enforce` of the settings.
+pub(super) fn admin(context: &Context, enforces: bool) -> Result<(), Fault> {
+    if !enforces || is_service(context) || is_admin(context) {
+        return Ok(());
+    }
+    Err(Fault::client(Code::PermissionDenied, "only admins may do this").detail("reason", "admin_only"))
+}
+
+/// A request that names a player or user: only they themselves, admins and services may make it.
+pub(super) fn owner(context: &Context, enforces: bool, field: &str, id: &str) -> Result<(), Fault> {
+    if !enforces || id.is_empty() || id == context.user() || is_service(context) || is_admin(context) {
+        return Ok(());
+    }
+    Err(Fault::client(Code::PermissionDenied, format!("{field} is not yours"))
+        .detail("field", field)
+        .detail("reason", "not_owner"))
+}
+
+/// The caller is a service: the gateway marks what comes from outside.
+pub(super) fn is_service(context: &Context) -> bool {
+    context.caller().label("origin") != Some("edge")
+}
+
+fn is_admin(context: &Context) -> bool {
+    context.roles().any(|role| role == "admin")
 }
 
 /// The decoder has a depth budget, so this cannot go deeper than that.

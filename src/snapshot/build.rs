@@ -278,6 +278,7 @@ impl<'a> Builder<'a> {
             reply: reply?,
             chunk,
             streaming,
+            is_repeatable: row.value.route.value.starts_with("GET "),
             operation: None,
         };
         Some((self.make_method(parts, place, levels)?, chunk.is_some()))

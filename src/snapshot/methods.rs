@@ -25,6 +25,7 @@ pub(super) struct MethodParts<'r> {
     pub(super) reply: MessageId,
     pub(super) chunk: Option<MessageId>,
     pub(super) streaming: Streaming,
+    pub(super) is_repeatable: bool,
     pub(super) operation: Option<Arc<Operation>>,
 }
 
@@ -65,6 +66,7 @@ impl Builder<'_> {
             reply: row.reply,
             chunk: row.chunk,
             streaming,
+            is_repeatable: row.is_repeatable,
             operation: row.operation.clone(),
         };
         self.make_method(parts, place, levels)
@@ -113,6 +115,7 @@ impl Builder<'_> {
             streaming: parts.streaming,
             envelope,
             replies: ReplyProof::default(),
+            is_repeatable: parts.is_repeatable,
             operation: parts.operation,
             tables: tables.clone(),
         });

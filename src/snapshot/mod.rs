@@ -119,6 +119,8 @@ pub struct Method {
     pub envelope: Envelope,
     /// Whether replies prove which request they answer.
     pub replies: ReplyProof,
+    /// Calling it twice does what calling it once does.
+    pub is_repeatable: bool,
     /// What it does, where the schema declares it.
     pub operation: Option<Arc<Operation>>,
     /// The tables that the ids belong to.
@@ -142,6 +144,7 @@ impl Method {
             streaming: Streaming::Unary,
             envelope: Envelope::bare(),
             replies: ReplyProof::default(),
+            is_repeatable: false,
             operation: None,
             tables,
         }

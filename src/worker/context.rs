@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::peer::Breakers;
 use super::{Clock, Options};
 use crate::bus::{Bus, Delivery, Headers};
 use crate::envelope::{Caller, Source};
@@ -32,6 +33,7 @@ pub(super) struct Surroundings {
     pub(super) instance: String,
     pub(super) heartbeat: Duration,
     pub(super) draining: watch::Receiver<bool>,
+    pub(super) breakers: Breakers,
     /// What the service's own work runs as.
     own: Arc<Method>,
 }
@@ -47,6 +49,7 @@ impl Surroundings {
             instance: format!("{service}@{}", options.instance),
             heartbeat: options.heartbeat,
             draining: draining.clone(),
+            breakers: Breakers::new(),
             own: Arc::new(Method::without_requests(service, options.snapshot.tables.clone())),
         }
     }

@@ -1,24 +1,60 @@
-//! Calls to peers by method name, and events: on behalf of the caller, within the caller's deadline.
+//! Calls to peers by method name: on behalf of the caller or on the service's own account, within the caller's
+//! deadline, repeated only where that is safe, and behind a breaker for each subject.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::Instant;
 
 use super::context::{Context, is_repeat_key};
-use super::records::Sealed;
-use crate::bus::{Headers, Message, Request, Subject};
+use crate::bus::{BusError, Headers, Reply, Request};
 use crate::envelope::{ContextWriter, Source};
 use crate::fault::{Code, Fault, Reason};
+use crate::limits::{Breaker, BreakerRule};
 use crate::snapshot::Method;
-use crate::store::{Appended, Event};
-use crate::transcode::{from_wire, number_order, to_wire};
+use crate::transcode::wire::WireReader;
+use crate::transcode::{
+    BodyPlan, Claims, JsonIn, JsonOut, Root, Scratch, Unknown, from_wire, json_to_wire, number_order, to_wire,
+    wire_to_json,
+};
 
 /// Longest wait for a peer.
 const TIMEOUT_MAX: Duration = Duration::from_secs(5);
 /// What is kept of the caller's time for the way back.
 const MARGIN: Duration = Duration::from_millis(20);
+/// Tries of a call that is safe to repeat, and the pause between them: full jitter under a bound that doubles.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// The breakers of one process's calls, by subject: as many as the tables have methods.
+pub(super) struct Breakers {
+    started: Instant,
+    by_subject: Mutex<HashMap<String, Arc<Breaker>>>,
+}
+
+impl Breakers {
+    pub(super) fn new() -> Breakers {
+        Breakers { started: Instant::now(), by_subject: Mutex::default() }
+    }
+
+    fn of(&self, subject: &str) -> Arc<Breaker> {
+        let mut breakers = self.by_subject.lock().unwrap_or_else(PoisonError::into_inner);
+        match breakers.get(subject) {
+            Some(breaker) => breaker.clone(),
+            None => {
+                let breaker = Arc::new(Breaker::new(BreakerRule::default()));
+                breakers.insert(subject.to_owned(), breaker.clone());
+                breaker
+            }
+        }
+    }
+}
 
 /// In whose name a peer is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,10 +63,19 @@ enum Behalf {
     Service,
 }
 
+/// A call of a peer that is being made ready.
+pub struct PeerCall<'c> {
+    context: &'c Context,
+    method: Arc<Method>,
+    behalf: Behalf,
+    key: String,
+    timeout: Duration,
+}
+
 impl Context {
     /// Calls a method of a peer for the caller: user, tenant and labels are passed on. `method` is its full name.
     pub async fn call<Q: Serialize + Sync, R: DeserializeOwned>(&self, method: &str, request: &Q) -> Result<R, Fault> {
-        self.ask(method, request, Behalf::Caller).await
+        self.peer(method)?.ask(request).await
     }
 
     /// Calls a method of a peer on the service's own account: only tenant and trace are passed on.
@@ -39,141 +84,205 @@ impl Context {
         method: &str,
         request: &Q,
     ) -> Result<R, Fault> {
-        self.ask(method, request, Behalf::Service).await
+        self.peer(method)?.as_service().ask(request).await
     }
 
-    /// Publishes an event and waits until a log has kept it. A second one with the same `id` within the log's window
-    /// changes nothing. `subject` is literal, `message` the full name of its type.
-    pub async fn append<T: Serialize + Sync>(
-        &self,
-        subject: &str,
-        message: &str,
-        value: &T,
-        id: &str,
-    ) -> Result<Appended, Fault> {
-        let (subject, headers, payload) = self.event(subject, message, value)?;
-        Ok(self.store().append(Event { subject, id: id.to_owned(), headers, payload }).await?)
-    }
-
-    /// The same for an event that is encoded already.
-    pub async fn append_sealed(&self, subject: &str, sealed: &Sealed, id: &str) -> Result<Appended, Fault> {
-        let subject = literal(subject)?;
-        let mut headers = self.headers(&sealed.message);
-        for (name, value) in &sealed.headers {
-            headers.push(*name, value.as_str());
-        }
-        let payload = Bytes::from(sealed.payload.clone());
-        Ok(self.store().append(Event { subject, id: id.to_owned(), headers, payload }).await?)
-    }
-
-    /// Publishes a notice to whoever listens now; nobody answers, and nothing keeps it.
-    pub async fn publish<T: Serialize + Sync>(&self, subject: &str, message: &str, value: &T) -> Result<(), Fault> {
-        let (subject, headers, payload) = self.event(subject, message, value)?;
-        Ok(self.around().bus.publish(Message { subject, reply: None, headers, payload }).await?)
-    }
-
-    fn event<T: Serialize>(&self, subject: &str, message: &str, value: &T) -> Result<(Subject, Headers, Bytes), Fault> {
-        let subject = literal(subject)?;
-        let tables = &self.around().snapshot.tables;
-        let Some(message_id) = tables.message_id(message) else {
-            return Err(internal("an event has an unknown type", format!("`{message}` is in no descriptor")));
+    /// A call of a peer's method by its full name, or by its subject.
+    pub fn peer(&self, method: &str) -> Result<PeerCall<'_>, Fault> {
+        let snapshot = &self.around().snapshot;
+        let Some(method) = snapshot.method(method).or_else(|| snapshot.method_on(method)).cloned() else {
+            let text = format!("no descriptor and no route names `{method}`");
+            return Err(Fault::ours(Code::Internal, "a peer is not known here").internal(text));
         };
-        let mut payload = Vec::with_capacity(256);
-        to_wire(tables, message_id, value, &mut payload)
-            .map_err(|error| internal("an event does not encode", error.to_string()))?;
-        Ok((subject, self.headers(message), payload.into()))
+        let (key, timeout) = (String::new(), TIMEOUT_MAX);
+        Ok(PeerCall { context: self, method, behalf: Behalf::Caller, key, timeout })
+    }
+}
+
+impl PeerCall<'_> {
+    /// On the service's own account: only tenant and trace are passed on.
+    #[must_use]
+    pub fn as_service(mut self) -> Self {
+        self.behalf = Behalf::Service;
+        self
     }
 
-    async fn ask<Q: Serialize + Sync, R: DeserializeOwned>(
-        &self,
-        name: &str,
-        request: &Q,
-        behalf: Behalf,
-    ) -> Result<R, Fault> {
-        let around = self.around();
-        let Some(method) = around.snapshot.method(name) else {
-            return Err(internal("a peer is not known here", format!("no descriptor and no route names `{name}`")));
+    /// With an idempotency key: the call can be repeated.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    /// With another longest wait than 5 s; the caller's deadline shortens it.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The reply, as plain structs.
+    ///
+    /// Fails as the peer does; with UNAVAILABLE where nobody answers on its subject or the breaker is open, with
+    /// DEADLINE_EXCEEDED where no reply comes in time.
+    pub async fn ask<Q: Serialize + Sync, R: DeserializeOwned>(&self, request: &Q) -> Result<R, Fault> {
+        let mut fields = Vec::with_capacity(256);
+        to_wire(&self.method.tables, self.method.request, request, &mut fields)
+            .map_err(|error| unencoded(error.to_string()))?;
+        let reply = self.ask_encoded(&fields).await?;
+        from_wire(&self.method.tables, self.method.reply, &reply).map_err(|error| self.undecoded(&error.to_string()))
+    }
+
+    /// The reply, as ProtoJSON. Unknown members of the request are refused.
+    pub async fn ask_json(&self, request: &Value) -> Result<Value, Fault> {
+        let method = &self.method;
+        let plan = BodyPlan {
+            root: Root::Message(method.request),
+            options: JsonIn { unknown: Unknown::Reject },
+            claims: Claims::new(),
+            lift: None,
         };
-        let mut payload = Vec::with_capacity(256);
-        self.write_context(method, behalf, &mut payload);
-        to_wire(&method.tables, method.request, request, &mut payload)
-            .and_then(|()| number_order(&mut payload, 0).map_err(Into::into))
-            .map_err(|error| internal("a request to a peer does not encode", error.to_string()))?;
-        let left = self.time_left().map_or(TIMEOUT_MAX, |left| left.saturating_sub(MARGIN)).min(TIMEOUT_MAX);
-        if left.is_zero() {
-            return Err(Context::cancel_fault("deadline"));
-        }
-        let mut headers = self.headers(&method.request_name);
-        headers.push("Tidegate-Timeout", left.as_millis().to_string());
-        if method.envelope.context.is_none() {
-            for header in ["Tidegate-User", "Tidegate-Tenant", "Tidegate-Roles"] {
-                let is_passed = behalf == Behalf::Caller || header == "Tidegate-Tenant";
-                if let Some(value) = self.header(header).filter(|_| is_passed) {
-                    headers.push(header, value);
-                }
+        let text = serde_json::to_vec(request).map_err(|error| unencoded(error.to_string()))?;
+        let mut fields = Vec::with_capacity(text.len());
+        json_to_wire(&method.tables, &plan, 0, &text, &mut fields, None).map_err(|error| {
+            let text = format!("the request is no `{}`: {error}", method.request_name);
+            Fault::client(Code::InvalidArgument, text).detail("reason", "malformed")
+        })?;
+        let reply = self.ask_encoded(&fields).await?;
+        let (mut json, options) = (
+            Vec::with_capacity(reply.len() * 2),
+            JsonOut { names: crate::transcode::Names::Proto, ..JsonOut::default() },
+        );
+        wire_to_json(&method.tables, method.reply, &options, &reply, &mut Scratch::default(), &mut json)
+            .map_err(|error| self.undecoded(&error.to_string()))?;
+        serde_json::from_slice(&json).map_err(|error| self.undecoded(&error.to_string()))
+    }
+
+    /// The reply's bytes, for a request that is encoded already; a caller context in it is replaced by ours.
+    pub async fn ask_encoded(&self, fields: &[u8]) -> Result<Bytes, Fault> {
+        let method = &self.method;
+        let mut payload = Vec::with_capacity(fields.len() + 256);
+        self.write_context(&mut payload);
+        let context = method.envelope.context.as_ref().map(|plan| plan.number);
+        let mut reader = WireReader::new(fields);
+        loop {
+            let from = reader.at();
+            let Some(record) = reader.record().map_err(|error| unencoded(error.to_string()))? else { break };
+            if Some(record.number) != context {
+                payload.extend_from_slice(&fields[from..reader.at()]);
             }
         }
-        let subject = method.subject.clone();
-        let request = Request { subject, headers, payload: payload.into(), timeout: left, proof: None };
-        let reply = around.bus.request(request).await?;
+        number_order(&mut payload, 0).map_err(|error| unencoded(error.to_string()))?;
+        let reply = self.send(payload.into()).await?;
         method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
-        from_wire(&method.tables, method.reply, &reply.payload).map_err(|error| {
-            Fault::upstream(Code::Internal, "a peer's reply does not decode")
-                .reason(Reason::MalformedReply)
-                .internal(format!("`{name}`: {error}"))
-        })
+        Ok(reply.payload)
     }
 
-    /// What every message of ours says.
-    fn headers(&self, message_type: &str) -> Headers {
-        let mut headers = Headers::with_capacity(8);
-        headers.push("content-type", "application/x-protobuf");
-        headers.push("message-type", message_type);
-        for name in ["traceparent", "tracestate"] {
-            if let Some(value) = self.header(name) {
-                headers.push(name, value);
+    /// Sends it, up to three times where a repeat is safe.
+    async fn send(&self, payload: Bytes) -> Result<Reply, Fault> {
+        let (context, method) = (self.context, &self.method);
+        let is_repeatable = method.is_repeatable || !self.key.is_empty();
+        let deadline = Instant::now() + self.time_left();
+        let breakers = &context.around().breakers;
+        let breaker = breakers.of(method.subject.as_str());
+        for attempt in 1.. {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Context::cancel_fault("deadline"));
+            }
+            let pass = breaker.admit(breakers.started.elapsed()).map_err(|wait| {
+                Fault::upstream(Code::Unavailable, format!("`{}` fails: calls to it are paused", method.subject))
+                    .reason(Reason::BreakerOpen)
+                    .retry_after(wait)
+            })?;
+            let subject = method.subject.clone();
+            let headers = self.headers(left);
+            let request = Request { subject, headers, payload: payload.clone(), timeout: left, proof: None };
+            let error = match context.around().bus.request(request).await {
+                Ok(reply) => {
+                    pass.succeeded();
+                    return Ok(reply);
+                }
+                Err(error) => error,
+            };
+            // Nobody there is told at once and costs nothing: it opens no breaker.
+            if !matches!(error, BusError::NoResponders | BusError::TooLarge { .. }) {
+                pass.failed(breakers.started.elapsed());
+            }
+            let is_safe = is_repeatable || matches!(error, BusError::NoResponders);
+            if !is_safe || attempt >= TRIES || matches!(error, BusError::TooLarge { .. } | BusError::Closed) {
+                return Err(error.into());
+            }
+            let bound = (PAUSE * 2_u32.pow(attempt - 1)).min(PAUSE_MAX).as_millis() as u64;
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=bound))).await;
+        }
+        Err(Context::cancel_fault("deadline"))
+    }
+
+    /// Time for the call: the caller's, less what the way back takes.
+    fn time_left(&self) -> Duration {
+        self.context.time_left().map_or(self.timeout, |left| left.saturating_sub(MARGIN)).min(self.timeout)
+    }
+
+    fn headers(&self, left: Duration) -> Headers {
+        let mut headers = self.context.headers(&self.method.request_name);
+        headers.push("Tidegate-Timeout", left.as_millis().max(1).to_string());
+        if !self.key.is_empty() {
+            headers.push("Nats-Msg-Id", self.key.clone());
+        }
+        if self.method.envelope.context.is_none() {
+            for header in ["Tidegate-User", "Tidegate-Tenant", "Tidegate-Roles"] {
+                let is_passed = self.behalf == Behalf::Caller || header == "Tidegate-Tenant";
+                if let Some(value) = self.context.header(header).filter(|_| is_passed) {
+                    headers.push(header, value.to_owned());
+                }
             }
         }
         headers
     }
 
-    /// The context of a call to a peer.
-    fn write_context(&self, method: &Method, behalf: Behalf, out: &mut Vec<u8>) {
-        let Some(plan) = &method.envelope.context else { return };
-        let caller = self.caller();
+    /// The context of the call, where the peer's messages carry one.
+    fn write_context(&self, out: &mut Vec<u8>) {
+        let Some(plan) = &self.method.envelope.context else { return };
+        let (context, is_for_caller) = (self.context, self.behalf == Behalf::Caller);
+        let caller = context.caller();
         let mut writer = ContextWriter::new(plan, out);
         for field in &plan.fields {
             if field.is_time {
-                writer.time(field.number, u128::from(self.now_ms().unsigned_abs()) * 1_000_000);
+                writer.time(field.number, u128::from(context.now_ms().unsigned_abs()) * 1_000_000);
                 continue;
             }
-            let is_ours = |source: &Source| matches!(source, Source::Value(_));
-            let is_private = |source: &Source| *source == Source::CallerUser;
-            if field.sources.iter().any(is_ours) {
-                writer.text(field.number, &self.around().service);
-            } else if field.sources.first() == Some(&Source::CallerTenant) {
-                writer.text(field.number, self.tenant());
+            let first = field.sources.first();
+            let text = if field.sources.iter().any(|source| matches!(source, Source::Value(_))) {
+                context.service()
+            } else if first.is_some_and(is_repeat_key) {
+                &self.key
+            } else if first == Some(&Source::CallerTenant) {
+                context.tenant()
             } else if plan.request_id == Some(field.number) {
-                writer.text(field.number, self.request_id());
-            } else if !field.sources.first().is_some_and(is_repeat_key)
-                && (behalf == Behalf::Caller || !field.sources.iter().any(is_private))
-            {
-                writer.text(field.number, caller.text(&field.name));
-            }
+                context.request_id()
+            } else if is_for_caller || !field.sources.contains(&Source::CallerUser) {
+                caller.text(&field.name)
+            } else {
+                ""
+            };
+            writer.text(field.number, text);
         }
-        if let Some(labels) = plan.labels.as_ref().filter(|_| behalf == Behalf::Caller) {
+        if let Some(labels) = plan.labels.as_ref().filter(|_| is_for_caller) {
             for (name, value) in &caller.labels {
                 writer.label(labels.number, name, value);
             }
         }
         writer.finish();
     }
+
+    fn undecoded(&self, text: &str) -> Fault {
+        Fault::upstream(Code::Internal, "a peer's reply does not decode")
+            .reason(Reason::MalformedReply)
+            .internal(format!("`{}`: {text}", self.method.name))
+    }
 }
 
-fn literal(subject: &str) -> Result<Subject, Fault> {
-    Subject::new(subject).map_err(|error| internal("an event has no valid subject", error.to_string()))
-}
-
-fn internal(text: &'static str, details: String) -> Fault {
-    Fault::ours(Code::Internal, text).internal(details)
+fn unencoded(text: String) -> Fault {
+    Fault::ours(Code::Internal, "a request to a peer does not encode").internal(text)
 }
