@@ -1,10 +1,11 @@
 //! The game's descriptors load, and say on the wire what the contract says.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 use tidegate::schema::{self, Schema, SchemaProblem, SourceFile};
-use tidegate::transcode::table::{Cardinality, Field, Kind};
+use tidegate::transcode::table::{Cardinality, Field, Kind, MessageTable};
 
 fn descriptors() -> Vec<SourceFile> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("descriptors");
@@ -110,70 +111,144 @@ fn type_name(schema: &Schema, field: &Field) -> String {
     }
 }
 
+fn contract() -> Value {
+    serde_json::from_str(include_str!("data/contract.json")).unwrap()
+}
+
+/// What the services add to the contract: service and method names, streams, new fields and messages, HTTP bindings.
+fn additions() -> Value {
+    serde_json::from_str(include_str!("data/additions.json")).unwrap()
+}
+
+fn text(row: &Value, key: &str) -> String {
+    row[key].as_str().unwrap_or_else(|| panic!("no `{key}` in {row}")).to_owned()
+}
+
+fn rows(table: &Value) -> &[Value] {
+    table.as_array().unwrap()
+}
+
+/// The lines that only one side has.
+fn assert_same(expected: BTreeSet<String>, found: BTreeSet<String>) {
+    let missing: Vec<_> = expected.difference(&found).collect();
+    let extra: Vec<_> = found.difference(&expected).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "missing: {missing:#?}\nnot documented: {extra:#?}");
+}
+
 #[test]
-fn every_message_and_enum_of_the_contract_is_there_unchanged() {
+fn every_field_is_as_documented_and_there_is_no_other() {
     let schema = schema::load(&descriptors()).unwrap();
-    let contract: Value = serde_json::from_str(include_str!("data/contract.json")).unwrap();
-    let mut differences = String::new();
-    for (name, rows) in contract["messages"].as_object().unwrap() {
-        let Some(id) = schema.message(name) else {
-            writeln!(differences, "{name} is missing").unwrap();
-            continue;
-        };
-        let table = schema.tables.message(id);
-        for row in rows.as_array().unwrap() {
-            let number = row["number"].as_u64().unwrap() as u32;
-            let Some(field) = table.field_by_number(number).map(|id| table.field(id)) else {
-                writeln!(differences, "{name}: {row} is missing").unwrap();
-                continue;
-            };
+    let (contract, additions) = (contract(), additions());
+    let mut expected = BTreeSet::new();
+    for tables in [&contract["messages"], &additions["fields"]] {
+        for (message, rows) in tables.as_object().unwrap() {
+            for row in rows.as_array().unwrap() {
+                let (name, kind, mark) = (text(row, "name"), text(row, "type"), text(row, "mark"));
+                assert!(expected.insert(format!("{message}: {} {name} {kind} {mark}", row["number"])));
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    let entries = map_entries(&schema);
+    let is_ours =
+        |name: &str| !name.starts_with("google.") && !name.starts_with("tidegate.") && !entries.contains(name);
+    for (_, table) in schema.tables.messages().filter(|(_, table)| is_ours(&table.name)) {
+        for field in &table.fields {
             let mark = match (field.spec.cardinality, field.spec.oneof) {
                 (Cardinality::Map, _) => "map".to_owned(),
                 (Cardinality::Repeated, _) => "repeated".to_owned(),
                 (_, Some(oneof)) => format!("oneof {}", table.oneof_name(oneof)),
                 _ => String::new(),
             };
-            let found = (field.spec.name.as_str(), type_name(&schema, field), mark);
-            let text = |key: &str| row[key].as_str().unwrap().to_owned();
-            if (found.0.to_owned(), found.1.clone(), found.2.clone()) != (text("name"), text("type"), text("mark")) {
-                writeln!(differences, "{name}: {row}, but the descriptor says {found:?}").unwrap();
-            }
+            let (message, number, name) = (&table.name, field.spec.number, &field.spec.name);
+            assert!(
+                field.spec.cardinality != Cardinality::Repeated || field.spec.is_packed == is_number(field),
+                "{name}"
+            );
+            found.insert(format!("{message}: {number} {name} {} {mark}", type_name(&schema, field)));
         }
     }
-    for (name, values) in contract["enums"].as_object().unwrap() {
-        let table = schema.tables.enumeration(schema.tables.enum_id(name).unwrap());
-        for (value, number) in values.as_object().unwrap() {
-            if table.number_of(value.as_bytes()).map(i64::from) != number.as_i64() {
-                writeln!(differences, "{name}.{value} is not {number}").unwrap();
-            }
-        }
-    }
-    assert!(differences.is_empty(), "\n{differences}");
+    assert_same(expected, found);
+}
+
+/// The messages that only map fields name.
+fn map_entries(schema: &Schema) -> BTreeSet<&str> {
+    let fields = schema.tables.messages().flat_map(|(_, table)| &table.fields);
+    let maps = fields.filter(|field| field.spec.cardinality == Cardinality::Map);
+    maps.filter_map(|field| Some(&*schema.tables.message(field.message()?).name)).collect()
+}
+
+fn is_number(field: &Field) -> bool {
+    !matches!(field.spec.kind, Kind::Message(_) | Kind::Group(_) | Kind::String | Kind::Bytes)
 }
 
 #[test]
-fn every_operation_of_the_contract_has_its_subject_queue_group_and_types() {
+fn every_enum_is_as_documented() {
     let schema = schema::load(&descriptors()).unwrap();
-    let contract: Value = serde_json::from_str(include_str!("data/contract.json")).unwrap();
-    let name = |id| schema.tables.message(id).name.to_string();
-    for row in contract["operations"].as_array().unwrap() {
-        let service = schema.services.iter().find(|service| service.short_name == row["service"]).unwrap();
-        let method = service
-            .methods
-            .iter()
-            .find(|method| method.subject == row["subject"] && !method.is_server_streaming)
-            .unwrap_or_else(|| panic!("no method for {row}"));
-        assert_eq!(Value::from(service.queue_group.as_str()), row["queue_group"]);
-        assert_eq!(Value::from(name(method.request)), row["request"]);
-        assert_eq!(Value::from(name(method.reply)), row["reply"]);
-        assert_eq!(method.chunk.map_or(Value::Null, |id| name(id).into()), row["chunk"]);
+    for (name, values) in contract()["enums"].as_object().unwrap() {
+        let table = schema.tables.enumeration(schema.tables.enum_id(name).unwrap_or_else(|| panic!("no `{name}`")));
+        let found: Value = table.values().map(|(name, number)| (name.to_owned(), Value::from(number))).collect();
+        assert_eq!(&found, values, "{name}");
     }
 }
 
 #[test]
-fn every_binding_is_as_the_services_document_it() {
+fn every_operation_has_its_subject_queue_group_and_types() {
     let schema = schema::load(&descriptors()).unwrap();
-    let mut bindings = Vec::new();
+    let (contract, additions) = (contract(), additions());
+    let operations = rows(&contract["operations"]);
+    let mut expected = BTreeSet::new();
+    for service in rows(&additions["services"]) {
+        let operation = operations.iter().find(|row| row["service"] == service["service"]).unwrap();
+        expected.insert(format!(
+            "{} {} {}",
+            text(service, "service"),
+            text(service, "name"),
+            text(operation, "queue_group")
+        ));
+    }
+    for row in rows(&additions["methods"]) {
+        let operation =
+            operations.iter().find(|operation| operation["subject"] == row["subject"] && row["stream"] == false);
+        if let Some(operation) = operation {
+            assert_eq!((&row["request"], &row["reply"]), (&operation["request"], &operation["reply"]), "{row}");
+        }
+        let chunk = operation.and_then(|operation| operation["chunk"].as_str()).unwrap_or("-");
+        let stream = if row["stream"] == true { "stream " } else { "" };
+        expected.insert(format!(
+            "{} {} {}: {} -> {stream}{} {chunk}",
+            text(row, "service"),
+            text(row, "rpc"),
+            text(row, "subject"),
+            text(row, "request"),
+            text(row, "reply")
+        ));
+    }
+    for operation in operations {
+        assert!(rows(&additions["methods"]).iter().any(|row| row["subject"] == operation["subject"]), "{operation}");
+    }
+    let name = |id| &schema.tables.message(id).name;
+    let mut found = BTreeSet::new();
+    for service in &schema.services {
+        found.insert(format!("{} {} {}", service.short_name, service.name, service.queue_group));
+        for method in &service.methods {
+            let rpc = method.name.rsplit_once('/').unwrap().1;
+            let stream = if method.is_server_streaming { "stream " } else { "" };
+            let chunk = method.chunk.map_or("-", |id| name(id));
+            let (request, reply) = (name(method.request), name(method.reply));
+            let (service, subject) = (&service.short_name, &method.subject);
+            found.insert(format!("{service} {rpc} {subject}: {request} -> {stream}{reply} {chunk}"));
+        }
+    }
+    assert_same(expected, found);
+}
+
+#[test]
+fn every_http_binding_is_as_documented() {
+    let schema = schema::load(&descriptors()).unwrap();
+    let additions = additions();
+    let expected = additions["bindings"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
+    let mut found = Vec::new();
     for method in schema.services.iter().flat_map(|service| &service.methods) {
         for rule in &method.http {
             let mut line = format!("{} {}", rule.verb, rule.path);
@@ -183,38 +258,40 @@ fn every_binding_is_as_the_services_document_it() {
             for (field, value) in &rule.presets {
                 write!(line, " preset {field}={value}").unwrap();
             }
-            bindings.push(format!("{} <- {line}", method.name.rsplit_once('/').unwrap().1));
+            found.push(format!("{line} -> {}", method.name));
         }
     }
-    bindings.sort();
-    assert_eq!(
-        bindings,
-        [
-            "CancelGeneration <- POST /v1/generations/{generation_id}:cancel body *",
-            "GenerateQuest <- POST /quest/generate body *",
-            "GenerateQuest <- POST /v1/players/{player_id}/quests:generate body *",
-            "GenerateQuestStream <- POST /v1/players/{player_id}/quests:streamGenerate body *",
-            "GetQuest <- GET /v1/players/{player_id}/quests/{quest_id}",
-            "GetState <- GET /v1/entities/{entity_id}/state",
-            "GetState <- GET /v1/players/{player_id}/state",
-            "GetState <- POST /state/get body *",
-            "Infer <- POST /ai/llm/infer body *",
-            "Infer <- POST /v1/inference body *",
-            "Infer <- POST /v1/models/{model_id}:infer body *",
-            "InferStream <- POST /v1/inference:stream body *",
-            "InferStream <- POST /v1/models/{model_id}:streamInfer body *",
-            "ListQuests <- GET /v1/players/{player_id}/quests",
-            "ReportProgress <- POST /v1/players/{player_id}/quests/{quest_id}/objectives/{objective_id}:progress body *",
-            "UpdateState <- DELETE /v1/entities/{entity.entity_id}/state preset op=DELETE",
-            "UpdateState <- DELETE /v1/players/{player.player_id}/state preset op=DELETE",
-            "UpdateState <- POST /state/update body *",
-            "UpdateState <- POST /v1/state:update body *",
-            "UpdateState <- PUT /v1/entities/{entity.entity_id}/state body entity preset op=UPSERT",
-            "UpdateState <- PUT /v1/players/{player.player_id}/state body player preset op=UPSERT",
-            "WatchState <- GET /v1/entities/{entity_id}/state:watch",
-            "WatchState <- GET /v1/players/{player_id}/state:watch",
-        ]
-    );
+    assert_eq!(found.len(), 136);
+    assert_same(expected.collect(), found.into_iter().collect());
+}
+
+#[test]
+fn versions_travel_as_entity_tags_and_resume_points_as_event_ids() {
+    let schema = schema::load(&descriptors()).unwrap();
+    for method in schema.services.iter().flat_map(|service| &service.methods) {
+        let (request, reply) = (schema.tables.message(method.request), schema.tables.message(method.reply));
+        let those = |table: &MessageTable, names: &[&str]| -> Vec<String> {
+            let fields = table.fields.iter().map(|field| field.spec.name.to_string());
+            fields.filter(|name| names.contains(&name.as_str())).collect()
+        };
+        let pairs =
+            |header: &'static str, fields: Vec<String>| fields.into_iter().map(move |field| (header.to_owned(), field));
+        let mut headers_in: Vec<_> =
+            pairs("If-Match", those(request, &["expected_version", "expected_revision"])).collect();
+        headers_in.extend(pairs("Last-Event-ID", those(request, &["after_revision"])));
+        let versions =
+            if method.is_server_streaming { Vec::new() } else { those(reply, &["version", "new_version", "revision"]) };
+        let headers_out: Vec<_> = versions.into_iter().map(|field| (field, "ETag".to_owned())).collect();
+        for rule in &method.http {
+            assert_eq!(
+                (&rule.headers_in, &rule.headers_out),
+                (&headers_in, &headers_out),
+                "{} {}",
+                rule.verb,
+                rule.path
+            );
+        }
+    }
 }
 
 #[test]

@@ -23,15 +23,37 @@ use crate::telemetry;
 
 /// The game's tables, for `dev` without files beside it.
 pub(crate) const BUILT_IN_ROUTES: &str = include_str!("../../routes.yaml");
-const BUILT_IN_DESCRIPTORS: &[(&str, &str)] = &[
-    ("common/v1/common.proto", include_str!("../../descriptors/common/v1/common.proto")),
-    (
-        "ai_integration/v1/ai_integration.proto",
-        include_str!("../../descriptors/ai_integration/v1/ai_integration.proto"),
-    ),
-    ("state_manager/v1/state_manager.proto", include_str!("../../descriptors/state_manager/v1/state_manager.proto")),
-    ("quest/v1/quest.proto", include_str!("../../descriptors/quest/v1/quest.proto")),
-    ("event_bus/v1/event_bus.proto", include_str!("../../descriptors/event_bus/v1/event_bus.proto")),
+macro_rules! built_in_descriptors {
+    ($($path:literal,)*) => { &[$(($path, include_str!(concat!("../../descriptors/", $path)))),*] };
+}
+
+const BUILT_IN_DESCRIPTORS: &[(&str, &str)] = built_in_descriptors![
+    "common/v1/common.proto",
+    "ai_integration/v1/ai_integration.proto",
+    "model_mgmt/v1/model_mgmt.proto",
+    "state_manager/v1/state_manager.proto",
+    "quest/v1/quest.proto",
+    "npc_behavior/v1/npc_behavior.proto",
+    "world_state/v1/world_state.proto",
+    "orchestration/v1/orchestration.proto",
+    "router/v1/router.proto",
+    "event_bus/v1/event_bus.proto",
+    "time_manager/v1/time_manager.proto",
+    "weather_manager/v1/weather_manager.proto",
+    "auth/v1/auth.proto",
+    "settings/v1/settings.proto",
+    "payment/v1/payment.proto",
+    "performance_mode/v1/performance_mode.proto",
+    "capability_registry/v1/capability_registry.proto",
+    "ai_router/v1/ai_router.proto",
+    "knowledge_base/v1/knowledge_base.proto",
+    "language_system/v1/language_system.proto",
+    "environmental_narrative/v1/environmental_narrative.proto",
+    "story_teller/v1/story_teller.proto",
+    "body_broker/v1/body_broker.proto",
+    "ethelred/vision/v1/vision.proto",
+    "ethelred/audio/audio.proto",
+    "ethelred/engagement/engagement.proto",
 ];
 
 /// REST/JSON and Server-Sent Events in front of NATS: one binary, one routes file, any protobuf schema.
@@ -177,4 +199,30 @@ fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
         .enable_all()
         .build()
         .map_err(|error| Fault::ours(Code::Internal, format!("the runtime does not start: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    fn add_files(folder: &Path, root: &Path, names: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                add_files(&path, root, names);
+            } else {
+                names.insert(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn every_descriptor_of_the_project_is_built_in() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("descriptors");
+        let mut files = BTreeSet::new();
+        add_files(&root, &root, &mut files);
+        let built_in: BTreeSet<String> = super::built_in().descriptors.into_iter().map(|file| file.name).collect();
+        assert_eq!(built_in, files);
+    }
 }
