@@ -41,6 +41,11 @@ pub fn processors() -> usize {
     quota.map_or(all, |quota| quota.clamp(1, all))
 }
 
+/// An environment variable that is set and not empty; for settings that name one.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// True where standard error is read by people: colours, and logs as text.
 pub fn is_terminal() -> bool {
     use std::io::IsTerminal as _;

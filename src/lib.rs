@@ -30,3 +30,4 @@ pub mod store;
 pub mod telemetry;
 pub mod transcode;
 pub mod worker;
+pub mod written;

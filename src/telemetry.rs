@@ -28,6 +28,10 @@ pub const RELOAD_STALE: &str = "tidegate_reload_stale";
 pub const RELOADS: &str = "tidegate_reloads_total";
 /// Events that durable consumers handled, by consumer and outcome (`done`, `again`, `dead_letter`, `unanswered`).
 pub const EVENTS_HANDLED: &str = "tidegate_events_handled_total";
+/// 1 while the last reload of the service settings was refused.
+pub const SETTINGS_STALE: &str = "tidegate_settings_stale";
+/// Reloads of the service settings by outcome.
+pub const SETTINGS_RELOADS: &str = "tidegate_settings_reloads_total";
 
 /// Events of operations without a record that no log took, by service.
 pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";

@@ -174,3 +174,23 @@ async fn gateway_and_workers_as_processes_of_their_own_on_a_real_nats_server() {
     drop(worker);
     eventually("nobody answers any more", async || gateway.post("/quest/generate", ask).await.0 == 503).await;
 }
+
+#[test]
+fn check_reads_the_service_settings_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("services.yaml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        tidegate(&["check", "--services", file.to_str().unwrap()])
+    };
+    let good = check("auth: { enforce: true }\n");
+    assert!(good.status.success() && text(&good.stdout).contains("service settings of "), "{}", text(&good.stderr));
+    let bad = check("auth: { enforced: true }\npayment: { refund_days: soon }\n");
+    let report = text(&bad.stderr);
+    assert!(!bad.status.success());
+    for part in ["did you mean `enforce`?", "services.yaml:2:25", "2 problems"] {
+        assert!(report.contains(part), "{report}");
+    }
+    let schema: serde_json::Value = serde_json::from_slice(&tidegate(&["schema", "--services"]).stdout).unwrap();
+    assert_eq!(schema["properties"]["payment"]["properties"]["refund_days"]["maximum"], 3_650);
+}

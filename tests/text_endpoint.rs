@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 use support::{gateway, project, url};
 use tidegate::bus::Bus;
 use tidegate::gateway::Running;
-use tidegate::services::{Settings, TextEndpoint, roster};
+use tidegate::services::{LiveSettings, roster};
 use tidegate::worker::{Options, Worker};
 
 const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n\
@@ -64,13 +63,21 @@ async fn game(base_url: String) -> (Running, Worker) {
     let bus = Bus::embedded();
     let (running, _) = gateway(build(), &bus, |_| {}).await;
     let options = Options::new(bus, Arc::new(build()));
-    let text = TextEndpoint {
-        base_url,
-        key: Some("secret".to_owned()),
-        models: BTreeMap::from([("gpt-5-pro".to_owned(), "their-model".to_owned())]),
-        retry_pause: Duration::from_millis(1),
-    };
-    let services = roster(&options.store, &Settings { text: Some(text) }).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key) = (folder.path().join("services.yaml"), folder.path().join("key"));
+    std::fs::write(&key, "secret\n").unwrap();
+    let text = format!(
+        "common:
+  text:
+    retry_pause: [1ms]
+    providers:
+      - {{ kind: openai, base_url: '{base_url}', models: {{ gpt-5-pro: their-model }}, key: 'file:{}' }}
+",
+        key.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let (settings, _) = LiveSettings::follow(&file).unwrap_or_else(|report| panic!("{report}"));
+    let services = roster(&options.store, &settings).await.unwrap();
     let worker = Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}"));
     (running, worker)
 }

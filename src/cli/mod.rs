@@ -5,6 +5,7 @@ mod check;
 mod init;
 mod routes;
 mod serve;
+mod settings;
 mod worker;
 
 use std::net::SocketAddr;
@@ -84,7 +85,14 @@ enum Command {
     /// Make a starter folder: one .proto and a routes file.
     Init(init::InitArgs),
     /// Print the JSON Schema of the routes file, for editors.
-    Schema,
+    Schema(SchemaArgs),
+}
+
+#[derive(Args)]
+struct SchemaArgs {
+    /// Print that of the service settings instead.
+    #[arg(long)]
+    services: bool,
 }
 
 /// Where the tables are.
@@ -144,8 +152,12 @@ pub fn run() -> ExitCode {
         Command::Routes(args) => routes::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Init(args) => init::run(&args),
-        Command::Schema => {
-            println!("{}", crate::snapshot::manifest::json_schema());
+        Command::Schema(args) => {
+            let schema = match args.services {
+                true => crate::services::Settings::json_schema(),
+                false => crate::snapshot::manifest::json_schema(),
+            };
+            println!("{schema}");
             Ok(())
         }
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::settings::SettingsArgs;
 use super::{NatsArgs, TableArgs, address, build, bus, runtime, worker};
 use crate::bus::Bus;
 use crate::config::{ADMIN, LISTEN_DEV, LISTEN_SERVE};
@@ -46,6 +47,8 @@ pub(super) struct DevArgs {
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 /// `tidegate dev`: the services on a thread and a connection of their own, the gateway here.
@@ -54,7 +57,7 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         let bus = bus(&args.nats, "tidegate gateway", "gateway").await?;
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
-        let services = worker::Thread::new(args.nats.clone(), Vec::new(), bus.clone());
+        let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
         gateway(config, &args.tables, bus, |live, address| {
             services.start(live)?;
             println!("{}", what_to_try(address));

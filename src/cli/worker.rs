@@ -2,16 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::oneshot;
 
 use super::serve::told_to_end;
+use super::settings::SettingsArgs;
 use super::{NatsArgs, TableArgs, build, bus, runtime};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
-use crate::services::{self, Settings, TextEndpoint};
+use crate::services::{self, LiveSettings};
 use crate::snapshot::{Live, ServiceRow, Snapshot};
 use crate::worker::{Options, Service, Worker, declared};
 
@@ -26,6 +26,8 @@ pub(super) struct WorkerArgs {
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 /// Runs services until the process is told to end.
@@ -36,24 +38,25 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     runtime()?.block_on(async {
         let bus = bus(&nats, "tidegate worker", "worker").await?;
         let names: Vec<String> = args.names.iter().chain(&args.declared).cloned().collect();
-        let worker = start(&bus, Arc::new(snapshot), &names).await?;
+        let settings = args.settings.follow()?;
+        let worker = start(&bus, Arc::new(snapshot), &names, &settings).await?;
         tracing::info!("worker ready");
-        told_to_end().await;
-        tracing::info!("draining");
-        worker.drain().await;
+        run_until(worker, &settings, told_to_end()).await;
         bus.close().await;
         Ok(())
     })
 }
 
 /// Subscribes the named services, once the bus is there: their buckets have to exist first.
-async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String]) -> Result<Worker, Fault> {
+async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String], settings: &LiveSettings) -> Result<Worker, Fault> {
     let mut status = bus.status();
     if status.wait_for(|status| *status == Status::Connected).await.is_err() {
         return Err(Fault::upstream(Code::Unavailable, "the message bus closed before the services started"));
     }
-    let options = Options::new(bus.clone(), snapshot);
-    let chosen = choose(&options, services::roster(&options.store, &settings()?).await?, names).await?;
+    let mut options = Options::new(bus.clone(), snapshot);
+    options.parallel = settings.now().common.max_parallel;
+    let roster = services::roster(&options.store, settings).await?;
+    let chosen = choose(&options, roster, names, &settings.now().common.without).await?;
     let fault = |error: crate::worker::StartError| {
         Fault::ours(Code::Internal, "the services do not fit the descriptors").internal(error.to_string())
     };
@@ -61,9 +64,16 @@ async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String]) -> Result<W
 }
 
 /// The services with these names: of the roster, or declared by the schema. Without names, all that these tables know,
-/// so that `dev` also runs on tables of somebody's own.
-async fn choose(options: &Options, roster: Vec<Service>, names: &[String]) -> Result<Vec<Service>, Fault> {
+/// so that `dev` also runs on tables of somebody's own; never those of `without`.
+async fn choose(
+    options: &Options,
+    roster: Vec<Service>,
+    names: &[String],
+    without: &[String],
+) -> Result<Vec<Service>, Fault> {
     let rows = &options.snapshot.services;
+    let rows: Vec<&ServiceRow> =
+        rows.iter().filter(|row| !without.iter().any(|name| **name == *row.short_name)).collect();
     let declares_all = |row: &ServiceRow| row.methods.iter().all(|method| method.operation.is_some());
     let is_known = |name: &str| rows.iter().any(|row| &*row.short_name == name);
     let is_wanted = |row: &ServiceRow| names.iter().any(|name| **name == *row.name || **name == *row.short_name);
@@ -94,30 +104,24 @@ async fn choose(options: &Options, roster: Vec<Service>, names: &[String]) -> Re
     }
 }
 
-/// What the environment tells the services: `TIDEGATE_TEXT_URL` (`https://host/v1`, an endpoint that speaks the OpenAI
-/// chat-completions form), `TIDEGATE_TEXT_KEY` (its key, or `file:PATH`), `TIDEGATE_TEXT_MODELS` (`id=name,id=name`).
-fn settings() -> Result<Settings, Fault> {
-    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let Some(base_url) = given("TIDEGATE_TEXT_URL") else { return Ok(Settings::default()) };
-    let key = match given("TIDEGATE_TEXT_KEY") {
-        Some(key) => match key.strip_prefix("file:") {
-            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
-                Fault::client(Code::InvalidArgument, format!("`TIDEGATE_TEXT_KEY` names `{path}`: {error}"))
-            })?),
-            None => Some(key),
-        },
-        None => None,
-    };
-    let models = given("TIDEGATE_TEXT_MODELS").unwrap_or_default();
-    let models = models.split(',').filter_map(|row| row.split_once('='));
-    let models = models.map(|(id, name)| (id.trim().to_owned(), name.trim().to_owned())).collect();
-    let key = key.map(|key| key.trim().to_owned());
-    Ok(Settings { text: Some(TextEndpoint { base_url, key, models, retry_pause: Duration::from_secs(1) }) })
+/// Lets a worker run, with the limits of the settings in force, then drains it.
+async fn run_until(worker: Worker, settings: &LiveSettings, end: impl Future<Output = ()>) {
+    let mut changes = settings.changes();
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => break,
+            Ok(()) = changes.changed() => worker.set_parallel(settings.now().common.max_parallel),
+        }
+    }
+    tracing::info!("draining");
+    worker.drain_within(settings.now().common.drain).await;
 }
 
 /// Services on a thread of their own, so that no handler stalls the gateway's sockets.
 pub(super) struct Thread {
     nats: NatsArgs,
+    settings: SettingsArgs,
     names: Vec<String>,
     /// The gateway's bus: the embedded one is shared, because it lives in this process.
     shared: Bus,
@@ -125,13 +129,14 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    pub(super) fn new(nats: NatsArgs, names: Vec<String>, shared: Bus) -> Thread {
-        Thread { nats, names, shared, running: Mutex::new(None) }
+    pub(super) fn new(nats: NatsArgs, settings: SettingsArgs, names: Vec<String>, shared: Bus) -> Thread {
+        Thread { nats, settings, names, shared, running: Mutex::new(None) }
     }
 
     /// Starts the thread and waits until the services are subscribed.
     pub(super) fn start(&self, live: &Arc<Live>) -> Result<(), Fault> {
         let (nats, names, shared, snapshot) = (self.nats.clone(), self.names.clone(), self.shared.clone(), live.pin());
+        let settings = self.settings.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
@@ -139,10 +144,10 @@ impl Thread {
                 runtime.block_on(async {
                     let bus =
                         if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
-                    let worker = start(&bus, snapshot, &names).await?;
+                    let settings = settings.follow()?;
+                    let worker = start(&bus, snapshot, &names, &settings).await?;
                     let _ = ready.send(Ok(()));
-                    let _ = stopped.await;
-                    worker.drain().await;
+                    run_until(worker, &settings, async { drop(stopped.await) }).await;
                     Ok(())
                 })
             });

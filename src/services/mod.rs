@@ -8,6 +8,7 @@ mod notices;
 mod paging;
 mod quest_system;
 mod seed;
+pub mod settings;
 mod state_manager;
 mod text;
 
@@ -15,24 +16,21 @@ use crate::fault::Fault;
 use crate::store::Store;
 use crate::worker::Service;
 
-pub use text::TextEndpoint;
+pub use settings::{LiveSettings, Settings};
 
 /// Version that the services say in discovery.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What services can be told; the default needs nothing outside of this process.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// Where generated text comes from; the built-in engine without it, and where it fails.
-    pub text: Option<TextEndpoint>,
-}
-
-/// All services on one store, which gets their buckets and logs where it has none yet.
-pub async fn roster(store: &Store, settings: &Settings) -> Result<Vec<Service>, Fault> {
+/// All services on one store, which gets their buckets and logs where it has none yet; without those that
+/// `common.without` names.
+pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Service>, Fault> {
     events::provide(store).await?;
-    Ok(vec![
+    let mut services = vec![
         ai_integration::service(store, settings).await?,
         state_manager::service(store).await?,
         quest_system::service(store).await?,
-    ])
+    ];
+    let without = &settings.now().common.without;
+    services.retain(|service| !without.iter().any(|name| name == service.name()));
+    Ok(services)
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::hints::did_you_mean;
 use super::manifest::{At, Manifest, PolicyRow, RouteRow};
 use super::methods::{MethodParts, place_of};
 use super::policy::Reader;
@@ -15,6 +14,7 @@ use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
 use crate::schema::{self, HttpRuleRow, Schema};
 use crate::telemetry::RouteMetrics;
 use crate::transcode::FieldId;
+use crate::written::did_you_mean;
 
 /// Most open streams of a process where the file does not say.
 const OPEN_STREAMS: usize = 10_000;

@@ -1,46 +1,16 @@
-//! `routes.yaml` as written. Every value that can be wrong later keeps its place in the file. Knows the YAML crate, and
-//! nothing of what the rows mean.
+//! `routes.yaml` as written. Every value that can be wrong later keeps its place in the file. Knows nothing of what the
+//! rows mean.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-use serde_saphyr::Spanned;
 
-use super::hints::did_you_mean;
-use super::problem::{Place, Problem};
+use super::problem::Problem;
+use crate::written;
 
-/// A value and where it stands.
-#[derive(Clone, Debug)]
-pub struct At<T> {
-    /// The value.
-    pub value: T,
-    /// Line and column, counted from 1; 0 for defaults.
-    pub place: (usize, usize),
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<At<T>, D::Error> {
-        let spanned = Spanned::<T>::deserialize(deserializer)?;
-        let place = (spanned.referenced.line() as usize, spanned.referenced.column() as usize);
-        Ok(At { value: spanned.value, place })
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for At<T> {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        T::json_schema(generator)
-    }
-}
+pub use crate::written::At;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
@@ -326,36 +296,9 @@ impl<'de> Deserialize<'de> for SourceRow {
     }
 }
 
-/// Largest file in bytes.
-const FILE_MAX: usize = 8 * 1024 * 1024;
-
 /// Reads a file's text.
 pub fn parse(file: &str, text: &str) -> Result<Manifest, Problem> {
-    if text.len() > FILE_MAX {
-        return Err(Problem::new(Place::new(file, 1, 1), format!("larger than {FILE_MAX} bytes")));
-    }
-    if text.trim().is_empty() {
-        return Ok(Manifest::default());
-    }
-    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let error = error.without_snippet();
-        let place = error.location().map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
-        let text = error.to_string();
-        // The crate's own text ends with its place, which ours shows already.
-        let text = text.split(" at line ").next().unwrap_or(&text).lines().next().unwrap_or_default();
-        // Its advice on the crate's options is none to somebody who writes the file.
-        let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
-        Problem::new(Place::new(file, place.0, place.1), text).hint(hint(text))
-    })
-}
-
-/// The key that was probably meant, from the crate's text on an unknown one.
-fn hint(text: &str) -> String {
-    let names = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected one of "));
-    let Some((wanted, known)) = names else { return String::new() };
-    let known: Vec<&str> = known.split(", ").collect();
-    Some(did_you_mean(wanted, &known)).filter(|hint| hint.starts_with("did you mean")).unwrap_or_default()
+    Ok(written::read(file, text)?.unwrap_or_default())
 }
 
 /// The JSON Schema of the file, for editors.

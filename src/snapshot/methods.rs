@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::build::Builder;
-use super::hints::did_you_mean;
 use super::manifest::{At, PolicyRow};
 use super::problem::{Place, Problem};
 use super::{Method, ReplyProof, Streaming};
@@ -12,6 +11,7 @@ use crate::envelope::{Envelope, Style};
 use crate::schema::MethodRow;
 use crate::schema::operation::Operation;
 use crate::transcode::MessageId;
+use crate::written::did_you_mean;
 
 /// Beginnings of subjects that no route may reach.
 const FORBIDDEN: [&str; 4] = ["$SYS.", "$JS.", "$SRV.", "_INBOX."];

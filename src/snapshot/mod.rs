@@ -4,12 +4,10 @@
 //! here answers requests.
 
 mod build;
-mod hints;
 mod live;
 pub mod manifest;
 mod methods;
 mod policy;
-pub mod problem;
 mod reload;
 mod sources;
 mod styles;
@@ -25,10 +23,11 @@ use crate::schema::operation::{LogRow, Operation};
 use crate::telemetry::RouteMetrics;
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
+pub use crate::written::problem;
 pub use build::build;
 pub use live::Live;
-pub use reload::{Outcome, watch};
-pub use sources::{BuiltIn, Files, Material, Source};
+pub use reload::{Outcome, follow, watch};
+pub use sources::{BuiltIn, Files, Material, Source, folder_of};
 
 /// Everything that one generation of the tables says.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use super::problem::{Place, Problem};
 use super::{ErrorStyle, LimitKey, Policies, Snapshot};
 use crate::limits::{Bucket, Quota, Slots};
 use crate::transcode::{Defaults, Enums, JsonIn, JsonOut, Names, Unknown};
+use crate::written::parse_duration;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -184,18 +185,6 @@ impl<'a> Reader<'a> {
             Some(known) if known.max() == max.value => known.clone(),
             _ => Slots::new(max.value),
         }
-    }
-}
-
-/// `500ms`, `30s`, `5m`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let unit = text.find(|c: char| !c.is_ascii_digit())?;
-    let count: u64 = text[..unit].parse().ok()?;
-    match &text[unit..] {
-        "ms" => Some(Duration::from_millis(count)),
-        "s" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_secs(count.checked_mul(60)?)),
-        _ => None,
     }
 }
 

@@ -1,15 +1,16 @@
 //! Reload: a source changed → quiet for a moment → read → build off the runtime → swap one pointer, or keep the last
 //! good tables and say why.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::Live;
 use super::problem::{Place, Problem, render};
 use super::sources::{Material, Source};
+use super::{Live, Snapshot};
 
 /// Quiet time after a change, because editors and ConfigMaps change several files.
 const QUIET: Duration = Duration::from_millis(300);
@@ -30,38 +31,83 @@ pub struct Outcome {
 }
 
 /// Keeps `live` up to date with a source until the task is dropped.
-pub fn watch(live: Arc<Live>, source: Arc<dyn Source>, first: Material) -> tokio::sync::watch::Receiver<Outcome> {
-    let (outcome, seen) = tokio::sync::watch::channel(Outcome::default());
-    if source.watched().is_empty() {
-        return seen;
+pub fn watch(live: Arc<Live>, source: Arc<dyn Source>, first: Material) -> watch::Receiver<Outcome> {
+    let folders = source.watched();
+    if folders.is_empty() {
+        return watch::channel(Outcome::default()).1;
     }
+    let before = fingerprint(&first);
+    // Its bytes are not needed any more.
+    drop(first);
+    let current = live.clone();
+    let read = move |before: u64| read_anew(&current, source.as_ref(), before);
+    let apply = move |snapshot: Snapshot| {
+        let routes = snapshot.routes.len();
+        live.swap(snapshot);
+        tracing::info!(routes, generation = live.pin().generation, "tables reloaded");
+    };
+    follow("the last good tables", &folders, before, read, apply)
+}
+
+/// Keeps something up to date with files until the task is dropped: `read` gets the fingerprint of what was read last
+/// and gives nothing where that is still so, else the new fingerprint and the new value, or what is wrong with it;
+/// `apply` puts a value in force. `kept` names what a faulty file leaves in force.
+pub fn follow<T: Send + 'static>(
+    kept: &'static str,
+    folders: &[PathBuf],
+    first: u64,
+    read: impl Fn(u64) -> Option<(u64, Result<T, String>)> + Send + Sync + 'static,
+    apply: impl Fn(T) + Send + 'static,
+) -> watch::Receiver<Outcome> {
+    let (outcome, seen) = watch::channel(Outcome::default());
     let (changed, mut changes) = mpsc::channel(1);
-    let watcher = watcher(source.as_ref(), changed);
+    let watcher = watcher(folders, changed);
+    let read = Arc::new(read);
     tokio::spawn(async move {
         // The watcher lives as long as the task. Without it the poll alone finds changes.
         let _watcher = watcher;
-        let mut before = fingerprint(&first);
+        let mut before = first;
         while !outcome.is_closed() {
             match tokio::time::timeout(POLL, changes.recv()).await {
                 Ok(Some(())) => quiet(&mut changes).await,
                 Ok(None) => tokio::time::sleep(POLL).await,
                 Err(_) => {}
             }
-            reload(&live, &source, &mut before, &outcome).await;
+            let reader = read.clone();
+            // Reading and compiling take a while: off the runtime's thread.
+            let reading = tokio::task::spawn_blocking(move || reader(before)).await;
+            let Ok(Some((fingerprint, result))) = reading else { continue };
+            before = fingerprint;
+            match result {
+                Ok(value) => {
+                    apply(value);
+                    outcome.send_modify(|outcome| {
+                        outcome.applied += 1;
+                        (outcome.is_stale, outcome.report) = (false, String::new());
+                    });
+                }
+                Err(report) => {
+                    tracing::error!("reload refused, {kept} stay in force\n{report}");
+                    outcome.send_modify(|outcome| {
+                        outcome.refused += 1;
+                        (outcome.is_stale, outcome.report) = (true, report);
+                    });
+                }
+            }
         }
     });
     seen
 }
 
-fn watcher(source: &dyn Source, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+fn watcher(folders: &[PathBuf], changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             let _ = changed.try_send(());
         }
     })
     .ok()?;
-    for folder in source.watched() {
-        if let Err(error) = watcher.watch(&folder, RecursiveMode::Recursive) {
+    for folder in folders {
+        if let Err(error) = watcher.watch(folder, RecursiveMode::Recursive) {
             tracing::warn!(folder = %folder.display(), %error, "cannot be watched: changes are found by polling");
         }
     }
@@ -73,50 +119,24 @@ async fn quiet(changes: &mut mpsc::Receiver<()>) {
     while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
 }
 
-async fn reload(
-    live: &Arc<Live>,
-    source: &Arc<dyn Source>,
-    before: &mut u64,
-    outcome: &tokio::sync::watch::Sender<Outcome>,
-) {
-    let (reader, current) = (source.clone(), live.pin());
-    // Reading and compiling take a while: off the runtime's thread.
-    let built = tokio::task::spawn_blocking(move || match reader.read() {
-        Ok(material) => {
-            let built = match half_written(&material) {
-                Some(problem) => Err(vec![problem]),
-                None => material.build(Some(&current)),
-            };
-            (fingerprint(&material), built.map_err(|problems| render(&problems, false, |file| material.text_of(file))))
-        }
+/// Nothing where the source is as it was.
+fn read_anew(live: &Live, source: &dyn Source, before: u64) -> Option<(u64, Result<Snapshot, String>)> {
+    let material = match source.read() {
+        Ok(material) => material,
         Err(problems) => {
             let report = render(&problems, false, |_| None);
-            (hash_of(&report), Err(report))
+            return Some((hash_of(&report), Err(report))).filter(|read| read.0 != before);
         }
-    });
-    let Ok((fingerprint, built)) = built.await else { return };
-    if fingerprint == *before {
-        return;
+    };
+    let fingerprint = fingerprint(&material);
+    if fingerprint == before {
+        return None;
     }
-    *before = fingerprint;
-    match built {
-        Ok(snapshot) => {
-            let routes = snapshot.routes.len();
-            live.swap(snapshot);
-            outcome.send_modify(|outcome| {
-                outcome.applied += 1;
-                (outcome.is_stale, outcome.report) = (false, String::new());
-            });
-            tracing::info!(routes, generation = live.pin().generation, "tables reloaded");
-        }
-        Err(report) => {
-            tracing::error!("reload refused, the last good tables stay in force\n{report}");
-            outcome.send_modify(|outcome| {
-                outcome.refused += 1;
-                (outcome.is_stale, outcome.report) = (true, report);
-            });
-        }
-    }
+    let built = match half_written(&material) {
+        Some(problem) => Err(vec![problem]),
+        None => material.build(Some(&live.pin())),
+    };
+    Some((fingerprint, built.map_err(|problems| render(&problems, false, |file| material.text_of(file)))))
 }
 
 /// An empty file is one that somebody is still writing: it would build, and take all of its routes away.

@@ -74,16 +74,17 @@ impl Source for Files {
     }
 
     fn watched(&self) -> Vec<PathBuf> {
-        // The folders, not the files: a ConfigMap swaps a symlink beside them.
-        let folder = |path: &Path| match path.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-            Some(parent) => parent.to_owned(),
-            None => PathBuf::from("."),
-        };
-        vec![
-            folder(&self.routes),
-            if self.descriptors.is_dir() { self.descriptors.clone() } else { folder(&self.descriptors) },
-        ]
+        let is_folder = self.descriptors.is_dir();
+        let descriptors = if is_folder { self.descriptors.clone() } else { folder_of(&self.descriptors) };
+        vec![folder_of(&self.routes), descriptors]
+    }
+}
+
+/// The folder of a file, which is what is watched: a ConfigMap swaps a symlink beside the file.
+pub fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
     }
 }
 
@@ -155,5 +156,11 @@ impl Material {
         }
         let found = self.descriptors.iter().find(|source| source.name == file)?;
         String::from_utf8(found.bytes.clone()).ok()
+    }
+}
+
+impl From<schema::SchemaProblem> for Problem {
+    fn from(problem: schema::SchemaProblem) -> Problem {
+        Problem::new(Place::new(&problem.file, problem.line, problem.column), problem.text).hint(problem.hint)
     }
 }

@@ -36,6 +36,6 @@ pub use scan::DEPTH_MAX;
 pub use shape_check::{ShapeProblem, shape_check};
 pub use table::{EnumId, FieldId, MessageId, OneofId, Tables};
 pub use text_to_wire::{QueryBinder, QueryError, text_to_wire};
-pub use time::rfc3339;
+pub use time::{rfc3339, rfc3339_millis};
 pub use wire_to_json::{Defaults, Enums, JsonOut, Names, Scratch, field_to_json, wire_to_json};
 pub use wire_to_rust::from_wire;

@@ -119,6 +119,12 @@ pub(super) fn print_timestamp(seconds: i64, nanos: u32, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
+/// Milliseconds since 1970 of an RFC 3339 text, smaller parts cut off.
+pub fn rfc3339_millis(text: &str) -> Option<i64> {
+    let (seconds, nanos) = parse_timestamp(text.as_bytes())?;
+    seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
+}
+
 /// A moment as RFC 3339 text in UTC; `None` outside the years 1 to 9999, or with nanoseconds out of their range.
 pub fn rfc3339(seconds: i64, nanos: i32) -> Option<String> {
     let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;

@@ -2,7 +2,7 @@
 //! happens.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,19 +51,25 @@ struct Inner {
     version: String,
     method: Arc<Method>,
     calls: Vec<Call>,
-    parallel: usize,
+    /// Requests at the same time; changes while the worker runs.
+    parallel: Arc<AtomicUsize>,
     stats: Stats,
 }
 
 impl Endpoint {
     /// The methods of a service.
-    pub(super) fn all_of(around: &Arc<Surroundings>, options: &Options, service: Service) -> Vec<Endpoint> {
+    pub(super) fn all_of(
+        around: &Arc<Surroundings>,
+        options: &Options,
+        parallel: &Arc<AtomicUsize>,
+        service: Service,
+    ) -> Vec<Endpoint> {
         let version = service.version().to_owned();
         let methods = service.into_methods(&options.snapshot).into_iter();
         methods
             .map(|(method, calls)| {
                 let (around, version) = (around.clone(), version.clone());
-                let parallel = options.parallel.max(1);
+                let parallel = parallel.clone();
                 Endpoint(Arc::new(Inner { around, version, method, calls, parallel, stats: Stats::default() }))
             })
             .collect()
@@ -99,7 +105,7 @@ impl Endpoint {
                     Some(Ok(delivery)) => {
                         // What has ended takes no place any more.
                         while running.try_join_next().is_some() {}
-                        if running.len() < self.0.parallel {
+                        if running.len() < self.0.parallel.load(Ordering::Relaxed).max(1) {
                             running.spawn(self.clone().handle(delivery));
                         } else {
                             self.refuse(delivery).await;

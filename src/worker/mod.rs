@@ -19,6 +19,7 @@ pub mod types;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -155,6 +156,7 @@ impl std::error::Error for StartError {}
 /// Services that run. Dropping it stops them at once; [`Worker::drain`] lets them finish.
 pub struct Worker {
     bus: Bus,
+    parallel: Arc<AtomicUsize>,
     is_draining: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -169,8 +171,8 @@ impl Worker {
             return Err(StartError::Problems(problems));
         }
         let (is_draining, draining) = watch::channel(false);
-        let bus = options.bus.clone();
-        let mut worker = Worker { bus, is_draining, tasks: JoinSet::new() };
+        let (bus, parallel) = (options.bus.clone(), Arc::new(AtomicUsize::new(options.parallel)));
+        let mut worker = Worker { bus, parallel: parallel.clone(), is_draining, tasks: JoinSet::new() };
         let mut found = Vec::new();
         for mut service in services {
             let around = Arc::new(Surroundings::new(&options, service.name(), &draining));
@@ -180,7 +182,7 @@ impl Worker {
             for task in service.take_tasks() {
                 worker.tasks.spawn(tasks::run(around.clone(), task));
             }
-            let endpoints = Endpoint::all_of(&around, &options, service);
+            let endpoints = Endpoint::all_of(&around, &options, &parallel, service);
             for endpoint in &endpoints {
                 let requests = endpoint.subscribe().await.map_err(StartError::Bus)?;
                 worker.tasks.spawn(endpoint.clone().run(requests));
@@ -194,6 +196,11 @@ impl Worker {
         Ok(worker)
     }
 
+    /// Changes how many requests of one subject are handled at the same time, from the next request on.
+    pub fn set_parallel(&self, parallel: usize) {
+        self.parallel.store(parallel, Ordering::Relaxed);
+    }
+
     async fn consume(&mut self, runner: Arc<Runner>) -> Result<(), StartError> {
         let consumer = runner.open().await.map_err(|error| {
             let (service, log, name) = runner.names();
@@ -204,11 +211,16 @@ impl Worker {
     }
 
     /// Unsubscribes, lets running requests finish, ends streams with UNAVAILABLE; at most [`DRAIN_MAX`].
-    pub async fn drain(mut self) {
+    pub async fn drain(self) {
+        self.drain_within(DRAIN_MAX).await;
+    }
+
+    /// The same with another longest wait.
+    pub async fn drain_within(mut self, longest: Duration) {
         self.is_draining.send_replace(true);
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_MAX, all).await.is_err() {
-            tracing::warn!("the worker stops while requests are running: they took longer than {DRAIN_MAX:?}");
+        if tokio::time::timeout(longest, all).await.is_err() {
+            tracing::warn!("the worker stops while requests are running: they took longer than {longest:?}");
         }
         let _ = tokio::time::timeout(FLUSH_MAX, self.bus.flush()).await;
     }

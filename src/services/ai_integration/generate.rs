@@ -2,12 +2,14 @@
 //! at its limit.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::super::seed::Draws;
-use super::super::text::{self, Ask, Endpoint, Pieces, Turn};
+use super::super::settings::{Provider, Settings};
+use super::super::text::{self, Ask, Engine, Pieces, Turn};
 use super::check::Plan;
 use super::{ChatMessages, Input, Request, Role};
-use crate::fault::{Code, Fault};
+use crate::fault::Fault;
 use crate::worker::Context;
 use crate::worker::types::Struct;
 
@@ -46,35 +48,55 @@ const CONTEXT_LETTERS_MAX: usize = 2_000;
 
 /// A text on its way.
 pub(super) enum Text {
-    BuiltIn(VecDeque<String>, &'static str),
+    BuiltIn(BuiltIn),
     Endpoint(Pieces),
 }
 
+/// The words of the built-in engine.
+pub(super) struct BuiltIn {
+    words: VecDeque<String>,
+    finish_reason: &'static str,
+    /// Pause before each word but the first.
+    pacing: Duration,
+    is_begun: bool,
+}
+
 impl Text {
-    /// Starts the text of a plan; the built-in engine stands in for an endpoint that does not answer.
+    /// Starts the text of a plan, by the first provider that can.
     pub(super) async fn start(
-        endpoint: Option<&Endpoint>,
+        engine: &Engine,
+        settings: &Settings,
         context: &Context,
         plan: &Plan,
         request: &Request,
     ) -> Result<Text, Fault> {
-        let Some(endpoint) = endpoint else { return Ok(built_in(plan)) };
-        match endpoint.open(ask(plan, request)).await {
-            Ok(pieces) => Ok(Text::Endpoint(pieces)),
-            Err(fault) if fault.code() == Code::Unavailable => {
-                tracing::warn!(%fault, "the built-in engine stands in for the text endpoint");
-                context.label("degraded", "true");
-                context.label("provider", "builtin");
-                Ok(built_in(plan))
-            }
-            Err(fault) => Err(fault),
+        let text = &settings.common.text;
+        let built_in_provider = Provider::built_in();
+        let wanted = settings.ai_integration.models.get(&plan.model).and_then(|name| match text.provider(name) {
+            None if *name == built_in_provider.name => Some(&built_in_provider),
+            found => found,
+        });
+        let opened = engine.open(text, wanted, &ask(plan, request), context.time_left()).await?;
+        if opened.is_degraded {
+            context.label("degraded", "true");
+            context.label("provider", &opened.provider);
         }
+        Ok(match opened.pieces {
+            Some(pieces) => Text::Endpoint(pieces),
+            None => Text::BuiltIn(built_in(plan, text.pacing)),
+        })
     }
 
     /// The next piece; nothing at the end.
     pub(super) async fn next(&mut self) -> Result<Option<String>, Fault> {
         match self {
-            Text::BuiltIn(words, _) => Ok(words.pop_front()),
+            Text::BuiltIn(text) => {
+                if text.is_begun && !text.pacing.is_zero() && !text.words.is_empty() {
+                    tokio::time::sleep(text.pacing).await;
+                }
+                text.is_begun = true;
+                Ok(text.words.pop_front())
+            }
             Text::Endpoint(pieces) => pieces.next().await,
         }
     }
@@ -82,20 +104,20 @@ impl Text {
     /// Why it has ended.
     pub(super) fn finish_reason(&self) -> &'static str {
         match self {
-            Text::BuiltIn(_, reason) => reason,
+            Text::BuiltIn(text) => text.finish_reason,
             Text::Endpoint(pieces) => pieces.finish_reason(),
         }
     }
 }
 
 /// Word by word, each with the white space behind it.
-fn built_in(plan: &Plan) -> Text {
+fn built_in(plan: &Plan, pacing: Duration) -> BuiltIn {
     let templates = TEMPLATES.iter().find(|row| row.0 == plan.layer).map_or(TEMPLATES[2].1, |row| row.1);
     let whole = text::expand(templates, &text::topic(&plan.prompt), &mut Draws::new(plan.drawn));
     let stop = plan.stop.iter().filter_map(|stop| whole.find(stop.as_str())).min();
     let (cut, is_cut) = text::cut(stop.map_or(whole.as_str(), |at| &whole[..at]), plan.tokens_max);
     let words = cut.split_inclusive(char::is_whitespace).map(str::to_owned).collect();
-    Text::BuiltIn(words, if is_cut { "length" } else { "stop" })
+    BuiltIn { words, finish_reason: if is_cut { "length" } else { "stop" }, pacing, is_begun: false }
 }
 
 fn ask(plan: &Plan, request: &Request) -> Ask {

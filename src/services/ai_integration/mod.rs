@@ -10,10 +10,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::VERSION;
 use super::checks::id;
 use super::notices::{notice, publish};
-use super::text::Endpoint;
-use super::{Settings, VERSION};
+use super::settings::LiveSettings;
+use super::text::Engine;
 use crate::fault::{Code, Fault};
 use crate::store::Store;
 use crate::worker::records::EventId;
@@ -42,11 +43,12 @@ const TIERS: [Tier; 3] = [
 ];
 
 /// The service.
-pub(super) async fn service(store: &Store, settings: &Settings) -> Result<Service, Fault> {
+pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     const INFER: &str = "ai_integration.v1.AiIntegrationService/Infer";
     let ai = Arc::new(Ai {
         repeats: Repeats::open(store).await?,
-        endpoint: settings.text.clone().map(Endpoint::new).transpose()?,
+        settings: settings.clone(),
+        engine: Engine::new()?,
         slots: TIERS.map(|tier| Semaphore::new(tier.parallel)),
         running: Mutex::default(),
     });
@@ -68,7 +70,8 @@ pub(super) async fn service(store: &Store, settings: &Settings) -> Result<Servic
 
 struct Ai {
     repeats: Repeats,
-    endpoint: Option<Endpoint>,
+    settings: LiveSettings,
+    engine: Engine,
     slots: [Semaphore; 3],
     /// Cancel switches of the generations that run here.
     running: Mutex<HashMap<String, watch::Sender<bool>>>,
@@ -173,9 +176,10 @@ struct Cancelled {
 
 impl Ai {
     async fn infer(&self, context: &Context, request: &Request) -> Result<Response, Failed<Response>> {
+        let settings = self.settings.now();
         let plan = check::plan(context, request)?;
         let (plan, _slot) = self.slot(context, plan)?;
-        let mut text = Text::start(self.endpoint.as_ref(), context, &plan, request).await?;
+        let mut text = Text::start(&self.engine, &settings, context, &plan, request).await?;
         let mut whole = String::new();
         while let Some(piece) = text.next().await? {
             whole.push_str(&piece);
@@ -191,9 +195,10 @@ impl Ai {
 
     /// The same text, a chunk a piece, and a last chunk with what it cost.
     async fn stream(&self, context: &Context, request: &Request, mut chunks: Chunks<Chunk>) -> Result<(), Fault> {
+        let settings = self.settings.now();
         let plan = check::plan(context, request)?;
         let (plan, _slot) = self.slot(context, plan)?;
-        let mut text = Text::start(self.endpoint.as_ref(), context, &plan, request).await?;
+        let mut text = Text::start(&self.engine, &settings, context, &plan, request).await?;
         let mut running = Running::new(self, &plan.generation_id);
         let (mut whole, mut was_cancelled) = (String::new(), false);
         loop {

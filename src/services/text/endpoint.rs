@@ -1,41 +1,24 @@
-//! Any endpoint that speaks the OpenAI chat-completions form, streamed: tries, a breaker, and pieces as they come.
+//! Any endpoint that speaks the OpenAI chat-completions form, asked once: its text as it comes.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use crate::fault::{Code, Fault};
+use crate::services::settings::Provider;
 
-/// Tries of one generation, all before its first piece.
-const TRIES: u32 = 3;
-/// Failures in a row that open the breaker, and how long it stays open.
-const FAILURES_MAX: u32 = 5;
-const OPEN_FOR: Duration = Duration::from_secs(60);
+/// Longest wait for a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for a first piece, and for each later one.
 const PIECE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Longest line of a stream, and most bytes read of a refusal.
 const LINE_MAX: usize = 256 * 1024;
 
-/// Where generated text comes from, beside the built-in engine.
-#[derive(Clone, Debug)]
-pub struct TextEndpoint {
-    /// `https://host/v1`: `/chat/completions` is put behind it.
-    pub base_url: String,
-    /// Sent as a bearer token.
-    pub key: Option<String>,
-    /// Model ids and their names there; the others keep their id.
-    pub models: BTreeMap<String, String>,
-    /// Pause before the second try; it doubles.
-    pub retry_pause: Duration,
-}
-
 /// A request, as the endpoint reads it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(in crate::services) struct Ask {
     pub model: String,
     pub messages: Vec<Turn>,
@@ -56,7 +39,7 @@ pub(in crate::services) struct Ask {
 }
 
 /// One turn of a chat.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(in crate::services) struct Turn {
     pub role: &'static str,
     pub content: String,
@@ -81,20 +64,6 @@ struct Delta {
     content: Option<String>,
 }
 
-/// The endpoint with its connections and its breaker.
-pub(in crate::services) struct Endpoint {
-    settings: TextEndpoint,
-    client: reqwest::Client,
-    breaker: Mutex<Breaker>,
-}
-
-#[derive(Default)]
-struct Breaker {
-    failures: u32,
-    /// No call until then; behind it one probe at a time.
-    open_until: Option<Instant>,
-}
-
 /// A text as it comes.
 pub(in crate::services) struct Pieces {
     bytes: BoxStream<'static, reqwest::Result<Bytes>>,
@@ -104,92 +73,37 @@ pub(in crate::services) struct Pieces {
     finish_reason: &'static str,
 }
 
-impl Endpoint {
-    pub(in crate::services) fn new(settings: TextEndpoint) -> Result<Endpoint, Fault> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(5))
-            .read_timeout(PIECE_WAIT_MAX)
-            .build()
-            .map_err(|error| Fault::ours(Code::Internal, "no HTTP client").internal(error.to_string()))?;
-        Ok(Endpoint { settings, client, breaker: Mutex::default() })
-    }
+/// Connections to all endpoints.
+pub(super) fn client() -> Result<reqwest::Client, Fault> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_MAX)
+        .read_timeout(PIECE_WAIT_MAX)
+        .build()
+        .map_err(|error| Fault::ours(Code::Internal, "no HTTP client").internal(error.to_string()))
+}
 
-    /// Starts a text and waits for its first piece. Fails with UNAVAILABLE where the endpoint cannot, and with what
-    /// it says where it refuses.
-    pub(in crate::services) async fn open(&self, mut ask: Ask) -> Result<Pieces, Fault> {
-        self.admit()?;
-        if let Some(name) = self.settings.models.get(&ask.model) {
-            ask.model.clone_from(name);
-        }
-        let body = serde_json::to_vec(&ask)
-            .map_err(|error| Fault::ours(Code::Internal, "the request does not encode").internal(error.to_string()))?;
-        let (body, mut pause) = (Bytes::from(body), self.settings.retry_pause);
-        for attempt in 1..=TRIES {
-            match self.once(body.clone()).await {
-                Ok(pieces) => {
-                    self.note(true);
-                    return Ok(pieces);
-                }
-                Err(fault) if fault.code() == Code::Unavailable => {
-                    self.note(false);
-                    if attempt == TRIES || self.admit().is_err() {
-                        return Err(fault);
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                Err(fault) => {
-                    self.note(true);
-                    return Err(fault);
-                }
-            }
-        }
-        Err(unavailable("no try was left"))
+/// Starts a text and waits for its first piece. Fails with UNAVAILABLE where the endpoint cannot, DEADLINE_EXCEEDED
+/// where it is silent, and with what it says where it refuses.
+pub(super) async fn open(client: &reqwest::Client, provider: &Provider, mut ask: Ask) -> Result<Pieces, Fault> {
+    if let Some(name) = provider.models.get(&ask.model) {
+        ask.model.clone_from(name);
     }
-
-    async fn once(&self, body: Bytes) -> Result<Pieces, Fault> {
-        let url = format!("{}/chat/completions", self.settings.base_url.trim_end_matches('/'));
-        let mut request = self.client.post(url).header("content-type", "application/json").body(body);
-        if let Some(key) = &self.settings.key {
-            request = request.bearer_auth(key);
-        }
-        let answer = request.send().await.map_err(|error| unavailable(error.to_string()))?;
-        let status = answer.status().as_u16();
-        if status != 200 {
-            return Err(refusal(status));
-        }
-        let bytes = answer.bytes_stream().boxed();
-        let mut pieces =
-            Pieces { bytes, line: Vec::new(), ready: VecDeque::new(), is_over: false, finish_reason: "stop" };
-        pieces.fill().await?;
-        Ok(pieces)
+    let body = serde_json::to_vec(&ask)
+        .map_err(|error| Fault::ours(Code::Internal, "the request does not encode").internal(error.to_string()))?;
+    let url = format!("{}/chat/completions", provider.base_url);
+    let mut request = client.post(url).header("content-type", "application/json").body(body);
+    if let Some(key) = &provider.key {
+        request = request.bearer_auth(key.text());
     }
-
-    /// Fails while the breaker is open.
-    fn admit(&self) -> Result<(), Fault> {
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        match breaker.open_until {
-            Some(until) if Instant::now() < until => Err(unavailable("its breaker is open")),
-            Some(_) => {
-                // This call is the probe; until it ends the others stay out.
-                breaker.open_until = Some(Instant::now() + OPEN_FOR);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+    let answer = request.send().await.map_err(|error| failure(&error))?;
+    let status = answer.status().as_u16();
+    if status != 200 {
+        return Err(refusal(status));
     }
-
-    fn note(&self, is_good: bool) {
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_good {
-            *breaker = Breaker::default();
-        } else {
-            breaker.failures += 1;
-            if breaker.failures >= FAILURES_MAX {
-                breaker.open_until = Some(Instant::now() + OPEN_FOR);
-            }
-        }
-    }
+    let bytes = answer.bytes_stream().boxed();
+    let mut pieces = Pieces { bytes, line: Vec::new(), ready: VecDeque::new(), is_over: false, finish_reason: "stop" };
+    pieces.fill().await?;
+    Ok(pieces)
 }
 
 impl Pieces {
@@ -209,7 +123,7 @@ impl Pieces {
         while self.ready.is_empty() && !self.is_over {
             let bytes = match self.bytes.next().await {
                 Some(Ok(bytes)) => bytes,
-                Some(Err(error)) => return Err(unavailable(error.to_string())),
+                Some(Err(error)) => return Err(failure(&error)),
                 None => return Err(unavailable("the stream broke off")),
             };
             for byte in bytes {
@@ -261,6 +175,15 @@ fn refusal(status: u16) -> Fault {
     }
 }
 
-fn unavailable(text: impl Into<String>) -> Fault {
+fn failure(error: &reqwest::Error) -> Fault {
+    match error.is_timeout() && !error.is_connect() {
+        true => Fault::upstream(Code::DeadlineExceeded, "the text provider is silent")
+            .detail("reason", "provider")
+            .internal(error.to_string()),
+        false => unavailable(error.to_string()),
+    }
+}
+
+pub(super) fn unavailable(text: impl Into<String>) -> Fault {
     Fault::upstream(Code::Unavailable, "the text provider does not answer").detail("reason", "provider").internal(text)
 }

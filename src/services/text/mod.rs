@@ -1,11 +1,12 @@
-//! Text: the built-in engine, a grammar with slots drawn by seed, which needs no network; and endpoints beside it.
+//! Text: the built-in engine, a grammar with slots drawn by seed, which needs no network; and the chain of providers.
 
+mod chain;
 mod endpoint;
 
 use super::seed::Draws;
 
-pub use endpoint::TextEndpoint;
-pub(super) use endpoint::{Ask, Endpoint, Pieces, Turn};
+pub(super) use chain::Engine;
+pub(super) use endpoint::{Ask, Pieces, Turn};
 
 /// Most slots and templates that one text expands.
 const EXPANSIONS_MAX: usize = 200;

@@ -1,4 +1,4 @@
-//! What is wrong with a table file or a schema: where, what, and what to do; shown as rustc shows it.
+//! What is wrong with a file or a schema: where, what, and what to do; shown as rustc shows it.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
@@ -37,12 +37,15 @@ pub struct Problem {
     /// What to do; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub hint: String,
+    /// Its line holds what no report may show.
+    #[serde(skip)]
+    is_concealed: bool,
 }
 
 impl Problem {
     /// A problem without a hint.
     pub fn new(place: Place, message: impl Into<String>) -> Problem {
-        Problem { place, message: message.into(), hint: String::new() }
+        Problem { place, message: message.into(), hint: String::new(), is_concealed: false }
     }
 
     /// The same problem with what to do.
@@ -51,11 +54,12 @@ impl Problem {
         self.hint = hint.into();
         self
     }
-}
 
-impl From<crate::schema::SchemaProblem> for Problem {
-    fn from(problem: crate::schema::SchemaProblem) -> Problem {
-        Problem::new(Place::new(&problem.file, problem.line, problem.column), problem.text).hint(problem.hint)
+    /// The same problem, shown without the line of its place.
+    #[must_use]
+    pub fn conceal(mut self) -> Problem {
+        self.is_concealed = true;
+        self
     }
 }
 
@@ -69,8 +73,11 @@ pub fn render(problems: &[Problem], is_colored: bool, text_of: impl Fn(&str) -> 
         let text = text_of(&problem.place.file).unwrap_or_default();
         let span = span_of(&text, &problem.place);
         let mut group = Group::with_title(Level::ERROR.primary_title(problem.message.as_str()));
-        if text.is_empty() {
-            group = group.element(annotate_snippets::Origin::path(problem.place.file.as_str()));
+        if text.is_empty() || problem.is_concealed {
+            let Place { file, line, column } = &problem.place;
+            let origin = annotate_snippets::Origin::path(file.as_str());
+            let is_placed = problem.is_concealed;
+            group = group.element(if is_placed { origin.line(*line).char_column(*column) } else { origin });
         } else {
             let snippet = Snippet::source(text.as_str()).path(problem.place.file.as_str()).fold(true);
             group = group.element(snippet.annotation(AnnotationKind::Primary.span(span)));

@@ -1,7 +1,7 @@
 //! The name that somebody probably meant.
 
 /// The nearest known name, as a hint.
-pub(super) fn did_you_mean(wanted: &str, known: &[&str]) -> String {
+pub(crate) fn did_you_mean(wanted: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|name| (distance(wanted, name), name)).min();
     match nearest {
         Some((distance, name)) if distance <= wanted.len() / 3 + 1 => format!("did you mean `{name}`?"),
