@@ -6,6 +6,7 @@ mod checks;
 pub mod events;
 mod notices;
 mod paging;
+mod player_settings;
 mod quest_system;
 mod seed;
 pub mod settings;
@@ -29,6 +30,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         ai_integration::service(store, settings).await?,
         state_manager::service(store).await?,
         quest_system::service(store).await?,
+        player_settings::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;
     services.retain(|service| !without.iter().any(|name| name == service.name()));
