@@ -1,9 +1,8 @@
-//! The services behind the gateway, over HTTP, on the embedded bus and on a real nats-server: the documented examples,
-//! races, streams, events, repeats.
+//! The services behind the gateway, over HTTP, on the embedded bus and on a real nats-server: races, streams, events,
+//! repeats. What they answer is in `tests/examples.rs`.
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -118,7 +117,6 @@ macro_rules! on_each_bus {
 }
 
 on_each_bus!(
-    the_documented_examples_hold,
     of_fifty_conditional_writers_one_wins_and_unconditional_ones_all_do,
     a_repeat_with_the_same_key_writes_nothing,
     a_write_is_followed_by_its_event,
@@ -129,63 +127,6 @@ on_each_bus!(
     a_stream_says_what_the_whole_text_says,
     a_quest_streams_its_description,
 );
-
-/// Sends an example's call as its binding wants it: POST bodies whole, documents of PUT as the body, the rest as query.
-async fn call(game: &Game, call: &Value) -> Option<Answer> {
-    let (verb, path) = call["http"].as_str()?.split_once(' ')?;
-    let request = &call["request"];
-    let version = request["expected_version"].as_str();
-    let query = version.map(|version| format!("?expected_version={version}")).unwrap_or_default();
-    Some(match verb {
-        "POST" => game.ask(verb, path, Some(request)).await,
-        "PUT" => game.ask(verb, &format!("{path}{query}"), Some(&request["player"])).await,
-        _ => game.ask(verb, &format!("{path}{query}"), None).await,
-    })
-}
-
-async fn the_documented_examples_hold(game: Game) {
-    let examples: Vec<Value> = serde_json::from_str(include_str!("data/examples.json")).unwrap();
-    let mut done = BTreeSet::new();
-    for example in &examples {
-        for row in example["calls"].as_array().unwrap() {
-            if row.get("config").is_some() || example.get("config").is_some() {
-                continue;
-            }
-            let id = example["id"].as_str().unwrap();
-            let Some(answer) = call(&game, row).await else { continue };
-            assert_eq!(Value::from(answer.status), row["status"], "{id}: {}", answer.text);
-            let expected = &row["response"];
-            let error = &expected["error"];
-            if error.is_object() {
-                let found = answer.json();
-                assert_eq!(found["error"]["code"], error["code"], "{id}");
-                assert_eq!(found["error"]["message"], error["message"], "{id}");
-                for (name, value) in error["details"].as_object().unwrap() {
-                    assert_eq!(&found["error"]["details"][name], value, "{id}: {name} in {found}");
-                }
-            } else if row["stream"] == true {
-                let last = answer.chunks().pop().unwrap();
-                for name in ["index", "is_final", "finish_reason", "usage"] {
-                    assert_eq!(last[name], expected[name], "{id}: {name} in {last}");
-                }
-            } else if id.starts_with("1.") {
-                let found = answer.body();
-                assert_eq!(found["finish_reason"], expected["finish_reason"], "{id}");
-                assert_eq!(found["usage"]["prompt_tokens"], expected["usage"]["prompt_tokens"], "{id}");
-            } else {
-                let mut found = answer.body();
-                // Additive fields that an example does not show are not compared.
-                found.as_object_mut().unwrap().remove("updated_at");
-                if let Some(quest) = found.get_mut("quest").and_then(Value::as_object_mut) {
-                    quest.remove("rewards");
-                }
-                assert_eq!(&found, expected, "{id}");
-            }
-            done.insert(id);
-        }
-    }
-    assert!(done.len() >= 12, "only {done:?}");
-}
 
 async fn of_fifty_conditional_writers_one_wins_and_unconditional_ones_all_do(game: Game) {
     for version in 1..=3 {
