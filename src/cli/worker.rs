@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::sync::oneshot;
 
 use super::serve::told_to_end;
@@ -23,6 +23,17 @@ pub(super) struct WorkerArgs {
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
+    /// Streams, consumers and buckets that are not there: `missing` makes them, `never` leaves that to
+    /// `tidegate streams apply` and does not start. What is there stays as it is.
+    #[arg(long, env = "TIDEGATE_PROVISION", value_enum, default_value_t = Provision::Missing)]
+    provision: Provision,
+}
+
+/// What a worker makes on the server.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Provision {
+    Missing,
+    Never,
 }
 
 /// Runs services until the process is told to end.
@@ -32,7 +43,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
         let bus = bus(&nats, "tidegate worker", "worker").await?;
-        let worker = start(&bus, Arc::new(snapshot), &args.names).await?;
+        let worker = start(&bus, Arc::new(snapshot), &args.names, args.provision).await?;
         tracing::info!("worker ready");
         told_to_end().await;
         tracing::info!("draining");
@@ -43,12 +54,15 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
 }
 
 /// Subscribes the named services, once the bus is there: their buckets have to exist first.
-async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String]) -> Result<Worker, Fault> {
+async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String], provision: Provision) -> Result<Worker, Fault> {
     let mut status = bus.status();
     if status.wait_for(|status| *status == Status::Connected).await.is_err() {
         return Err(Fault::upstream(Code::Unavailable, "the message bus closed before the services started"));
     }
-    let options = Options::new(bus.clone(), snapshot);
+    let mut options = Options::new(bus.clone(), snapshot);
+    if provision == Provision::Never {
+        options.store = options.store.without_creating();
+    }
     let all = services::roster(&options.store, &settings()?).await?;
     let known: Vec<String> = all.iter().map(|service| service.name().to_owned()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
@@ -61,7 +75,11 @@ async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String]) -> Result<W
         |name: &str| if names.is_empty() { is_known(name) } else { names.iter().any(|wanted| wanted == name) };
     let chosen: Vec<Service> = all.into_iter().filter(|service| is_chosen(service.name())).collect();
     let fault = |error: crate::worker::StartError| {
-        Fault::ours(Code::Internal, "the services do not fit the descriptors").internal(error.to_string())
+        let text = match error {
+            crate::worker::StartError::Problems(_) => "the services do not fit the descriptors",
+            _ => "the services do not start",
+        };
+        Fault::ours(Code::Internal, text).internal(error.to_string())
     };
     Worker::start(options, chosen).await.map_err(fault)
 }
@@ -111,7 +129,7 @@ impl Thread {
                 runtime.block_on(async {
                     let bus =
                         if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
-                    let worker = start(&bus, snapshot, &names).await?;
+                    let worker = start(&bus, snapshot, &names, Provision::Missing).await?;
                     let _ = ready.send(Ok(()));
                     let _ = stopped.await;
                     worker.drain().await;
