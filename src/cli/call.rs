@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{NatsArgs, TableArgs, build, bus, runtime};
-use crate::bus::{Headers, Request, Status};
+use super::{NatsArgs, TableArgs, build, connected, runtime};
+use crate::bus::{Headers, Request};
 use crate::fault::{Code, Fault};
 use crate::transcode::{BodyPlan, Claims, JsonIn, JsonOut, Names, Root, Scratch, json_to_wire, wire_to_json};
-
-/// Longest wait for the connection.
-const CONNECT: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(super) struct CallArgs {
@@ -42,19 +39,8 @@ pub(super) fn run(args: &CallArgs) -> Result<(), Fault> {
         BodyPlan { root: Root::Message(method.request), options: JsonIn::default(), claims: Claims::new(), lift: None };
     json_to_wire(&method.tables, &plan, 0, args.json.as_bytes(), &mut payload, None)
         .map_err(|error| Fault::client(Code::InvalidArgument, format!("the request does not fit: {error}")))?;
-    let mut nats = args.nats.clone();
-    nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     let reply = runtime()?.block_on(async {
-        let bus = bus(&nats, "tidegate call", "client").await?;
-        let mut status = bus.status();
-        let connected = tokio::time::timeout(CONNECT, status.wait_for(|status| *status == Status::Connected)).await;
-        if connected.is_err() {
-            return Err(Fault::upstream(
-                Code::Unavailable,
-                format!("no NATS server answers at {}", nats.nats.unwrap_or_default()),
-            ));
-        }
-        drop(connected);
+        let bus = connected(&args.nats, "tidegate call", "client").await?;
         let request = Request {
             subject: method.subject.clone(),
             headers: Headers::new(),
@@ -62,7 +48,7 @@ pub(super) fn run(args: &CallArgs) -> Result<(), Fault> {
             timeout: Duration::from_secs(args.timeout),
             proof: None,
         };
-        Ok(bus.request(request).await?)
+        Ok::<_, Fault>(bus.request(request).await?)
     })?;
     let options = JsonOut { names: Names::Proto, ..JsonOut::default() };
     let mut json = Vec::new();

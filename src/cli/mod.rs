@@ -2,25 +2,33 @@
 
 mod call;
 mod check;
+mod dlq;
 mod init;
 mod routes;
 mod serve;
 mod settings;
+mod streams;
 mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::bus::{Bus, NatsOptions};
+use crate::bus::{Bus, NatsOptions, Status};
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::snapshot::problem::{Problem, render};
 use crate::snapshot::{BuiltIn, Files, Material, Snapshot, Source};
 use crate::telemetry;
+
+/// Where a NATS server is, where nobody said.
+const NATS_URL: &str = "nats://127.0.0.1:4222";
+/// Longest wait for a connection of commands that do one thing.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// The game's tables, for `dev` without files beside it.
 pub(crate) const BUILT_IN_ROUTES: &str = include_str!("../../routes.yaml");
@@ -61,9 +69,10 @@ const BUILT_IN_DESCRIPTORS: &[(&str, &str)] = built_in_descriptors![
 #[derive(Parser)]
 #[command(name = "tidegate", version, propagate_version = true)]
 struct Cli {
-    /// What to log, as `info`, `debug` or `tidegate=debug,warn`.
-    #[arg(long, env = "TIDEGATE_LOG", default_value = "tidegate=info,warn", global = true)]
-    log: String,
+    /// What to log, as `info`, `debug` or `tidegate=debug,warn`; without it `tidegate=info,warn` while something is
+    /// served, else `error`.
+    #[arg(long, env = "TIDEGATE_LOG", global = true)]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -76,6 +85,10 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run services on a NATS server.
     Worker(worker::WorkerArgs),
+    /// Make the streams, consumers and buckets of the game on a NATS server.
+    Streams(streams::StreamsArgs),
+    /// Look at dead letters, and send them again.
+    Dlq(dlq::DlqArgs),
     /// Check the routes file and the descriptors; says everything that is wrong, and where.
     Check(check::CheckArgs),
     /// Show the route table as it would run.
@@ -143,11 +156,18 @@ pub(crate) fn built_in() -> Material {
 /// Runs the program; 0 where all went well, 1 where something failed, 2 where the arguments are wrong.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::install_logs(&cli.log, !config::is_terminal());
+    let serves = matches!(cli.command, Command::Dev(_) | Command::Serve(_) | Command::Worker(_));
+    let log = cli.log.as_deref().unwrap_or(if serves { "tidegate=info,warn" } else { "error" });
+    telemetry::install_logs(log, !config::is_terminal());
     let result = match cli.command {
         Command::Dev(args) => serve::dev(&args),
         Command::Serve(args) => serve::serve(&args),
         Command::Worker(args) => worker::run(&args),
+        Command::Streams(args) => match streams::run(&args) {
+            Ok(code) => return ExitCode::from(code),
+            Err(fault) => Err(fault),
+        },
+        Command::Dlq(args) => dlq::run(&args),
         Command::Check(args) => return check::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Call(args) => call::run(&args),
@@ -198,6 +218,18 @@ async fn bus(args: &NatsArgs, name: &str, user: &str) -> Result<Bus, Fault> {
         ..NatsOptions::default()
     };
     Ok(Bus::nats(options).await?)
+}
+
+/// A connection to a NATS server that answers, at its usual address where nobody named another.
+async fn connected(args: &NatsArgs, name: &str, user: &str) -> Result<Bus, Fault> {
+    let mut args = args.clone();
+    let url = args.nats.get_or_insert_with(|| NATS_URL.to_owned()).clone();
+    let bus = bus(&args, name, user).await?;
+    let mut status = bus.status();
+    match tokio::time::timeout(CONNECT, status.wait_for(|status| *status == Status::Connected)).await {
+        Ok(Ok(_)) => Ok(bus),
+        _ => Err(Fault::upstream(Code::Unavailable, format!("no NATS server answers at {url}"))),
+    }
 }
 
 /// An address from an argument.

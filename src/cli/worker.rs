@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::sync::oneshot;
 
 use super::serve::told_to_end;
@@ -28,6 +28,17 @@ pub(super) struct WorkerArgs {
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+    /// Streams, consumers and buckets that are not there: `missing` makes them, `never` leaves that to
+    /// `tidegate streams apply` and does not start. What is there stays as it is.
+    #[arg(long, env = "TIDEGATE_PROVISION", value_enum, default_value_t = Provision::Missing)]
+    provision: Provision,
+}
+
+/// What a worker makes on the server.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Provision {
+    Missing,
+    Never,
 }
 
 /// Runs services until the process is told to end.
@@ -39,7 +50,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
         let bus = bus(&nats, "tidegate worker", "worker").await?;
         let names: Vec<String> = args.names.iter().chain(&args.declared).cloned().collect();
         let settings = args.settings.follow()?;
-        let worker = start(&bus, Arc::new(snapshot), &names, &settings).await?;
+        let worker = start(&bus, Arc::new(snapshot), &names, &settings, args.provision).await?;
         tracing::info!("worker ready");
         run_until(worker, &settings, told_to_end()).await;
         bus.close().await;
@@ -48,17 +59,30 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
 }
 
 /// Subscribes the named services, once the bus is there: their buckets have to exist first.
-async fn start(bus: &Bus, snapshot: Arc<Snapshot>, names: &[String], settings: &LiveSettings) -> Result<Worker, Fault> {
+async fn start(
+    bus: &Bus,
+    snapshot: Arc<Snapshot>,
+    names: &[String],
+    settings: &LiveSettings,
+    provision: Provision,
+) -> Result<Worker, Fault> {
     let mut status = bus.status();
     if status.wait_for(|status| *status == Status::Connected).await.is_err() {
         return Err(Fault::upstream(Code::Unavailable, "the message bus closed before the services started"));
     }
     let mut options = Options::new(bus.clone(), snapshot);
+    if provision == Provision::Never {
+        options.store = options.store.without_creating();
+    }
     options.parallel = settings.now().common.max_parallel;
     let roster = services::roster(&options.store, settings).await?;
     let chosen = choose(&options, roster, names, &settings.now().common.without).await?;
     let fault = |error: crate::worker::StartError| {
-        Fault::ours(Code::Internal, "the services do not fit the descriptors").internal(error.to_string())
+        let text = match error {
+            crate::worker::StartError::Problems(_) => "the services do not fit the descriptors",
+            _ => "the services do not start",
+        };
+        Fault::ours(Code::Internal, text).internal(error.to_string())
     };
     Worker::start(options, chosen).await.map_err(fault)
 }
@@ -145,7 +169,7 @@ impl Thread {
                     let bus =
                         if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
                     let settings = settings.follow()?;
-                    let worker = start(&bus, snapshot, &names, &settings).await?;
+                    let worker = start(&bus, snapshot, &names, &settings, Provision::Missing).await?;
                     let _ = ready.send(Ok(()));
                     run_until(worker, &settings, async { drop(stopped.await) }).await;
                     Ok(())

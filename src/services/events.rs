@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::store::{ConsumerConfig, Discard, LogConfig, Retention, Store};
+use crate::worker::{Consume, Service, dead_letters};
 
 const KIB: usize = 1_024;
 
@@ -141,8 +142,41 @@ pub fn consumers() -> impl Iterator<Item = ConsumerConfig> {
         .chain(EVENT_DISPATCH)
 }
 
-/// Provides logs and consumers, where they are not there yet.
+/// Subjects of the events that the services publish.
+pub const EVENTS: &[&str] = &[
+    "evt.ai.llm.generated.v1",
+    "evt.ai.model.selected.v1",
+    "evt.state.player.updated.v1",
+    "evt.state.entity.updated.v1",
+    "evt.quest.generated.v1",
+    "evt.npc.behavior.planned.v1",
+    "evt.world.state.changed.v1",
+    "evt.world.entity.updated.v1",
+    "evt.orchestration.workflow.started.v1",
+    "evt.orchestration.workflow.completed.v1",
+    "evt.router.route.completed.v1",
+    "evt.time.hour.changed.v1",
+    "evt.time.day.changed.v1",
+    "evt.weather.changed.v1",
+    "evt.settings.changed.v1",
+    "evt.payment.completed.v1",
+    "evt.perf.mode.changed.v1",
+    "evt.capability.registered.v1",
+    "evt.capability.removed.v1",
+    "evt.kb.document.ingested.v1",
+    "evt.lang.translation.completed.v1",
+    "evt.narrative.generated.v1",
+    "evt.story.generated.v1",
+    "evt.broker.harvest.completed.v1",
+    "evt.broker.deal.completed.v1",
+];
+
+/// Provides logs and consumers, where they are not there yet; refuses tables with a gap first.
 pub(super) async fn provide(store: &Store) -> Result<(), Fault> {
+    let problems = gaps(LOGS, EVENTS);
+    if !problems.is_empty() {
+        return Err(Fault::ours(Code::Internal, "the tables of events do not fit").internal(problems.join("\n")));
+    }
     for log in LOGS {
         store.provide_log(log.clone()).await?;
     }
@@ -150,6 +184,52 @@ pub(super) async fn provide(store: &Store) -> Result<(), Fault> {
         store.provide_consumer(consumer).await?;
     }
     Ok(())
+}
+
+/// Adds the reader of advisories to the one service that may read every log: what killed its handlers becomes a dead
+/// letter, and work that was given up leaves its queue.
+pub fn keeping_dead_letters(service: Service) -> Service {
+    service.consumer(Consume::new(DLQ_ADVISORIES).parallel(4), |context, advisory| async move {
+        let queues = LOGS.iter().filter(|log| log.retention == Retention::WorkQueue);
+        let queues: Vec<&str> = queues.map(|log| log.name).collect();
+        dead_letters::read_advisory(&context, &advisory, &queues).await
+    })
+}
+
+/// Events that no log takes or that several take, and logs that take the same subjects.
+fn gaps(logs: &[LogConfig], events: &[&str]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for event in events {
+        let takers: Vec<&str> = logs.iter().filter(|log| takes(log, event)).map(|log| log.name).collect();
+        match takers[..] {
+            [_] => {}
+            [] => problems.push(format!("no log takes `{event}`: add its prefix to one")),
+            _ => problems.push(format!("`{event}` is taken by {}: leave it to one of them", takers.join(" and "))),
+        }
+    }
+    for (index, log) in logs.iter().enumerate() {
+        for other in &logs[..index] {
+            let shared =
+                log.subjects.iter().find(|subject| other.subjects.iter().any(|theirs| overlap(subject, theirs)));
+            if let Some(subject) = shared {
+                problems.push(format!("`{}` and `{}` both take `{subject}`", other.name, log.name));
+            }
+        }
+    }
+    problems
+}
+
+fn takes(log: &LogConfig, subject: &str) -> bool {
+    log.subjects.iter().any(|pattern| overlap(pattern, subject))
+}
+
+/// True where both patterns take a subject; here every one is literal but for a `>` at its end.
+fn overlap(one: &str, other: &str) -> bool {
+    let under = |pattern: &str, subject: &str| match pattern.strip_suffix('>') {
+        Some(start) => subject.starts_with(start),
+        None => subject == pattern,
+    };
+    under(one, other) || under(other, one)
 }
 
 const fn game(name: &'static str, filter: &'static str, ack_wait_s: u64, deliveries_max: u32) -> ConsumerConfig {
@@ -172,4 +252,38 @@ const fn minutes(count: u64) -> Duration {
 
 const fn hours(count: u64) -> Duration {
     minutes(count * 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_has_exactly_one_log() {
+        assert_eq!(gaps(LOGS, EVENTS), [""; 0]);
+    }
+
+    #[test]
+    fn gaps_and_overlaps_are_named() {
+        let log = |name, subjects| LogConfig { name, subjects, ..LogConfig::DEFAULT };
+        let logs = [log("A", &["evt.a.>", "evt.b.>"]), log("B", &["evt.b.c.>", "evt.d"])];
+        assert_eq!(
+            gaps(&logs, &["evt.a.x", "evt.b.c.d", "evt.d", "evt.z"]),
+            [
+                "`evt.b.c.d` is taken by A and B: leave it to one of them",
+                "no log takes `evt.z`: add its prefix to one",
+                "`A` and `B` both take `evt.b.c.>`",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_consumer_reads_a_log_of_the_table() {
+        for consumer in consumers() {
+            let log = LOGS.iter().find(|log| log.name == consumer.log);
+            let log = log.unwrap_or_else(|| panic!("{}", consumer.name));
+            let reads = log.subjects.iter().any(|subject| overlap(subject, consumer.filter));
+            assert!(reads, "{} reads nothing of {}", consumer.name, log.name);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! and neither HTTP nor the bus nor another service.
 
 mod ai_integration;
+pub mod buckets;
 mod checks;
 pub mod events;
 mod notices;

@@ -50,7 +50,7 @@ impl Store {
     pub async fn provide_consumer(&self, config: ConsumerConfig) -> Result<(), StoreError> {
         match &self.0 {
             Engine::Embedded(store) => store.provide_consumer(config),
-            Engine::JetStream(store) => store.provide_consumer(&config).await,
+            Engine::JetStream(store) => store.provide_consumer(config).await,
         }
     }
 

@@ -20,6 +20,8 @@ pub enum StoreError {
     Full(String),
     /// No log takes this subject, or has this name.
     NoLog(String),
+    /// There is no bucket of this name, and this store makes none.
+    NoBucket(String),
     /// The log has no such consumer.
     NoConsumer {
         /// Name of the log.
@@ -41,6 +43,7 @@ impl std::fmt::Display for StoreError {
             StoreError::TooLarge { size, max } => write!(f, "the value has {size} bytes, the store takes {max}"),
             StoreError::Full(what) => write!(f, "the store is full: {what}"),
             StoreError::NoLog(name) => write!(f, "no log takes `{name}`"),
+            StoreError::NoBucket(name) => write!(f, "there is no bucket `{name}`"),
             StoreError::NoConsumer { log, name } => write!(f, "log `{log}` has no consumer `{name}`"),
             StoreError::Refused(text) => write!(f, "the store refuses it: {text}"),
             StoreError::Unavailable(text) => write!(f, "the store does not answer: {text}"),
@@ -61,9 +64,11 @@ impl From<StoreError> for Fault {
             }
             StoreError::Full(_) => Fault::upstream(Code::ResourceExhausted, "the store is full"),
             StoreError::Unavailable(_) => Fault::upstream(Code::Unavailable, "the store does not answer"),
-            StoreError::BadKey(_) | StoreError::NoLog(_) | StoreError::NoConsumer { .. } | StoreError::Refused(_) => {
-                Fault::ours(Code::Internal, "the store refused the call")
+            StoreError::NoLog(_) | StoreError::NoBucket(_) | StoreError::NoConsumer { .. } => {
+                let text = format!("{text}; make what is missing with `tidegate streams apply`");
+                return Fault::ours(Code::Internal, "the store is not set up").internal(text);
             }
+            StoreError::BadKey(_) | StoreError::Refused(_) => Fault::ours(Code::Internal, "the store refused the call"),
         }
         .internal(text)
     }

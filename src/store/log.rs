@@ -144,7 +144,7 @@ impl Store {
     pub async fn provide_log(&self, config: LogConfig) -> Result<(), StoreError> {
         match &self.0 {
             Engine::Embedded(store) => store.provide_log(config),
-            Engine::JetStream(store) => store.provide_log(&config).await,
+            Engine::JetStream(store) => store.provide_log(config).await,
         }
     }
 

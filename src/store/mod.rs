@@ -7,6 +7,7 @@ mod error;
 mod jetstream;
 mod key;
 mod log;
+mod provision;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub use log::{
     Appended, ConsumerFigures, Discard, Event, LOG_BYTES_MAX, LOG_EVENTS_MAX, LogConfig, LogFigures, LogReader, Logged,
     Retention,
 };
+pub use provision::{Difference, Replicas, Resource, Step};
 
 /// Largest value: with its headers it fits a message of one MiB.
 pub const VALUE_BYTES_MAX: usize = 960 * 1024;
@@ -119,8 +121,19 @@ impl Store {
     /// The store that belongs to a bus: JetStream on NATS, the embedded one in a single process.
     pub fn of(bus: &Bus) -> Store {
         match bus.nats_client() {
-            Some(nats) => Store(Engine::JetStream(jetstream::JetStreamStore::new(nats.client().clone()))),
+            Some(nats) => Store(Engine::JetStream(jetstream::JetStreamStore::new(nats.client().clone(), true))),
             None => Store(Engine::Embedded(embedded::EmbeddedStore::new(bus.clone()))),
+        }
+    }
+
+    /// The same store, which makes nothing: what is not there is an error. For programs whose user on the server may
+    /// not make it.
+    #[must_use]
+    pub fn without_creating(&self) -> Store {
+        match &self.0 {
+            // In one process nobody else could make it.
+            Engine::Embedded(_) => self.clone(),
+            Engine::JetStream(store) => Store(Engine::JetStream(store.without_creating())),
         }
     }
 

@@ -63,6 +63,36 @@ impl NatsServer {
         })
     }
 
+    /// Starts servers with JetStream that know each other, and waits until they have a leader.
+    pub async fn jetstream_cluster<const COUNT: usize>() -> [NatsServer; COUNT] {
+        // JetStream wants to know the others' addresses before anybody has started.
+        let ports: [u16; COUNT] = std::array::from_fn(|_| {
+            std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+        });
+        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
+        let mut index = 0;
+        let servers = ports.map(|port| {
+            index += 1;
+            let folder = tempfile::tempdir().unwrap();
+            let store = folder.path().join("js").to_str().unwrap().to_owned();
+            let (name, cluster) = (format!("node{index}"), format!("nats://127.0.0.1:{port}"));
+            let arguments = ["-js", "-sd", &store, "-n", &name, "--cluster_name", "test", "--cluster", &cluster];
+            let arguments = arguments.into_iter().chain(["--routes", &routes]).map(str::to_owned).collect();
+            NatsServer::start_in(folder, arguments)
+        });
+        let text = async |server: &NatsServer| {
+            let answer = reqwest::get(format!("{}/jsz", server.monitoring)).await.unwrap();
+            serde_json::from_str::<serde_json::Value>(&answer.text().await.unwrap()).unwrap()
+        };
+        super::eventually("the cluster has a leader and all its servers", async || {
+            let answer = text(&servers[0]).await;
+            let meta = &answer["meta_cluster"];
+            meta["leader"].is_string() && meta["cluster_size"] == COUNT
+        })
+        .await;
+        servers
+    }
+
     fn start_in(folder: tempfile::TempDir, arguments: Vec<String>) -> NatsServer {
         let (url, monitoring, routes) = Default::default();
         let mut server = NatsServer { child: None, port: 0, url, monitoring, routes, arguments, folder };

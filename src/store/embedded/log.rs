@@ -135,6 +135,10 @@ impl EmbeddedLog {
         }
     }
 
+    pub(crate) fn has_consumer(&self, name: &str) -> bool {
+        self.fresh().consumers.contains_key(name)
+    }
+
     pub(crate) fn provide_consumer(&self, config: ConsumerConfig) -> Result<(), StoreError> {
         let (log, name) = (self.config.name, config.name);
         let consumer = ConsumerState::new(config)?;

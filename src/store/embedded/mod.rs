@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::{Appended, BucketConfig, ConsumerConfig, Event, LogConfig, LogFigures, Logged, StoreError};
+use super::{Appended, BucketConfig, ConsumerConfig, Event, LogConfig, LogFigures, Logged, Resource, StoreError};
 use crate::bus::{Bus, Headers, Message, Subject};
 
 pub(super) use bucket::{EmbeddedBucket, EmbeddedWatch};
@@ -32,6 +32,14 @@ impl EmbeddedStore {
     pub(crate) fn bucket(&self, config: BucketConfig) -> Arc<EmbeddedBucket> {
         let mut buckets = locked(&self.buckets);
         buckets.entry(config.name).or_insert_with(|| EmbeddedBucket::new(config)).clone()
+    }
+
+    pub(crate) fn has(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Log(log) => self.log(log.name).is_ok(),
+            Resource::Consumer(consumer) => self.log(consumer.log).is_ok_and(|log| log.has_consumer(consumer.name)),
+            Resource::Bucket(bucket) => locked(&self.buckets).contains_key(bucket.name),
+        }
     }
 
     pub(crate) fn provide_log(&self, config: LogConfig) -> Result<(), StoreError> {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::super::{ConsumerConfig, Logged, StoreError, UNANSWERED_MAX};
 use super::watch::logged;
-use super::{ANSWER_MAX, connected, unavailable};
+use super::{ANSWER_MAX, connected, patiently, unavailable};
 
 /// How long a pull request waits at the server for events.
 const PULL: Duration = Duration::from_secs(30);
@@ -151,13 +151,16 @@ impl JetStreamConsumer {
 
     /// Fails where the consumer is not there.
     async fn check(&self) -> Result<(), StoreError> {
-        match self.stream.consumer_info(&self.name).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_missing(&error) => {
-                Err(StoreError::NoConsumer { log: self.log.clone(), name: self.name.clone() })
+        patiently(|| async {
+            match self.stream.consumer_info(&self.name).await {
+                Ok(_) => Ok(()),
+                Err(error) if is_missing(&error) => {
+                    Err(StoreError::NoConsumer { log: self.log.clone(), name: self.name.clone() })
+                }
+                Err(error) => Err(unavailable(error)),
             }
-            Err(error) => Err(unavailable(error)),
-        }
+        })
+        .await
     }
 
     fn read(&self, message: Message) -> Arrival {

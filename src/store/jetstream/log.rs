@@ -11,12 +11,11 @@ use async_nats::jetstream::stream::{
 use futures_util::TryStreamExt as _;
 
 use super::super::{
-    Appended, ConsumerConfig, ConsumerFigures, Discard, Event, LogConfig, LogFigures, Logged, Retention, StoreError,
-    VALUE_BYTES_MAX,
+    Appended, ConsumerFigures, Discard, Event, LogConfig, LogFigures, Logged, Retention, StoreError, VALUE_BYTES_MAX,
 };
-use super::consumer::{self, JetStreamConsumer};
+use super::consumer::JetStreamConsumer;
 use super::watch::{JetStreamReader, kept};
-use super::{JetStreamStore, connected, header, publish, refused, unavailable};
+use super::{JetStreamStore, connected, header, patiently, publish, refused, unavailable};
 
 /// The server's settings of a log.
 pub(super) fn settings(config: &LogConfig, replicas: usize) -> Config {
@@ -44,17 +43,6 @@ pub(super) fn settings(config: &LogConfig, replicas: usize) -> Config {
 }
 
 impl JetStreamStore {
-    pub(crate) async fn provide_log(&self, config: &LogConfig) -> Result<(), StoreError> {
-        match self.stream(config.name).await {
-            Ok(_) => Ok(()),
-            Err(StoreError::NoLog(_)) => {
-                let created = self.context.create_stream(settings(config, 1)).await;
-                created.map(drop).map_err(|error| StoreError::Refused(error.to_string()))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     pub(crate) async fn append(&self, event: Event) -> Result<Appended, StoreError> {
         let mut headers = HeaderMap::new();
         for (name, value) in event.headers.iter() {
@@ -132,18 +120,6 @@ impl JetStreamStore {
         })
     }
 
-    pub(crate) async fn provide_consumer(&self, config: &ConsumerConfig) -> Result<(), StoreError> {
-        let stream = self.stream(config.log).await?;
-        match stream.consumer_info(config.name).await {
-            Ok(_) => Ok(()),
-            Err(error) if consumer::is_missing(&error) => {
-                let created = stream.create_consumer(consumer::settings(config)).await;
-                created.map(drop).map_err(|error| StoreError::Refused(error.to_string()))
-            }
-            Err(error) => Err(unavailable(error)),
-        }
-    }
-
     pub(crate) async fn consumer(&self, log: &str, name: &str) -> Result<JetStreamConsumer, StoreError> {
         JetStreamConsumer::open(&self.context, self.stream(log).await?, name).await
     }
@@ -151,12 +127,15 @@ impl JetStreamStore {
     /// The stream of a log, which is there.
     pub(super) async fn stream(&self, log: &str) -> Result<Stream, StoreError> {
         connected(&self.context)?;
-        self.context.get_stream(log).await.map_err(|error| match error.kind() {
-            GetStreamErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                StoreError::NoLog(log.to_owned())
-            }
-            _ => unavailable(error),
+        patiently(|| async {
+            self.context.get_stream(log).await.map_err(|error| match error.kind() {
+                GetStreamErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    StoreError::NoLog(log.to_owned())
+                }
+                _ => unavailable(error),
+            })
         })
+        .await
     }
 
     /// The stream of a log, without asking whether it is there: who may read its events need not see its settings.

@@ -5,6 +5,7 @@ mod bucket;
 mod consumer;
 mod log;
 mod mirror;
+mod provision;
 mod watch;
 
 use std::collections::HashMap;
@@ -15,11 +16,10 @@ use std::time::Duration;
 use async_nats::connection::State as ConnectionState;
 use async_nats::header::{HeaderMap, HeaderValue};
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishError, PublishErrorKind};
-use async_nats::jetstream::{kv, stream};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use super::{BucketConfig, StoreError, VALUE_BYTES_MAX};
+use super::{BucketConfig, ConsumerConfig, LogConfig, Resource, StoreError, VALUE_BYTES_MAX};
 
 pub(super) use bucket::JetStreamBucket;
 pub(super) use consumer::{JetStreamConsumer, JetStreamTicket};
@@ -27,20 +27,33 @@ pub(super) use watch::{JetStreamReader, JetStreamWatch};
 
 /// Longest wait for an answer of the server.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// How often the server is asked for or to make a stream or consumer, and the pause in between.
+const PATIENCE: usize = 4;
+const PAUSE: Duration = Duration::from_millis(250);
 /// Most appends and writes that wait for an answer.
 const ACKS_MAX: usize = 4_096;
+
+/// Bytes of the largest message of a bucket: headers count, too, so it lies above that of a value.
+const BUCKET_MESSAGE_MAX: i32 = VALUE_BYTES_MAX as i32 + 4_096;
 
 /// The engine.
 pub(super) struct JetStreamStore {
     context: Context,
     buckets: Mutex<HashMap<&'static str, Arc<JetStreamBucket>>>,
+    /// Makes what is missing.
+    creates: bool,
 }
 
 impl JetStreamStore {
-    pub(crate) fn new(client: async_nats::Client) -> Arc<JetStreamStore> {
+    pub(crate) fn new(client: async_nats::Client, creates: bool) -> Arc<JetStreamStore> {
         let context =
             ContextBuilder::new().timeout(ANSWER_MAX).ack_timeout(ANSWER_MAX).max_ack_inflight(ACKS_MAX).build(client);
-        Arc::new(JetStreamStore { context, buckets: Mutex::default() })
+        Arc::new(JetStreamStore { context, buckets: Mutex::default(), creates })
+    }
+
+    /// The same on the same connection, which makes nothing.
+    pub(crate) fn without_creating(&self) -> Arc<JetStreamStore> {
+        JetStreamStore::new(self.context.client(), false)
     }
 
     pub(crate) async fn bucket(&self, config: BucketConfig) -> Result<Arc<JetStreamBucket>, StoreError> {
@@ -48,27 +61,40 @@ impl JetStreamStore {
         if let Some(bucket) = buckets.get(config.name) {
             return Ok(bucket.clone());
         }
-        connected(&self.context)?;
-        let stream = match self.context.get_stream(format!("KV_{}", config.name)).await {
-            Ok(stream) => stream,
-            Err(_) => self.create_bucket(&config).await?,
-        };
+        let name = format!("KV_{}", config.name);
+        let stream = match self.stream(&name).await {
+            Err(StoreError::NoLog(_)) if self.creates => {
+                self.provide(&Resource::Bucket(config.clone())).await?;
+                self.stream(&name).await
+            }
+            Err(StoreError::NoLog(_)) => Err(StoreError::NoBucket(config.name.to_owned())),
+            found => found,
+        }?;
         let bucket = Arc::new(JetStreamBucket::new(self.context.clone(), stream, &config));
         buckets.insert(config.name, bucket.clone());
         Ok(bucket)
     }
 
-    async fn create_bucket(&self, config: &BucketConfig) -> Result<stream::Stream, StoreError> {
-        let created = kv::Config {
-            bucket: config.name.to_owned(),
-            history: i64::from(config.history.max(1)),
-            max_age: config.ttl.unwrap_or_default(),
-            // Headers count, too, so the stream's own limit lies above that of a value.
-            max_value_size: VALUE_BYTES_MAX as i32 + 4_096,
-            num_replicas: 1,
-            ..kv::Config::default()
-        };
-        Ok(self.context.create_key_value(created).await.map_err(unavailable)?.stream)
+    pub(crate) async fn provide_log(&self, config: LogConfig) -> Result<(), StoreError> {
+        match self.stream(config.name).await {
+            Err(StoreError::NoLog(_)) if self.creates => self.provide(&Resource::Log(config)).await,
+            found => found.map(drop),
+        }
+    }
+
+    pub(crate) async fn provide_consumer(&self, config: ConsumerConfig) -> Result<(), StoreError> {
+        match self.consumer(config.log, config.name).await {
+            Err(StoreError::NoConsumer { .. }) if self.creates => self.provide(&Resource::Consumer(config)).await,
+            found => found.map(drop),
+        }
+    }
+
+    /// Makes what is missing, unless somebody else has made it meanwhile.
+    async fn provide(&self, resource: &Resource) -> Result<(), StoreError> {
+        match self.create(resource, self.replicas_default()).await {
+            Err(StoreError::Conflict) => Ok(()),
+            other => other,
+        }
     }
 }
 
@@ -83,6 +109,22 @@ async fn publish(
         return Err(PublishError::with_source(PublishErrorKind::BrokenPipe, error));
     }
     context.publish_with_headers(subject, headers, payload).await?.await
+}
+
+/// Asks again where the server does not answer in time: in a cluster what has just been made has no leader for a moment.
+/// For what may be done twice.
+async fn patiently<T, Fut>(act: impl Fn() -> Fut) -> Result<T, StoreError>
+where
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 1..PATIENCE {
+        match act().await {
+            Err(StoreError::Unavailable(text)) => tracing::debug!(text, "the store is asked again"),
+            other => return other,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    act().await
 }
 
 /// Fails at once where the client would wait for a connection.
