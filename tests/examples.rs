@@ -42,7 +42,6 @@ const NOT_BUILT: &[&str] = &[
     "weather-manager",
     "auth",
     "payment",
-    "performance-mode",
     "capability-registry",
     "ai-router",
     "knowledge-base",

@@ -7,6 +7,7 @@ mod checks;
 pub mod events;
 mod notices;
 mod paging;
+mod performance_mode;
 mod player_settings;
 mod quest_system;
 mod seed;
@@ -32,6 +33,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         state_manager::service(store).await?,
         quest_system::service(store).await?,
         player_settings::service(store, settings).await?,
+        performance_mode::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;
     services.retain(|service| !without.iter().any(|name| name == service.name()));
