@@ -42,7 +42,6 @@ const NOT_BUILT: &[&str] = &[
     "weather-manager",
     "auth",
     "payment",
-    "capability-registry",
     "ai-router",
     "knowledge-base",
     "language-system",

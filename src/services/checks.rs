@@ -79,6 +79,12 @@ pub(super) fn owner(context: &Context, enforces: bool, field: &str, id: &str) ->
         .detail("reason", "not_owner"))
 }
 
+/// The id of a player whom the caller may speak for.
+pub(super) fn player(context: &Context, enforces: bool, player_id: &str) -> Result<(), Fault> {
+    id("player_id", player_id)?;
+    owner(context, enforces, "player_id", player_id)
+}
+
 /// The caller is a service: the gateway marks what comes from outside.
 pub(super) fn is_service(context: &Context) -> bool {
     context.caller().label("origin") != Some("edge")

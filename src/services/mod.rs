@@ -3,6 +3,7 @@
 
 mod ai_integration;
 pub mod buckets;
+mod capability_registry;
 mod checks;
 pub mod events;
 mod notices;
@@ -34,6 +35,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         quest_system::service(store).await?,
         player_settings::service(store, settings).await?,
         performance_mode::service(store, settings).await?,
+        capability_registry::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;
     services.retain(|service| !without.iter().any(|name| name == service.name()));

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::checks::{id, invalid, out_of_range, owner, unknown_value};
+use super::VERSION;
+use super::checks::{invalid, out_of_range, player, required, unknown_value};
 use super::notices::{notice, records};
 use super::settings::LiveSettings;
-use super::{Settings, VERSION};
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
@@ -130,7 +130,7 @@ struct Reported {
 impl Modes {
     async fn adjust(self: Arc<Self>, context: Context, request: Adjust) -> Result<Adjusted, Failed<Adjusted>> {
         let settings = self.settings.now();
-        check_player(&context, &settings, &request.player_id)?;
+        player(&context, settings.auth.enforce, &request.player_id)?;
         let wanted = request.mode.to_ascii_lowercase();
         if !WORDS.contains(&wanted.as_str()) {
             return Err(unknown_value("mode", format!("unknown mode {}", request.mode), &WORDS).into());
@@ -202,7 +202,7 @@ impl Modes {
     }
 
     async fn metrics(self: Arc<Self>, context: Context, request: GetMetrics) -> Result<GotMetrics, Fault> {
-        check_player(&context, &self.settings.now(), &request.player_id)?;
+        player(&context, self.settings.now().auth.enforce, &request.player_id)?;
         let seconds = match request.duration_seconds {
             0 => WINDOW_DEFAULT_S,
             seconds @ 1..=WINDOW_MAX_S => seconds,
@@ -240,7 +240,7 @@ impl Modes {
                 .into());
         }
         if !request.player_id.is_empty() {
-            check_player(&context, &self.settings.now(), &request.player_id)?;
+            player(&context, self.settings.now().auth.enforce, &request.player_id)?;
         }
         let stored = StoredBudget { value: value.clamp(kind.min, kind.max), is_strict: request.strict_enforcement };
         let rule = |_: &Current<StoredBudget>| {
@@ -252,8 +252,8 @@ impl Modes {
     }
 
     async fn report(self: Arc<Self>, context: Context, request: Report) -> Result<Reported, Failed<Reported>> {
-        check_player(&context, &self.settings.now(), &request.player_id)?;
-        let Some(sample) = &request.sample else { return Err(super::checks::required("sample").into()) };
+        player(&context, self.settings.now().auth.enforce, &request.player_id)?;
+        let Some(sample) = &request.sample else { return Err(required("sample").into()) };
         sample.check()?;
         if request.frames < 0 {
             return Err(out_of_range("frames", 0, i32::MAX).into());
@@ -330,7 +330,7 @@ impl Modes {
     }
 
     async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
-        check_player(&context, &self.settings.now(), &request.player_id)?;
+        player(&context, self.settings.now().auth.enforce, &request.player_id)?;
         let place = key(&[context.tenant(), "p", &request.player_id]);
         let mut watch = self.applied.watch(Keys::One(place), Some(request.after_revision)).await?;
         if watch.is_reset() {
@@ -359,11 +359,6 @@ impl Modes {
     async fn sweep(self: Arc<Self>, context: Context) {
         self.applied.sweeper(&context).await;
     }
-}
-
-fn check_player(context: &Context, settings: &Settings, player_id: &str) -> Result<(), Fault> {
-    id("player_id", player_id)?;
-    owner(context, settings.auth.enforce, "player_id", player_id)
 }
 
 fn budget_key(context: &Context, kind: &str, player_id: &str) -> String {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::checks::{admin, id, invalid, owner, unknown_value};
+use super::checks::{admin, invalid, player, unknown_value};
 use super::notices::{notice, records};
 use super::settings::{LiveSettings, UnknownKeys};
 use super::{Settings, VERSION};
@@ -121,7 +121,7 @@ struct Item {
 impl Players {
     async fn get(self: Arc<Self>, context: Context, request: Get) -> Result<Got, Fault> {
         let settings = self.settings.now();
-        check_player(&context, &settings, &request.player_id)?;
+        player(&context, settings.auth.enforce, &request.player_id)?;
         let key = key(&[context.tenant(), &request.player_id]);
         let stored = self.overrides.get_cached(&context, &key).await?;
         let (overrides, revision) = stored.map_or_else(Default::default, |stored| (stored.value, stored.revision));
@@ -131,7 +131,7 @@ impl Players {
 
     async fn update(self: Arc<Self>, context: Context, request: Update) -> Result<Updated, Failed<Updated>> {
         let settings = self.settings.now();
-        check_player(&context, &settings, &request.player_id)?;
+        player(&context, settings.auth.enforce, &request.player_id)?;
         let given = check_settings(&context, &settings, &request)?;
         let keys: Vec<String> = given.keys().cloned().collect();
         let place = key(&[context.tenant(), &request.player_id]);
@@ -167,7 +167,7 @@ impl Players {
 
     async fn reset(self: Arc<Self>, context: Context, request: Reset) -> Result<WasReset, Failed<WasReset>> {
         let settings = self.settings.now();
-        check_player(&context, &settings, &request.player_id)?;
+        player(&context, settings.auth.enforce, &request.player_id)?;
         let place = key(&[context.tenant(), &request.player_id]);
         let is_meant = |key: &str| {
             request.setting_keys.is_empty() || request.setting_keys.iter().any(|wanted| view::names(wanted, key))
@@ -193,7 +193,7 @@ impl Players {
 
     async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
         let settings = self.settings.now();
-        check_player(&context, &settings, &request.player_id)?;
+        player(&context, settings.auth.enforce, &request.player_id)?;
         let place = key(&[context.tenant(), &request.player_id]);
         let view = View { context: &context, player_id: &request.player_id, settings: &settings.settings };
         let mut watch = self.overrides.watch(Keys::One(place), Some(request.after_revision)).await?;
@@ -255,11 +255,6 @@ impl Players {
     async fn sweep(self: Arc<Self>, context: Context) {
         self.overrides.sweeper(&context).await;
     }
-}
-
-fn check_player(context: &Context, settings: &Settings, player_id: &str) -> Result<(), Fault> {
-    id("player_id", player_id)?;
-    owner(context, settings.auth.enforce, "player_id", player_id)
 }
 
 /// The settings of an update, by key: the last one of a key counts.
