@@ -6,6 +6,7 @@ pub mod buckets;
 mod capability_registry;
 mod checks;
 pub mod events;
+mod model_management;
 mod notices;
 mod paging;
 mod performance_mode;
@@ -35,6 +36,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         quest_system::service(store).await?,
         player_settings::service(store, settings).await?,
         performance_mode::service(store, settings).await?,
+        model_management::service(store, settings).await?,
         capability_registry::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;

@@ -1,0 +1,515 @@
+//! The registry of models: which there are, which one is selected for each modality, and how they rank.
+
+mod rank;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::VERSION;
+use super::checks::{id, required, unknown_value};
+use super::notices::{notice, records};
+use super::paging::{Page, Pagination};
+use super::settings::LiveSettings;
+use crate::fault::{Code, Fault};
+use crate::store::{BucketConfig, Keys, Store, key};
+use crate::worker::records::{Change, Current, Document, EventId, RecordSeen, Records};
+use crate::worker::types::Timestamp;
+use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use rank::Ranking;
+
+/// The life of a model, in order.
+const STATUSES: [&str; 4] = ["candidate", "testing", "current", "deprecated"];
+/// Tenants whose built-in models are known to be there.
+const TENANTS_MAX: usize = 10_000;
+
+/// Built-in models: id, name, provider, family, whether it is selected at first, context length, use case, tier. All
+/// are of modality chat and current.
+const BUILT_IN: [(&str, &str, &str, &str, bool, &str, &str, &str); 3] = [
+    ("gpt-5-pro", "GPT-5 Pro", "openai", "gpt", true, "128000", "story_generation", "silver"),
+    ("gemini-2.5-pro", "Gemini 2.5 Pro", "google", "gemini", false, "1000000", "faction_decision", "bronze"),
+    ("claude-4.5-sonnet", "Claude 4.5 Sonnet", "anthropic", "claude", false, "200000", "npc_dialogue", "gold"),
+];
+
+/// The service.
+pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
+    let bucket = BucketConfig { name: "tg_models", ttl: None, history: 16 };
+    let models = Models {
+        entries: Records::open(store, records(bucket)).await?,
+        repeats: Repeats::open(store).await?,
+        settings: settings.clone(),
+        provided: Mutex::default(),
+    };
+    Ok(Service::new("model-management", VERSION)
+        .sharing(models)
+        .unary("model_mgmt.v1.ModelManagementService/ListModels", Models::list)
+        .unary("model_mgmt.v1.ModelManagementService/GetModel", Models::get)
+        .unary("model_mgmt.v1.ModelManagementService/SelectModel", Models::select)
+        .unary("model_mgmt.v1.ModelManagementService/RankModels", Models::rank)
+        .unary("model_mgmt.v1.ModelManagementService/SetModelStatus", Models::set_status)
+        .stream("model_mgmt.v1.ModelManagementService/WatchModels", Models::watch)
+        .task("sweeper", Models::sweep)
+        .done())
+}
+
+struct Models {
+    entries: Records<Entry>,
+    repeats: Repeats,
+    settings: LiveSettings,
+    /// Tenants whose built-in models are there.
+    provided: Mutex<BTreeSet<String>>,
+}
+
+/// What the bucket holds: models, and for each modality which one is selected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Entry {
+    Model(Model),
+    Selected { model_id: String, since_ms: i64 },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Model {
+    model_id: String,
+    name: String,
+    provider: String,
+    family: String,
+    modality: String,
+    metadata: BTreeMap<String, String>,
+    created_ms: i64,
+    updated_ms: i64,
+}
+
+/// `model_mgmt.v1.ModelInfo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct ModelInfo {
+    model_id: String,
+    name: String,
+    provider: String,
+    family: String,
+    modality: String,
+    is_default: bool,
+    metadata: BTreeMap<String, String>,
+    created_at: Option<Timestamp>,
+    updated_at: Option<Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct List {
+    modality_filter: String,
+    provider_filter: String,
+    page: Option<Pagination>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    models: Vec<ModelInfo>,
+    next_page_token: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Get {
+    model_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Got {
+    model: Option<ModelInfo>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Select {
+    model_id: String,
+    expected_model_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Selected {
+    ok: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Rank {
+    use_case: String,
+    priority: String,
+    task_type: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Ranked {
+    ranked: Vec<RankedModel>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RankedModel {
+    model: Option<ModelInfo>,
+    score: f64,
+    parts: BTreeMap<String, f64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SetStatus {
+    model_id: String,
+    status: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Watch {
+    modality_filter: String,
+    provider_filter: String,
+    after_revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Item {
+    revision: u64,
+    model: Option<ModelInfo>,
+    change: String,
+}
+
+impl Model {
+    fn info(&self, is_default: bool) -> ModelInfo {
+        ModelInfo {
+            model_id: self.model_id.clone(),
+            name: self.name.clone(),
+            provider: self.provider.clone(),
+            family: self.family.clone(),
+            modality: self.modality.clone(),
+            is_default,
+            metadata: self.metadata.clone(),
+            created_at: Some(Timestamp::from_millis(self.created_ms)),
+            updated_at: Some(Timestamp::from_millis(self.updated_ms)),
+        }
+    }
+
+    fn status(&self) -> &str {
+        self.metadata.get("status").map_or("current", String::as_str)
+    }
+
+    fn passes(&self, modality: &str, provider: &str) -> bool {
+        let passes = |filter: &str, value: &str| filter.is_empty() || filter.eq_ignore_ascii_case(value);
+        passes(modality, &self.modality) && passes(provider, &self.provider)
+    }
+}
+
+/// All of a tenant's entries.
+#[derive(Default)]
+struct Registry {
+    models: BTreeMap<String, Model>,
+    /// Model by modality.
+    selected: BTreeMap<String, String>,
+}
+
+impl Registry {
+    fn take(&mut self, key: &str, entry: Entry) {
+        match entry {
+            Entry::Model(model) => drop(self.models.insert(model.model_id.clone(), model)),
+            Entry::Selected { model_id, .. } => {
+                let modality = key.rsplit('.').next().unwrap_or_default();
+                self.selected.insert(modality.to_owned(), model_id);
+            }
+        }
+    }
+
+    fn is_default(&self, model: &Model) -> bool {
+        self.selected.get(&crate::store::key_token(&model.modality)) == Some(&model.model_id)
+    }
+
+    fn info(&self, model: &Model) -> ModelInfo {
+        model.info(self.is_default(model))
+    }
+}
+
+impl Models {
+    async fn list(self: Arc<Self>, context: Context, request: List) -> Result<Listed, Fault> {
+        let page = Page::of(request.page.as_ref())?;
+        let registry = self.registry(&context).await?;
+        let mut rows: Vec<(String, ModelInfo)> = registry
+            .models
+            .values()
+            .filter(|model| model.passes(&request.modality_filter, &request.provider_filter))
+            .map(|model| {
+                let rank = if registry.is_default(model) { "0" } else { "1" };
+                (key(&[rank, &model.provider, &model.model_id]), registry.info(model))
+            })
+            .collect();
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        let (models, next_page_token) = page.take(rows);
+        Ok(Listed { models, next_page_token })
+    }
+
+    async fn get(self: Arc<Self>, context: Context, request: Get) -> Result<Got, Fault> {
+        self.provide(&context).await?;
+        let model = self.model(&context, &request.model_id).await?;
+        let is_default = self.selection(&context, &model.modality).await? == model.model_id;
+        if is_default && model.status() == "deprecated" {
+            context.label("selected_deprecated", "true");
+        }
+        Ok(Got { model: Some(model.info(is_default)) })
+    }
+
+    async fn select(self: Arc<Self>, context: Context, request: Select) -> Result<Selected, Failed<Selected>> {
+        self.provide(&context).await?;
+        let model = self.model(&context, &request.model_id).await?;
+        if matches!(model.status(), "deprecated" | "candidate") {
+            let text = format!("model {} is {}", model.model_id, model.status());
+            return Err(Fault::client(Code::FailedPrecondition, text)
+                .detail("reason", "status")
+                .detail("status", model.status())
+                .into());
+        }
+        let rule = |current: &Current<Entry>| {
+            let before = match &current.value {
+                Some(Entry::Selected { model_id, .. }) => model_id.as_str(),
+                _ => "",
+            };
+            if !request.expected_model_id.is_empty() && request.expected_model_id != before {
+                let text = format!("{before} is selected, expected {}", request.expected_model_id);
+                return Err(Fault::client(Code::FailedPrecondition, text)
+                    .detail("reason", "model_mismatch")
+                    .detail("current_model_id", before)
+                    .into());
+            }
+            if before == model.model_id {
+                return Ok(Change::nothing(Selected { ok: true }));
+            }
+            let told = |subject: &str, id: String| {
+                let info = model.info(true);
+                Ok::<_, Fault>(
+                    notice(&context, subject, EventId::AtRevision(id), "model_mgmt.v1.ModelInfo", &info)?
+                        .with("previous_model_id", before)
+                        .with("modality", &*model.modality)
+                        .with("user_id", context.user()),
+                )
+            };
+            let (model_id, since_ms) = (model.model_id.clone(), current.now_ms);
+            let event = told("evt.ai.model.selected.v1", format!("select:{}", model.modality))?;
+            let audit = told("audit.model_management.selected", format!("audit:select:{}", model.modality))?;
+            Ok(Change::put(Entry::Selected { model_id, since_ms }, Selected { ok: true }).event(event).event(audit))
+        };
+        let place = key(&[context.tenant(), "selected", &model.modality]);
+        let write = async { Ok(self.entries.change(&context, &place, rule).await?.reply) };
+        self.repeats.once(&context, write).await
+    }
+
+    async fn rank(self: Arc<Self>, context: Context, request: Rank) -> Result<Ranked, Fault> {
+        let ranking = Ranking::read(&request.use_case, &request.priority, &request.task_type)?;
+        let registry = self.registry(&context).await?;
+        let models = registry.models.values().filter(|model| model.status() != "deprecated");
+        let mut ranked: Vec<RankedModel> = models
+            .map(|model| {
+                let scored = ranking.score(model);
+                RankedModel { model: Some(registry.info(model)), score: scored.score, parts: scored.parts }
+            })
+            .collect();
+        // Models come in order of their ids, and the sort is stable: of equal ones the lower id is first.
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+        Ok(Ranked { ranked })
+    }
+
+    async fn set_status(self: Arc<Self>, context: Context, request: SetStatus) -> Result<Got, Failed<Got>> {
+        self.provide(&context).await?;
+        let status = request.status.to_ascii_lowercase();
+        if !STATUSES.contains(&status.as_str()) {
+            return Err(unknown_value("status", format!("unknown status {}", request.status), &STATUSES).into());
+        }
+        let write = async {
+            let model = self.move_on(&context, &request.model_id, &status).await?;
+            if status == "current" {
+                self.deprecate_others(&context, &model).await?;
+            }
+            let is_default = self.selection(&context, &model.modality).await? == model.model_id;
+            Ok(Got { model: Some(model.info(is_default)) })
+        };
+        self.repeats.once(&context, write).await
+    }
+
+    /// Moves a model on to a later status.
+    async fn move_on(&self, context: &Context, model_id: &str, status: &str) -> Result<Model, Fault> {
+        let rank = |status: &str| STATUSES.iter().position(|row| *row == status).unwrap_or(0);
+        let rule = |current: &Current<Entry>| {
+            let Some(Entry::Model(before)) = &current.value else { return Err(unknown(model_id).into()) };
+            if before.status() == status {
+                return Ok(Change::nothing(before.clone()));
+            }
+            if rank(status) < rank(before.status()) {
+                let text = format!("model {model_id} is {} and cannot become {status} again", before.status());
+                return Err(Fault::client(Code::FailedPrecondition, text)
+                    .detail("reason", "status")
+                    .detail("status", before.status())
+                    .into());
+            }
+            let mut after = Model { updated_ms: current.now_ms, ..before.clone() };
+            after.metadata.insert("status".to_owned(), status.to_owned());
+            Ok(Change::put(Entry::Model(after.clone()), after))
+        };
+        let place = key(&[context.tenant(), "model", model_id]);
+        Ok(self.entries.change(context, &place, rule).await.map_err(|failed| failed.fault)?.reply)
+    }
+
+    /// There is one current model for a use case; those that are selected step back last.
+    async fn deprecate_others(&self, context: &Context, model: &Model) -> Result<(), Fault> {
+        let registry = self.registry(context).await?;
+        let use_case = model.metadata.get("use_case");
+        let is_other = |other: &&Model| {
+            other.model_id != model.model_id
+                && other.status() == "current"
+                && other.metadata.get("use_case") == use_case
+        };
+        let mut others: Vec<&Model> = registry.models.values().filter(is_other).collect();
+        others.sort_by_key(|other| registry.is_default(other));
+        for other in others {
+            self.move_on(context, &other.model_id, "deprecated").await?;
+        }
+        Ok(())
+    }
+
+    async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
+        self.provide(&context).await?;
+        let prefix = key(&[context.tenant()]);
+        let mut watch = self.entries.watch(Keys::Under(prefix), Some(request.after_revision)).await?;
+        let mut registry = self.registry(&context).await?;
+        let is_resumed = request.after_revision > 0 && !watch.is_reset();
+        if watch.is_reset() {
+            context.label("reset", "true");
+        }
+        let mut is_snapshot = !is_resumed;
+        loop {
+            let seen = tokio::select! {
+                seen = watch.next(&context) => seen?,
+                _ = context.until_cancelled() => return Ok(()),
+            };
+            let RecordSeen::Change { key, document, revision, .. } = seen else {
+                is_snapshot = false;
+                continue;
+            };
+            let told = match document.map(|document| document.value) {
+                Some(entry) => {
+                    let model_id = match &entry {
+                        Entry::Model(model) => Some((model.model_id.clone(), "updated")),
+                        // In a snapshot each model says itself whether it is selected.
+                        Entry::Selected { .. } if is_snapshot => None,
+                        Entry::Selected { model_id, .. } => Some((model_id.clone(), "selected")),
+                    };
+                    registry.take(&key, entry);
+                    model_id.and_then(|(id, change)| Some((registry.info(registry.models.get(&id)?), change)))
+                }
+                None => {
+                    let gone = registry.models.keys().find(|id| key.ends_with(&crate::store::key_token(id))).cloned();
+                    gone.and_then(|id| registry.models.remove(&id)).map(|model| (model.info(false), "removed"))
+                }
+            };
+            let Some((info, change)) = told else { continue };
+            let passes = |filter: &str, value: &str| filter.is_empty() || filter.eq_ignore_ascii_case(value);
+            if passes(&request.modality_filter, &info.modality) && passes(&request.provider_filter, &info.provider) {
+                let change = if is_snapshot { "snapshot" } else { change };
+                chunks.send(&Item { revision, model: Some(info), change: change.to_owned() }).await?;
+            }
+        }
+    }
+
+    async fn registry(&self, context: &Context) -> Result<Registry, Fault> {
+        self.provide(context).await?;
+        let mut registry = Registry::default();
+        for (key, Document { value, .. }) in self.entries.list(context, &Keys::Under(key(&[context.tenant()]))).await? {
+            registry.take(&key, value);
+        }
+        Ok(registry)
+    }
+
+    async fn model(&self, context: &Context, model_id: &str) -> Result<Model, Fault> {
+        if model_id.is_empty() {
+            return Err(required("model_id"));
+        }
+        id("model_id", model_id)?;
+        let place = key(&[context.tenant(), "model", model_id]);
+        match self.entries.get_cached(context, &place).await?.map(|document| document.value) {
+            Some(Entry::Model(model)) => Ok(model),
+            _ => Err(unknown(model_id)),
+        }
+    }
+
+    /// The model that is selected for a modality; empty where none is.
+    async fn selection(&self, context: &Context, modality: &str) -> Result<String, Fault> {
+        let place = key(&[context.tenant(), "selected", modality]);
+        match self.entries.get_cached(context, &place).await?.map(|document| document.value) {
+            Some(Entry::Selected { model_id, .. }) => Ok(model_id),
+            _ => Ok(String::new()),
+        }
+    }
+
+    /// Writes a tenant's built-in and configured models, where they are not there yet.
+    async fn provide(&self, context: &Context) -> Result<(), Fault> {
+        let tenant = context.tenant().to_owned();
+        let known = || self.provided.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&tenant) {
+            return Ok(());
+        }
+        for (model, is_selected) in self.at_first() {
+            let place = key(&[&*tenant, "model", &model.model_id]);
+            self.create(context, &place, |now_ms| {
+                Entry::Model(Model { created_ms: now_ms, updated_ms: now_ms, ..model.clone() })
+            })
+            .await?;
+            if is_selected {
+                let place = key(&[&*tenant, "selected", &model.modality]);
+                let model_id = model.model_id.clone();
+                self.create(context, &place, |since_ms| Entry::Selected { model_id: model_id.clone(), since_ms })
+                    .await?;
+            }
+        }
+        let mut provided = known();
+        if provided.len() >= TENANTS_MAX {
+            provided.clear();
+        }
+        provided.insert(tenant);
+        Ok(())
+    }
+
+    async fn create(&self, context: &Context, place: &str, entry: impl Fn(i64) -> Entry) -> Result<(), Fault> {
+        // On the service's own account: what is provided is no part of the caller's idempotent request.
+        let own = context.for_tenant(context.tenant());
+        let rule = |current: &Current<Entry>| match current.version {
+            0 => Ok(Change::put(entry(current.now_ms), ())),
+            _ => Ok(Change::nothing(())),
+        };
+        self.entries.change(&own, place, rule).await.map(drop).map_err(|failed| failed.fault)
+    }
+
+    /// The models that there are at first, and which of them are selected.
+    fn at_first(&self) -> Vec<(Model, bool)> {
+        let built_in = BUILT_IN.iter().map(|&(id, name, provider, family, is_selected, context, use_case, tier)| {
+            let metadata = [("context_length", context), ("status", "current"), ("use_case", use_case), ("tier", tier)];
+            let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let text = str::to_owned;
+            let (model_id, name, provider, family) = (text(id), text(name), text(provider), text(family));
+            let model =
+                Model { model_id, name, provider, family, modality: text("chat"), metadata, ..Model::default() };
+            (model, is_selected)
+        });
+        let settings = self.settings.now();
+        let configured = settings.model_management.models.iter().map(|row| {
+            let mut metadata = row.metadata.clone();
+            metadata.entry("status".to_owned()).or_insert_with(|| "current".to_owned());
+            let model = Model {
+                model_id: row.model_id.clone(),
+                name: row.name.clone(),
+                provider: row.provider.clone(),
+                family: row.family.clone(),
+                modality: row.modality.clone(),
+                metadata,
+                ..Model::default()
+            };
+            (model, row.selected)
+        });
+        built_in.chain(configured).collect()
+    }
+
+    async fn sweep(self: Arc<Self>, context: Context) {
+        self.entries.sweeper(&context).await;
+    }
+}
+
+fn unknown(model_id: &str) -> Fault {
+    Fault::client(Code::NotFound, format!("model {model_id} is not registered")).detail("field", "model_id")
+}
