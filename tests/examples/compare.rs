@@ -75,6 +75,11 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
+    /// A time that an example may leave out, because it depends on the clock.
+    fn is_unshown_time(&self, message: &str, name: &str) -> bool {
+        self.is_illustrative(message, name) && name.ends_with("_at")
+    }
+
     fn is_illustrative(&self, message: &str, name: &str) -> bool {
         let is_exact = self.is_cut && message == "common.v1.TokenUsage";
         !is_exact && ILLUSTRATIVE.contains(&(message, name))
@@ -122,8 +127,8 @@ impl Comparison<'_> {
             return self.value(path, expected, real);
         };
         for (name, value) in members.iter().filter(|(name, _)| !shown.contains_key(*name)) {
-            // The context is shown only where it matters.
-            if name != "meta" && !self.is_additive(message, name) {
+            // The context is shown only where it matters, and times only where they are exact.
+            if name != "meta" && !self.is_additive(message, name) && !self.is_unshown_time(message, name) {
                 self.found.push(format!("{path}.{name} is {value} and not documented"));
             }
         }

@@ -1,6 +1,7 @@
 //! Which instances of services offer what, and which of them are alive: registrations that lapse without a heartbeat.
 
 mod requirements;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use super::seed::{Part, seed, tenant_part};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key, key_token};
-use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records, RecordsConfig};
-use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use crate::worker::records::{Change, Current, Document, EventId, Notice, Records, RecordsConfig};
+use crate::worker::{Context, Failed, Repeats, Service};
 use requirements::Requirements;
 
 /// How long a registration lasts, in seconds; where the request does not say, and within which bounds.
@@ -29,8 +30,6 @@ const CAPABILITIES_MAX: usize = 64;
 const BEATS: i64 = 5;
 /// The interval of heartbeats that "alive" is measured by.
 const BEAT_MS: i64 = 60_000;
-/// How often a watch looks for instances that have gone silent.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
@@ -145,19 +144,6 @@ struct Heartbeat {
 struct Beaten {
     success: bool,
     next_heartbeat_ms: i64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Watch {
-    capability_type: String,
-    after_revision: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Item {
-    revision: u64,
-    service: Option<Shown>,
-    change: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -296,75 +282,6 @@ impl Registry {
         };
         let write = async { Ok(self.registrations.change(&context, &place, rule).await?.reply) };
         self.repeats.once(&context, write).await
-    }
-
-    async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
-        let tenant = key(&[context.tenant()]);
-        let mut watch = self.registrations.watch(Keys::Under(tenant), Some(request.after_revision)).await?;
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
-        let is_wanted = |capability: &Capability| {
-            request.capability_type.is_empty() || capability.capability_type == request.capability_type
-        };
-        let mut known: BTreeMap<String, (Registration, bool)> = BTreeMap::new();
-        let mut is_snapshot = true;
-        let mut looks = tokio::time::interval(LOOK);
-        loop {
-            let mut changes: Vec<(u64, Shown, &str)> = Vec::new();
-            let grace_ms = self.grace_ms();
-            tokio::select! {
-                seen = watch.next(&context) => match seen? {
-                    RecordSeen::Current => is_snapshot = false,
-                    RecordSeen::Change { key, document, revision, .. } => {
-                        let now_ms = context.now_ms();
-                        let before = known.remove(&key);
-                        let Some(Document { value: after, .. }) = document else {
-                            let gone = before.map(|(before, _)| before.shown(now_ms, grace_ms));
-                            changes.extend(gone.map(|shown| (revision, shown, "removed")));
-                            self.send(&mut chunks, changes, is_wanted).await?;
-                            continue;
-                        };
-                        let is_online = after.is_online(now_ms, grace_ms);
-                        let change = match &before {
-                            _ if is_snapshot => Some("snapshot"),
-                            Some((before, was_online)) if before.offers() == after.offers() => {
-                                (is_online && !was_online).then_some("online")
-                            }
-                            _ => Some("registered"),
-                        };
-                        changes.extend(change.map(|change| (revision, after.shown(now_ms, grace_ms), change)));
-                        known.insert(key, (after, is_online));
-                    }
-                },
-                _ = looks.tick() => {
-                    let now_ms = context.now_ms();
-                    for (registration, was_online) in known.values_mut() {
-                        let is_online = registration.is_online(now_ms, grace_ms);
-                        if *was_online && !is_online {
-                            changes.push((0, registration.shown(now_ms, grace_ms), "offline"));
-                        }
-                        *was_online = is_online;
-                    }
-                }
-                _ = context.until_cancelled() => return Ok(()),
-            }
-            self.send(&mut chunks, changes, is_wanted).await?;
-        }
-    }
-
-    async fn send(
-        &self,
-        chunks: &mut Chunks<Item>,
-        changes: Vec<(u64, Shown, &str)>,
-        is_wanted: impl Fn(&Capability) -> bool,
-    ) -> Result<(), Fault> {
-        for (revision, shown, change) in changes {
-            if let Some(shown) = shown.only(&is_wanted) {
-                chunks.send(&Item { revision, service: Some(shown), change: change.to_owned() }).await?;
-            }
-        }
-        Ok(())
     }
 
     async fn sweep(self: Arc<Self>, context: Context) {

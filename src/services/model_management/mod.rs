@@ -1,6 +1,8 @@
 //! The registry of models: which there are, which one is selected for each modality, and how they rank.
 
+mod messages;
 mod rank;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::VERSION;
 use super::checks::{id, required, unknown_value};
 use super::notices::{notice, records};
-use super::paging::{Page, Pagination};
+use super::paging::Page;
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
-use crate::store::{BucketConfig, Keys, Store, key};
-use crate::worker::records::{Change, Current, Document, EventId, RecordSeen, Records};
+use crate::store::{BucketConfig, Keys, Store, key, key_token};
+use crate::worker::records::{Change, Current, Document, EventId, Records};
 use crate::worker::types::Timestamp;
-use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use crate::worker::{Context, Failed, Repeats, Service};
+use messages::{Get, Got, List, Listed, ModelInfo, Rank, Ranked, RankedModel, Select, Selected, SetStatus};
 use rank::Ranking;
 
 /// The life of a model, in order.
@@ -80,93 +83,6 @@ struct Model {
     updated_ms: i64,
 }
 
-/// `model_mgmt.v1.ModelInfo`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct ModelInfo {
-    model_id: String,
-    name: String,
-    provider: String,
-    family: String,
-    modality: String,
-    is_default: bool,
-    metadata: BTreeMap<String, String>,
-    created_at: Option<Timestamp>,
-    updated_at: Option<Timestamp>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct List {
-    modality_filter: String,
-    provider_filter: String,
-    page: Option<Pagination>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Listed {
-    models: Vec<ModelInfo>,
-    next_page_token: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Get {
-    model_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Got {
-    model: Option<ModelInfo>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Select {
-    model_id: String,
-    expected_model_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Selected {
-    ok: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Rank {
-    use_case: String,
-    priority: String,
-    task_type: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Ranked {
-    ranked: Vec<RankedModel>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct RankedModel {
-    model: Option<ModelInfo>,
-    score: f64,
-    parts: BTreeMap<String, f64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SetStatus {
-    model_id: String,
-    status: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Watch {
-    modality_filter: String,
-    provider_filter: String,
-    after_revision: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Item {
-    revision: u64,
-    model: Option<ModelInfo>,
-    change: String,
-}
-
 impl Model {
     fn info(&self, is_default: bool) -> ModelInfo {
         ModelInfo {
@@ -212,7 +128,7 @@ impl Registry {
     }
 
     fn is_default(&self, model: &Model) -> bool {
-        self.selected.get(&crate::store::key_token(&model.modality)) == Some(&model.model_id)
+        self.selected.get(&key_token(&model.modality)) == Some(&model.model_id)
     }
 
     fn info(&self, model: &Model) -> ModelInfo {
@@ -362,50 +278,6 @@ impl Models {
             self.move_on(context, &other.model_id, "deprecated").await?;
         }
         Ok(())
-    }
-
-    async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
-        self.provide(&context).await?;
-        let prefix = key(&[context.tenant()]);
-        let mut watch = self.entries.watch(Keys::Under(prefix), Some(request.after_revision)).await?;
-        let mut registry = self.registry(&context).await?;
-        let is_resumed = request.after_revision > 0 && !watch.is_reset();
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
-        let mut is_snapshot = !is_resumed;
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
-            let RecordSeen::Change { key, document, revision, .. } = seen else {
-                is_snapshot = false;
-                continue;
-            };
-            let told = match document.map(|document| document.value) {
-                Some(entry) => {
-                    let model_id = match &entry {
-                        Entry::Model(model) => Some((model.model_id.clone(), "updated")),
-                        // In a snapshot each model says itself whether it is selected.
-                        Entry::Selected { .. } if is_snapshot => None,
-                        Entry::Selected { model_id, .. } => Some((model_id.clone(), "selected")),
-                    };
-                    registry.take(&key, entry);
-                    model_id.and_then(|(id, change)| Some((registry.info(registry.models.get(&id)?), change)))
-                }
-                None => {
-                    let gone = registry.models.keys().find(|id| key.ends_with(&crate::store::key_token(id))).cloned();
-                    gone.and_then(|id| registry.models.remove(&id)).map(|model| (model.info(false), "removed"))
-                }
-            };
-            let Some((info, change)) = told else { continue };
-            let passes = |filter: &str, value: &str| filter.is_empty() || filter.eq_ignore_ascii_case(value);
-            if passes(&request.modality_filter, &info.modality) && passes(&request.provider_filter, &info.provider) {
-                let change = if is_snapshot { "snapshot" } else { change };
-                chunks.send(&Item { revision, model: Some(info), change: change.to_owned() }).await?;
-            }
-        }
     }
 
     async fn registry(&self, context: &Context) -> Result<Registry, Fault> {
