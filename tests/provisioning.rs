@@ -13,12 +13,14 @@ use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy, StorageType}
 use bytes::Bytes;
 use support::nats::NatsServer;
 use support::{eventually, project};
-use tidegate::bus::{Headers, Subject};
+use tidegate::bus::{Bus, Headers, NatsOptions, Subject};
 use tidegate::fault::{Code, Fault};
 use tidegate::services::buckets::BUCKETS;
-use tidegate::services::events::{DLQ_ADVISORIES, LOGS, ORCHESTRATION_STEP, consumers, keeping_dead_letters};
+use tidegate::services::events::{
+    DLQ_ADVISORIES, LOGS, ORCHESTRATION_STEP, WEATHER_TIME_SYNC, consumers, keeping_dead_letters,
+};
 use tidegate::store::{Event, Logged, Replicas, Resource, Step, Store};
-use tidegate::worker::{Consume, Context, Options, Service, Worker};
+use tidegate::worker::{Consume, Context, Options, Service, Setback, Worker};
 
 fn tidegate(server: &NatsServer, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
@@ -173,7 +175,7 @@ async fn without_a_server_it_says_so() {
         .args(["streams", "apply", "--nats", "nats://127.0.0.1:1"])
         .output()
         .unwrap();
-    let error = "error: no NATS server answers at nats://127.0.0.1:1\n".to_owned();
+    let error = "error: no NATS server takes a connection at nats://127.0.0.1:1\n".to_owned();
     assert_eq!(said(&output), (Some(1), String::new(), error));
 }
 
@@ -253,6 +255,134 @@ async fn a_cluster_keeps_three_copies() {
     assert_eq!(store.apply(&bucket, Replicas::AtLeast(3)).await, Ok(Step::Create));
     copies_are("KV_tg_idem", 3).await;
     assert_eq!(store.compare(&bucket, Replicas::AtLeast(1)).await, Ok(Step::Keep), "copies are not taken away");
+}
+
+/// Users of the contract with what they may do here, `_INBOX` for replies and discovery besides.
+const USERS: &[(&str, &[&str])] = &[
+    ("provisioner", &["$JS.API.>", "$KV.>"]),
+    (
+        "weather-manager",
+        &[
+            "dlq.>",
+            "$JS.API.STREAM.NAMES",
+            "$JS.API.STREAM.INFO.GAME_EVENTS",
+            "$JS.API.CONSUMER.INFO.GAME_EVENTS.weather_time_sync",
+            "$JS.API.CONSUMER.MSG.NEXT.GAME_EVENTS.weather_time_sync",
+            "$JS.ACK.GAME_EVENTS.weather_time_sync.>",
+        ],
+    ),
+    (
+        "orchestration",
+        &[
+            "work.orchestration.>",
+            "$JS.API.STREAM.INFO.ORCHESTRATION_WORK",
+            "$JS.API.CONSUMER.INFO.ORCHESTRATION_WORK.orchestration_step",
+            "$JS.API.CONSUMER.MSG.NEXT.ORCHESTRATION_WORK.orchestration_step",
+            "$JS.ACK.ORCHESTRATION_WORK.orchestration_step.>",
+        ],
+    ),
+    (
+        "event-bus",
+        &[
+            "evt.>",
+            "dlq.>",
+            "$JS.API.STREAM.INFO.DLQ_ADVISORIES",
+            "$JS.API.CONSUMER.INFO.DLQ_ADVISORIES.dlq_advisories",
+            "$JS.API.CONSUMER.MSG.NEXT.DLQ_ADVISORIES.dlq_advisories",
+            "$JS.ACK.DLQ_ADVISORIES.dlq_advisories.>",
+            "$JS.API.STREAM.MSG.GET.*",
+            "$JS.API.DIRECT.GET.*",
+            "$JS.API.STREAM.MSG.DELETE.ORCHESTRATION_WORK",
+        ],
+    ),
+    (
+        "redrive",
+        &[
+            "evt.>",
+            "work.>",
+            "$JS.API.STREAM.INFO.DLQ",
+            "$JS.API.STREAM.MSG.GET.DLQ",
+            "$JS.API.STREAM.MSG.DELETE.DLQ",
+            "$JS.API.DIRECT.GET.DLQ",
+        ],
+    ),
+];
+
+/// A server that lets each user do no more than the contract says.
+fn strict_server(folder: &std::path::Path) -> NatsServer {
+    let users = USERS.iter().map(|(user, publish)| {
+        let publish: Vec<String> = publish.iter().map(|subject| format!("{subject:?}")).collect();
+        let publish = publish.join(", ");
+        format!(
+            "{{ user: {user:?}, password: secret, permissions: {{ publish: [ {publish}, \"_INBOX.*.r.>\" ], \
+             subscribe: [ \"_INBOX.{user}.>\", \"$SRV.>\" ] }} }}\n"
+        )
+    });
+    let users: String = users.collect();
+    let (config, store) = (folder.join("server.conf"), folder.join("js"));
+    std::fs::write(&config, format!("authorization {{ users: [\n{users}] }}\n")).unwrap();
+    NatsServer::start_with(&["-js", "-sd", store.to_str().unwrap(), "-c", config.to_str().unwrap()])
+}
+
+#[tokio::test]
+async fn everybody_gets_along_with_the_permissions_of_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = strict_server(folder.path());
+    let url = |user: &str| server.url().replace("nats://", &format!("nats://{user}:secret@"));
+    let options = async |user: &str| {
+        let password = Some((user.to_owned(), "secret".to_owned()));
+        let url = server.url().to_owned();
+        let options = NatsOptions { url, user: user.to_owned(), password, ..NatsOptions::default() };
+        let bus = Bus::nats(options).await.unwrap();
+        bus.flush().await.unwrap();
+        let mut options = Options::new(bus, Arc::new(project().build(None).unwrap()));
+        options.store = options.store.without_creating();
+        options
+    };
+    let run = |arguments: &[&str]| said(&tidegate(&server, arguments));
+    let (code, _, complaint) = run(&["streams", "apply", "--nats", &url("provisioner")]);
+    assert_eq!((code, &*complaint), (Some(0), ""));
+
+    let weather = options("weather-manager").await;
+    for log in LOGS {
+        weather.store.provide_log(log.clone()).await.unwrap();
+    }
+    let refusing = Service::new("weather-manager", "1.0.0")
+        .consumer(WEATHER_TIME_SYNC, |_: Context, _: Logged| async {
+            Err(Setback::Never(Fault::ours(Code::Internal, "no such hour")))
+        });
+    let _weather = Worker::start(weather, vec![refusing]).await.unwrap();
+    let event_bus = options("event-bus").await;
+    let store = event_bus.store.clone();
+    let dead_letters = keeping_dead_letters(Service::new("event-bus", "1.0.0"));
+    let _event_bus = Worker::start(event_bus, vec![dead_letters]).await.unwrap();
+    let event = |subject: &str| {
+        let (subject, headers) = (Subject::new(subject).unwrap(), Headers::new());
+        Event { subject, id: "1".to_owned(), headers, payload: Bytes::from_static(b"x") }
+    };
+    store.append(event("evt.time.hour.changed.v1")).await.unwrap();
+    let kept = async |sequence| store.event("DLQ", sequence).await.unwrap();
+    eventually("weather's dead letter", async || kept(1).await.is_some()).await;
+
+    let orchestration = options("orchestration").await.store;
+    orchestration.append(event("work.orchestration.step.v1")).await.unwrap();
+    let mut steps = orchestration.consumer("ORCHESTRATION_WORK", "orchestration_step").await.unwrap();
+    for _ in 0..5 {
+        steps.next(1).await.unwrap().retry(Duration::ZERO).await.unwrap();
+    }
+    // The server notices that the step is used up when somebody asks for more.
+    let more = tokio::time::timeout(support::PATIENCE, steps.next(1));
+    let noticed = eventually("event-bus's dead letter", async || kept(2).await.is_some());
+    tokio::select! {
+        () = noticed => {}
+        _ = more => panic!("a sixth delivery"),
+    }
+    let (code, printed, complaint) = run(&["dlq", "list", "--nats", &url("redrive")]);
+    assert_eq!((code, printed.lines().count(), &*complaint), (Some(0), 3, ""));
+    let (code, printed, complaint) = run(&["dlq", "redrive", "2", "--nats", &url("redrive")]);
+    assert_eq!((code, &*complaint), (Some(0), ""));
+    assert_eq!(printed, "2 sent to work.orchestration.step.v1, position 2\n");
+    assert_eq!(steps.next(1).await.unwrap().event.sequence, 2);
 }
 
 /// Commands of a page, each with what it prints; `…` stands for anything.

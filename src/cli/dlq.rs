@@ -13,8 +13,6 @@ use crate::worker::dead_letters::{self, LOG, Redriven};
 pub(super) struct DlqArgs {
     #[command(subcommand)]
     command: DlqCommand,
-    #[command(flatten)]
-    nats: NatsArgs,
 }
 
 #[derive(Subcommand)]
@@ -27,11 +25,15 @@ enum DlqCommand {
         /// Most lines.
         #[arg(long, default_value_t = 100)]
         limit: usize,
+        #[command(flatten)]
+        nats: NatsArgs,
     },
     /// Show a dead letter: its headers, and its body as JSON where the descriptors know its type.
     Show {
         /// Its position, as `list` shows it.
         sequence: u64,
+        #[command(flatten)]
+        nats: NatsArgs,
         #[command(flatten)]
         tables: TableArgs,
     },
@@ -45,18 +47,22 @@ enum DlqCommand {
         /// All that are there now.
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        nats: NatsArgs,
     },
 }
 
 pub(super) fn run(args: &DlqArgs) -> Result<(), Fault> {
+    let (DlqCommand::List { nats, .. } | DlqCommand::Show { nats, .. } | DlqCommand::Redrive { nats, .. }) =
+        &args.command;
     runtime()?.block_on(async {
-        let bus = connected(&args.nats, "tidegate dlq", "redrive").await?;
+        let bus = connected(nats, "tidegate dlq", "redrive").await?;
         let store = Store::of(&bus).without_creating();
         let done = match &args.command {
-            DlqCommand::List { after, limit } => list(&store, *after, *limit).await,
-            DlqCommand::Show { sequence, tables } => show(&store, *sequence, tables).await,
-            DlqCommand::Redrive { sequences, all: false } => redrive(&store, sequences).await,
+            DlqCommand::List { after, limit, .. } => list(&store, *after, *limit).await,
+            DlqCommand::Show { sequence, tables, .. } => show(&store, *sequence, tables).await,
             DlqCommand::Redrive { all: true, .. } => redrive_all(&store).await,
+            DlqCommand::Redrive { sequences, .. } => redrive(&store, sequences).await,
         };
         bus.close().await;
         done

@@ -4,6 +4,7 @@ mod call;
 mod check;
 mod dlq;
 mod init;
+mod nats_url;
 mod routes;
 mod serve;
 mod settings;
@@ -122,7 +123,7 @@ struct TableArgs {
 /// How to reach NATS.
 #[derive(Args, Clone)]
 struct NatsArgs {
-    /// NATS servers, joined by commas.
+    /// NATS servers, joined by commas: `nats://host:4222`, `tls://user:password@host`.
     #[arg(long, env = "NATS_URL")]
     nats: Option<String>,
     /// A .creds file.
@@ -210,8 +211,10 @@ fn refused(problems: &[Problem], material: Option<&Material>) -> Fault {
 /// A connection to the bus that was asked for.
 async fn bus(args: &NatsArgs, name: &str, user: &str) -> Result<Bus, Fault> {
     let Some(url) = &args.nats else { return Ok(Bus::embedded()) };
+    let (url, password) = nats_url::split(url);
     let options = NatsOptions {
-        url: url.clone(),
+        url,
+        password,
         name: name.to_owned(),
         user: user.to_owned(),
         credentials: args.creds.clone(),
@@ -228,7 +231,10 @@ async fn connected(args: &NatsArgs, name: &str, user: &str) -> Result<Bus, Fault
     let mut status = bus.status();
     match tokio::time::timeout(CONNECT, status.wait_for(|status| *status == Status::Connected)).await {
         Ok(Ok(_)) => Ok(bus),
-        _ => Err(Fault::upstream(Code::Unavailable, format!("no NATS server answers at {url}"))),
+        _ => {
+            let text = format!("no NATS server takes a connection at {}", nats_url::split(&url).0);
+            Err(Fault::upstream(Code::Unavailable, text))
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use async_nats::connection::State as ConnectionState;
 use async_nats::header::{HeaderMap, HeaderValue};
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishError, PublishErrorKind};
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use tokio::sync::Mutex;
 
 use super::{BucketConfig, ConsumerConfig, LogConfig, Resource, StoreError, VALUE_BYTES_MAX};
@@ -76,17 +77,32 @@ impl JetStreamStore {
     }
 
     pub(crate) async fn provide_log(&self, config: LogConfig) -> Result<(), StoreError> {
+        if !self.creates {
+            return self.look_for(config.name).await;
+        }
         match self.stream(config.name).await {
-            Err(StoreError::NoLog(_)) if self.creates => self.provide(&Resource::Log(config)).await,
+            Err(StoreError::NoLog(_)) => self.provide(&Resource::Log(config)).await,
             found => found.map(drop),
         }
     }
 
     pub(crate) async fn provide_consumer(&self, config: ConsumerConfig) -> Result<(), StoreError> {
+        if !self.creates {
+            // Only who reads a consumer may look at it; it notices when it opens it.
+            return Ok(());
+        }
         match self.consumer(config.log, config.name).await {
-            Err(StoreError::NoConsumer { .. }) if self.creates => self.provide(&Resource::Consumer(config)).await,
+            Err(StoreError::NoConsumer { .. }) => self.provide(&Resource::Consumer(config)).await,
             found => found.map(drop),
         }
+    }
+
+    /// Fails where there is no log of that name. Any service may read the names, but few may read the settings.
+    async fn look_for(&self, log: &str) -> Result<(), StoreError> {
+        connected(&self.context)?;
+        let names = self.context.stream_names();
+        let found = names.try_any(|name| std::future::ready(name == log)).await.map_err(unavailable)?;
+        if found { Ok(()) } else { Err(StoreError::NoLog(log.to_owned())) }
     }
 
     /// Makes what is missing, unless somebody else has made it meanwhile.
