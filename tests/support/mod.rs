@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod http2;
 pub mod nats;
 
 use std::sync::Arc;
