@@ -3,7 +3,7 @@
 mod support;
 
 use futures_util::StreamExt as _;
-use support::{eventually, gateway, project, url};
+use support::{eventually, gateway, project, url, watch};
 use tidegate::bus::{Branch, Bus, Delivery, Headers, Limits, Message, Pattern, Subject};
 use tidegate::gateway::Running;
 use tidegate::snapshot::{Live, Snapshot};
@@ -295,45 +295,19 @@ async fn a_client_that_does_not_read_ends_its_stream_and_its_connection_and_boun
     assert_eq!(text.matches("event: ").count(), 1);
 }
 
-/// A watch with a resume point, over GET.
-const WATCH_PROTO: &str = r#"
-syntax = "proto3";
-package watch.v1;
-message WatchRequest { string name = 1; uint64 after_revision = 2; }
-message Item { uint64 index = 2; bool is_final = 3; uint64 revision = 4; string text = 5; }
-service WatchService {
-  rpc Watch(WatchRequest) returns (stream Item);
-}
-"#;
-
-const WATCH_ROUTES: &str = r#"
-version: 1
-styles:
-  watch:
-    chunk: { index: index, last: is_final, id: revision }
-defaults: { style: watch }
-routes:
-  - route: GET /watch/{name}
-    call: watch.v1.WatchService/Watch
-    headers_in: { Last-Event-ID: after_revision }
-"#;
-
 #[tokio::test]
 async fn a_resume_at_the_end_of_a_finished_stream_is_204_and_one_before_it_is_served() {
     let bus = Bus::embedded();
-    let mut requests =
-        bus.subscribe(&Pattern::new("watch.v1.WatchService.Watch").unwrap(), None, Limits::WORKER).await.unwrap();
+    let pattern = Pattern::new(watch::SUBJECT).unwrap();
+    let mut requests = bus.subscribe(&pattern, None, Limits::WORKER).await.unwrap();
     let worker = bus.clone();
     tokio::spawn(async move {
         // The feed is over at revision 7: who comes back gets its end again.
         while let Some(Ok(request)) = requests.next().await {
-            let payload = vec![0x18, 1, 0x20, 7, 0x2a, 3, b'e', b'n', b'd'];
-            let subject = request.reply.unwrap();
-            let last = Message { subject, reply: None, headers: Headers::new(), payload: payload.into() };
-            worker.publish(last).await.unwrap();
+            watch::send(&worker, &request, watch::item(0, 7, true)).await;
         }
     });
-    let (running, _) = gateway(support::snapshot(WATCH_ROUTES, WATCH_PROTO), &bus, |_| {}).await;
+    let (running, _) = gateway(support::snapshot(watch::ROUTES, watch::PROTO), &bus, |_| {}).await;
     let rows = [(None, 200), (Some("6"), 200), (Some("7"), 204), (Some("8"), 204), (Some(""), 400)];
     for (last, status) in rows {
         let mut request = reqwest::Client::new().get(url(&running, "/watch/tides"));
