@@ -2,10 +2,10 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use support::eventually;
+use support::program::Program;
 
 fn tidegate(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).output().unwrap()
@@ -13,56 +13,6 @@ fn tidegate(arguments: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A running program, ended with the test, and where it listens.
-struct Program {
-    child: Child,
-    address: String,
-}
-
-impl Program {
-    fn start(arguments: &[&str]) -> Program {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(arguments)
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let logs = BufReader::new(child.stderr.take().unwrap());
-        let mut address = String::new();
-        let mut lines = logs.lines();
-        for line in lines.by_ref().map_while(Result::ok) {
-            let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if log["fields"]["message"] == "gateway ready" {
-                address = log["fields"]["listen"].as_str().unwrap().to_owned();
-                break;
-            }
-        }
-        std::thread::spawn(move || lines.for_each(drop));
-        assert!(!address.is_empty(), "the gateway did not start");
-        Program { child, address }
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        let answer = reqwest::get(format!("http://{}{path}", self.address)).await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    }
-
-    async fn post(&self, path: &str, body: &str) -> (u16, String) {
-        let form = "application/x-www-form-urlencoded";
-        let request = reqwest::Client::new().post(format!("http://{}{path}", self.address));
-        let answer = request.header("content-type", form).body(body.to_owned()).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
-    }
 }
 
 #[tokio::test]
@@ -164,7 +114,7 @@ async fn gateway_and_workers_as_processes_of_their_own_on_a_real_nats_server() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let worker = Program { child: worker, address: String::new() };
+    let worker = Program::of(worker);
     let ask = r#"{"player_id": "p1", "seed": "42"}"#;
     eventually("the worker answers", async || gateway.post("/quest/generate", ask).await.0 == 200).await;
     let (_, stream) = gateway.post("/ai/llm/infer", r#"{"prompt": "hi", "params": {"stream": true}}"#).await;

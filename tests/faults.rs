@@ -4,88 +4,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use support::calls::{TIMEOUT, answer, ask, listen, message, next, quest, readiness, routes, worker};
 use support::nats::NatsServer;
 use support::{PATIENCE, eventually, gateway, project, url};
-use tidegate::bus::{
-    Bus, BusError, Delivery, Headers, Limits, Message, NatsOptions, Pattern, Request, Status, StreamError, Subject,
-    Subscription,
-};
-use tidegate::gateway::Running;
-use tidegate::snapshot::Snapshot;
-
-/// Timeout of every route here.
-const TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The project's routes with a short timeout.
-fn routes() -> Snapshot {
-    let mut material = project();
-    let (long, short) = ("timeout: 30s", "timeout: 1s");
-    assert!(material.routes.contains(long));
-    material.routes = material.routes.replace(long, short);
-    material.build(None).unwrap()
-}
-
-async fn listen(bus: &Bus, pattern: &str, limits: Limits) -> Subscription {
-    let subscription = bus.subscribe(&Pattern::new(pattern).unwrap(), None, limits).await.unwrap();
-    bus.flush().await.unwrap();
-    subscription
-}
-
-async fn next(subscription: &mut Subscription) -> Option<Result<Delivery, StreamError>> {
-    tokio::time::timeout(PATIENCE, subscription.next()).await.expect("a message in time")
-}
-
-fn message(to: &str, payload: &[u8]) -> Message {
-    Message {
-        subject: Subject::new(to).unwrap(),
-        reply: None,
-        headers: Headers::new(),
-        payload: payload.to_vec().into(),
-    }
-}
-
-fn answer(delivery: &Delivery, payload: &[u8]) -> Message {
-    message(delivery.reply.as_ref().unwrap().as_str(), payload)
-}
-
-/// Answers each message with what `answers` makes of it.
-async fn worker(bus: &Bus, subject: &str, mut answers: impl FnMut(Delivery) -> Vec<Message> + Send + 'static) {
-    let mut requests = listen(bus, subject, Limits::WORKER).await;
-    let bus = bus.clone();
-    tokio::spawn(async move {
-        while let Some(Ok(delivery)) = requests.next().await {
-            for message in answers(delivery) {
-                let _ = bus.publish(message).await;
-            }
-        }
-    });
-}
-
-/// `quest { title }`.
-fn quest(title: &str) -> Vec<u8> {
-    let length = title.len() as u8;
-    [&[0x12, length + 2, 0x12, length], title.as_bytes()].concat()
-}
-
-/// Asks for a quest; gives the status, the error's reason or the quest's title, and how long it took.
-async fn ask(running: &Running) -> (u16, String, Duration) {
-    let start = Instant::now();
-    let answer = reqwest::Client::new().post(url(running, "/quest/generate")).body("{}").send().await.unwrap();
-    let status = answer.status().as_u16();
-    let body: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-    let word = [&body["error"]["details"]["reason"], &body["error"]["code"], &body["quest"]["title"]]
-        .iter()
-        .find_map(|word| word.as_str())
-        .unwrap_or_default()
-        .to_owned();
-    (status, word, start.elapsed())
-}
-
-async fn readiness(running: &Running) -> (u16, String) {
-    let admin = running.admin_addr.unwrap();
-    let answer = reqwest::get(format!("http://{admin}/readyz")).await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
-}
+use tidegate::bus::{Bus, BusError, Headers, Limits, NatsOptions, Pattern, Request, Status, StreamError, Subject};
 
 #[tokio::test]
 async fn without_a_server_the_edge_is_up_but_not_ready_and_connects_later() {
@@ -192,7 +114,7 @@ async fn a_server_in_lame_duck_mode_is_noticed_and_still_used() {
 }
 
 #[tokio::test]
-async fn a_killed_node_of_a_cluster_is_left_for_another() {
+async fn killed_nodes_of_a_cluster_are_left_for_the_last_one() {
     let mut nodes = NatsServer::cluster::<3>();
     let urls: Vec<&str> = nodes.iter().map(NatsServer::url).collect();
     let bus = Bus::nats(NatsOptions { url: urls.join(","), ..NatsOptions::default() }).await.unwrap();
@@ -206,8 +128,14 @@ async fn a_killed_node_of_a_cluster_is_left_for_another() {
     worker(&workers, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
     let (running, _) = gateway(routes(), &bus, |_| {}).await;
     eventually("the nodes know the worker", async || ask(&running).await.0 == 200).await;
+    let start = Instant::now();
     nodes[killed].kill();
     eventually("the loss is noticed", async || bus.figures().reconnects > 0).await;
+    eventually("calls are answered", async || ask(&running).await.0 == 200).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "fail-over took {:?}", start.elapsed());
+    // The worker's node is the next; both find the third.
+    nodes[(killed + 1) % 3].kill();
+    eventually("the last node has both", async || nodes[(killed + 2) % 3].connections().await == 2).await;
     eventually("calls are answered", async || ask(&running).await.0 == 200).await;
     assert_eq!(readiness(&running).await.0, 200);
     assert_eq!(bus.figures().pending, 0);
@@ -250,6 +178,8 @@ async fn workers_that_misbehave_cost_one_call_each() {
                 vec![bad]
             }
             5 => vec![answer(&delivery, b"\x12\x7fcut")],
+            // An empty message is a message.
+            6 => vec![answer(&delivery, b"")],
             _ => vec![answer(&delivery, &quest("good"))],
         }
     })
@@ -260,6 +190,7 @@ async fn workers_that_misbehave_cost_one_call_each() {
         (200, "again"),
         (502, "malformed_reply"),
         (502, "malformed_reply"),
+        (200, ""),
         (200, "good"),
     ];
     for (number, expected) in expected.into_iter().enumerate() {

@@ -3,7 +3,7 @@
 mod support;
 
 use futures_util::StreamExt as _;
-use support::{eventually, gateway, project, url};
+use support::{eventually, gateway, project, url, watch};
 use tidegate::bus::{Branch, Bus, Delivery, Headers, Limits, Message, Pattern, Subject};
 use tidegate::gateway::Running;
 use tidegate::snapshot::{Live, Snapshot};
@@ -264,15 +264,12 @@ async fn an_error_in_the_middle_is_an_event_and_the_last_one() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_ends_its_stream_and_bounds_the_memory() {
+async fn a_client_that_does_not_read_ends_its_stream_and_its_connection_and_bounds_the_memory() {
     let mut stage = Stage::new(unchanged).await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut socket = socket.connect(stage.running.local_addr).await.unwrap();
-    let head = format!(
-        "POST /ai/llm/infer HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{ASK}",
-        ASK.len()
-    );
+    let head = format!("POST /ai/llm/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{ASK}", ASK.len());
     tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
     let request = stage.requests.recv().await.unwrap();
     // A worker that knows no credit sends without a pause, until the gateway's own buffers are full.
@@ -296,4 +293,31 @@ async fn a_client_that_does_not_read_ends_its_stream_and_bounds_the_memory() {
     let last = &text[text.rfind("event: ").unwrap()..];
     assert!(last.contains("RESOURCE_EXHAUSTED") && last.contains("slow_consumer"), "{last}");
     assert_eq!(text.matches("event: ").count(), 1);
+}
+
+#[tokio::test]
+async fn a_resume_at_the_end_of_a_finished_stream_is_204_and_one_before_it_is_served() {
+    let bus = Bus::embedded();
+    let pattern = Pattern::new(watch::SUBJECT).unwrap();
+    let mut requests = bus.subscribe(&pattern, None, Limits::WORKER).await.unwrap();
+    let worker = bus.clone();
+    tokio::spawn(async move {
+        // The feed is over at revision 7: who comes back gets its end again.
+        while let Some(Ok(request)) = requests.next().await {
+            watch::send(&worker, &request, watch::item(0, 7, true)).await;
+        }
+    });
+    let (running, _) = gateway(support::snapshot(watch::ROUTES, watch::PROTO), &bus, |_| {}).await;
+    let rows = [(None, 200), (Some("6"), 200), (Some("7"), 204), (Some("8"), 204), (Some(""), 400)];
+    for (last, status) in rows {
+        let mut request = reqwest::Client::new().get(url(&running, "/watch/tides"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{last:?}");
+        let text = answer.text().await.unwrap();
+        assert_eq!(text.contains("id: 7\ndata: {"), status == 200, "{last:?}: {text}");
+        assert_eq!(text.is_empty(), status == 204, "{last:?}: {text}");
+    }
 }

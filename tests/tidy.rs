@@ -36,6 +36,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("hyper_util", &["gateway/"]),
     ("tower", &["gateway/"]),
     ("async_nats", &["bus/nats", "store/jetstream"]),
+    ("nkeys", &["bus/nats"]),
     ("prost_reflect", &["schema/"]),
     ("protox", &["schema/"]),
     ("serde_saphyr", &["written/yaml"]),
@@ -60,7 +61,7 @@ const CALLS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "std::fs",
-        &["snapshot", "cli", "config", "gateway/listener", "store", "services/settings"],
+        &["snapshot", "bus/nats/identity", "cli", "config", "gateway/listener", "store", "services/settings"],
         "floors 0–2 do no I/O",
     ),
 ];

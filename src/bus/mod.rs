@@ -159,6 +159,8 @@ pub enum Status {
     LameDuck,
     /// Lost; connecting again.
     Disconnected,
+    /// Connected as a user without the right to receive replies: nothing can be asked.
+    Forbidden,
     /// Closed by us.
     Closed,
 }

@@ -28,10 +28,14 @@ pub(super) async fn serve(edge: Arc<Edge>, listener: TcpListener, metrics: Metri
 }
 
 fn readiness(edge: &Edge) -> (StatusCode, &'static str) {
-    let is_connected = matches!(*edge.bus.status().borrow(), Status::Connected | Status::LameDuck);
-    match (edge.is_ready.load(Ordering::Acquire), is_connected) {
-        (true, true) => (StatusCode::OK, "ready\n"),
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "the message bus is not connected\n"),
+    if !edge.is_ready.load(Ordering::Acquire) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    match *edge.bus.status().borrow() {
+        Status::Connected | Status::LameDuck => (StatusCode::OK, "ready\n"),
+        Status::Forbidden => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the message bus gives this user no right to its inbox\n")
+        }
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "the message bus is not connected\n"),
     }
 }

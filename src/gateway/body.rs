@@ -2,16 +2,20 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::events::Events;
+use super::http2;
+
+/// Most bytes of one piece: what a client has no window for waits here, where it is watched.
+const PIECE: usize = 16 * 1024;
 
 /// The body of an answer.
 pub(super) enum Answer {
-    /// Bytes, once.
+    /// Bytes that are there.
     Full(Option<Bytes>),
     /// Events until their end.
     Events(Box<Events>),
@@ -32,10 +36,16 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut *self {
-            Answer::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Answer::Events(events) => events.poll_frame(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+        http2::note_asked();
+        let piece = match &mut *self {
+            Answer::Full(Some(bytes)) if bytes.len() > PIECE => Some(bytes.split_to(PIECE)),
+            Answer::Full(bytes) => bytes.take(),
+            Answer::Events(events) => ready!(events.poll_frame(context)),
+        };
+        if piece.is_some() {
+            http2::note_given();
         }
+        Poll::Ready(piece.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {

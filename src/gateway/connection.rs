@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,17 +14,30 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::ConnectionLimits;
 use super::framing::Follower;
+use super::stall::Stall;
 use crate::fault::{Code, Fault, Reason};
 
 /// A connection's socket, for those who answer on it for long.
-#[derive(Clone)]
-pub(super) struct Socket(pub(super) Arc<TcpStream>);
+pub(super) struct Socket {
+    pub(super) tcp: TcpStream,
+    /// The answer that is on its way is the connection's last.
+    is_last: AtomicBool,
+}
 
 impl Socket {
+    pub(super) fn new(tcp: TcpStream) -> Arc<Socket> {
+        Arc::new(Socket { tcp, is_last: AtomicBool::new(false) })
+    }
+
+    /// No further request is read behind the present answer.
+    pub(super) fn end_behind_this_answer(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
+    }
+
     /// True once the client has closed its side; the task is woken when it does.
     pub(super) fn is_gone(&self, context: &mut Context<'_>) -> bool {
         let mut byte = [0];
-        match self.0.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+        match self.tcp.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
             Poll::Ready(Ok(read)) => read == 0,
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
@@ -70,7 +84,7 @@ enum Clock {
 
 /// A socket that hyper reads and writes.
 pub(super) struct Connection {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     limits: ConnectionLimits,
     follower: Follower,
     /// The beginning of a head, or bytes behind a whole one that hyper had no room for.
@@ -82,16 +96,15 @@ pub(super) struct Connection {
     clock: Clock,
     /// Something was written since the clock was last set.
     is_touched: bool,
-    /// Set while a write does not move.
-    stalled: Option<Pin<Box<Sleep>>>,
+    stall: Stall,
     refusal: Refusal,
     is_over: bool,
 }
 
 impl Connection {
     /// Wraps a socket whose first byte has come.
-    pub(super) fn new(socket: Arc<TcpStream>, limits: ConnectionLimits, refusal: Refusal) -> Connection {
-        let timer = Box::pin(sleep(limits.head));
+    pub(super) fn new(socket: Arc<Socket>, limits: ConnectionLimits, refusal: Refusal) -> Connection {
+        let (timer, stall) = (Box::pin(sleep(limits.head)), Stall::new(limits.write_stall));
         Connection {
             socket,
             limits,
@@ -101,7 +114,7 @@ impl Connection {
             timer,
             clock: Clock::Head,
             is_touched: false,
-            stalled: None,
+            stall,
             refusal,
             is_over: false,
         }
@@ -136,10 +149,9 @@ impl Connection {
     }
 
     /// Notes what hyper writes; a refusal inside a request asks for it.
-    fn note_written(&mut self, result: &io::Result<usize>) {
-        self.stalled = None;
-        self.is_touched = true;
-        if let Ok(written) = result {
+    fn note_written(&mut self, result: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(written)) = result {
+            self.is_touched = true;
             self.refusal.lock().written += *written as u64;
         }
     }
@@ -207,10 +219,11 @@ impl AsyncRead for Connection {
                 me.pass_on(buffer);
                 return Poll::Ready(Ok(()));
             }
-            if me.is_over || me.check_the_clock(context) {
+            let is_last = me.socket.is_last.load(Ordering::Relaxed);
+            if me.is_over || is_last || me.check_the_clock(context) {
                 return Poll::Ready(Ok(()));
             }
-            match me.socket.poll_read_ready(context) {
+            match me.socket.tcp.poll_read_ready(context) {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => return Poll::Pending,
             }
@@ -233,7 +246,7 @@ impl AsyncRead for Connection {
 impl Connection {
     /// Reads into hyper's buffer; what is not whole yet is taken back and held.
     fn read_through(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<Option<usize>> {
-        let read = self.socket.try_read(buffer.initialize_unfilled())?;
+        let read = self.socket.tcp.try_read(buffer.initialize_unfilled())?;
         let bytes = &buffer.initialized()[buffer.filled().len()..][..read];
         let heads = self.follower.heads;
         let released = match self.follower.advance(bytes, &self.limits) {
@@ -262,40 +275,18 @@ impl Connection {
 
     fn read_held(&mut self) -> io::Result<Option<usize>> {
         let mut block = [0; 4096];
-        let read = self.socket.try_read(&mut block)?;
+        let read = self.socket.tcp.try_read(&mut block)?;
         self.held.extend_from_slice(&block[..read]);
         Ok(Some(read))
-    }
-
-    fn poll_stall(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let limit: Duration = self.limits.write_stall;
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
-        if timer.as_mut().poll(context).is_ready() {
-            metrics::counter!(crate::telemetry::CONNECTION_LIMITS, "limit" => "write_stall").increment(1);
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        Ok(())
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = &mut *self;
-        loop {
-            if let Poll::Ready(ready) = me.socket.poll_write_ready(context) {
-                ready?;
-            } else {
-                me.poll_stall(context)?;
-                return Poll::Pending;
-            }
-            match me.socket.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    me.note_written(&result);
-                    return Poll::Ready(result);
-                }
-            }
-        }
+        let result = me.stall.poll_write(&me.socket.tcp, context, |socket| socket.try_write(bytes));
+        me.note_written(&result);
+        result
     }
 
     fn poll_write_vectored(
@@ -304,21 +295,9 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let me = &mut *self;
-        loop {
-            if let Poll::Ready(ready) = me.socket.poll_write_ready(context) {
-                ready?;
-            } else {
-                me.poll_stall(context)?;
-                return Poll::Pending;
-            }
-            match me.socket.try_write_vectored(slices) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    me.note_written(&result);
-                    return Poll::Ready(result);
-                }
-            }
-        }
+        let result = me.stall.poll_write(&me.socket.tcp, context, |socket| socket.try_write_vectored(slices));
+        me.note_written(&result);
+        result
     }
 
     fn is_write_vectored(&self) -> bool {

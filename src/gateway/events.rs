@@ -111,7 +111,7 @@ pub(super) struct Events {
     draining: WatchStream<bool>,
     changes: WatchStream<u64>,
     /// The client's HTTP/1 connection: hyper does not look for its end while an answer is on the way.
-    socket: Option<Socket>,
+    socket: Option<Arc<Socket>>,
     _slots: Vec<Slot>,
 }
 
@@ -326,7 +326,12 @@ impl Events {
                     }
                     continue;
                 }
-                Poll::Ready(Some(Err(error))) => self.fail(&lost(error)),
+                Poll::Ready(Some(Err(error))) => {
+                    if let (StreamError::Overflow, Some(socket)) = (error, &self.socket) {
+                        socket.end_behind_this_answer();
+                    }
+                    self.fail(&lost(error));
+                }
                 Poll::Ready(None) => self.fail(&lost(StreamError::Disconnected)),
                 Poll::Pending if self.idle.as_mut().poll(context).is_ready() => {
                     self.fail(

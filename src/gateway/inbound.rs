@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, Version, header};
+use http::{HeaderMap, Method, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -44,20 +44,28 @@ impl Inbound {
         Inbound { head, client, is_trusted, request_id, trace, received: Instant::now() }
     }
 
-    /// HTTP/2 has the host in `:authority`; a Host field that says otherwise is refused (RFC 9113 §8.3.1). Heads of
-    /// HTTP/1 are checked before hyper reads them.
-    pub(super) fn check_authority(&self) -> Result<(), Fault> {
-        let (host, authority) = (self.head.headers.get(header::HOST), self.head.uri.authority());
-        match (host, authority) {
-            (Some(host), Some(authority))
-                if self.head.version == Version::HTTP_2
-                    && !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
-            {
-                Err(Fault::client(Code::InvalidArgument, "the Host field names another host than `:authority`")
-                    .reason(Reason::BadRequest))
-            }
-            _ => Ok(()),
+    /// What the checks of an HTTP/1 head refuse before hyper reads it, and HTTP/2's own rules let through (RFC 9113
+    /// §8.3.1).
+    pub(super) fn check_http2(&self, fields_max: usize) -> Result<(), Fault> {
+        if self.head.version != Version::HTTP_2 {
+            return Ok(());
         }
+        let refused =
+            |reason: Reason, text: &'static str| Err(Fault::client(Code::InvalidArgument, text).reason(reason));
+        if self.head.method == Method::CONNECT {
+            return Err(Fault::client(Code::Unimplemented, "tunnels and upgrades are not served")
+                .reason(Reason::NotImplemented));
+        }
+        let (host, authority) = (self.head.headers.get(header::HOST), self.head.uri.authority());
+        if let (Some(host), Some(authority)) = (host, authority)
+            && !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())
+        {
+            return refused(Reason::BadRequest, "the Host field names another host than `:authority`");
+        }
+        if self.head.headers.len() > fields_max {
+            return refused(Reason::HeadersTooLarge, "the request's header fields are too many or too large");
+        }
+        Ok(())
     }
 
     /// The client's own id of the request, where it sent a clean one.

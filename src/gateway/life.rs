@@ -31,7 +31,7 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: I
     let snapshot = edge.live.pin();
     let (head, body) = request.into_parts();
     let inbound = Inbound::read(head, peer, &edge.config.trusted);
-    let route = match find(&snapshot, &inbound) {
+    let route = match find(&snapshot, &inbound, edge.config.limits.headers) {
         Ok(found) => found,
         Err(fault) => {
             metrics::counter!(telemetry::UNROUTED).increment(1);
@@ -121,8 +121,8 @@ struct Permit {
 }
 
 /// The route, and where its captures are.
-fn find(snapshot: &Snapshot, inbound: &Inbound) -> Result<(Arc<Route>, Segments), Fault> {
-    inbound.check_authority()?;
+fn find(snapshot: &Snapshot, inbound: &Inbound, fields_max: usize) -> Result<(Arc<Route>, Segments), Fault> {
+    inbound.check_http2(fields_max)?;
     let path = inbound.head.uri.path();
     let missing = || Fault::client(Code::NotFound, "no route has this path").reason(Reason::RouteNotFound);
     let segments = Segments::split(path).ok_or_else(missing)?;

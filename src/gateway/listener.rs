@@ -8,15 +8,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::connection::{self, Connection};
-use super::{Edge, admin, life, respond};
+use super::{Edge, admin, http2, life, respond};
 use crate::telemetry;
 
 /// Connections that wait to be accepted.
@@ -25,10 +25,6 @@ const BACKLOG: i32 = 1_024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection that has sent nothing yet is waited for once we drain: its request may be on the way.
 const LAST_FIRST_BYTE: Duration = Duration::from_millis(200);
-/// HTTP/2 streams of one connection.
-const H2_STREAMS: u32 = 200;
-/// HTTP/2 header list in bytes.
-const H2_HEADERS: u32 = 64 * 1024;
 
 /// A running edge.
 pub struct Running {
@@ -113,7 +109,7 @@ async fn accept(edge: Arc<Edge>, listener: TcpListener, mut stopped: watch::Rece
 }
 
 /// Waits for the order to stop, without holding the channel's lock afterwards.
-async fn until(stopped: &mut watch::Receiver<bool>) {
+pub(super) async fn until(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
 }
 
@@ -147,7 +143,7 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped
         () = async { until(&mut stopped).await; tokio::time::sleep(LAST_FIRST_BYTE).await } => return,
     };
     match first {
-        Ok(Ok(true)) => serve_h2(&edge, socket, peer, stopped).await,
+        Ok(Ok(true)) => http2::serve(&edge, socket, peer, stopped).await,
         Ok(Ok(false)) => serve_h1(&edge, socket, peer, stopped).await,
         Ok(Err(_)) => {}
         Err(_) => metrics::counter!(telemetry::CONNECTION_LIMITS, "limit" => "first_byte").increment(1),
@@ -155,7 +151,7 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped
 }
 
 async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
-    let (socket, refusal) = (Arc::new(socket), connection::Refusal::default());
+    let (socket, refusal) = (connection::Socket::new(socket), connection::Refusal::default());
     let guarded = Connection::new(socket.clone(), edge.config.limits.clone(), refusal.clone());
     // Our own checks come first; hyper's limits lie above them.
     let mut builder = http1::Builder::new();
@@ -167,7 +163,7 @@ async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut sto
         .half_close(true);
     // No `pipeline_flush`: with it hyper takes from a body whatever it gets, and a slow reader's stream piles up.
     let shared = edge.clone();
-    let handle = connection::Socket(socket.clone());
+    let handle = socket.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(handle.clone());
         let edge = shared.clone();
@@ -187,34 +183,5 @@ async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut sto
         tracing::debug!(%peer, error = %error, "connection");
     }
     let last = refusal.take().map(|fault| respond::raw(&fault));
-    connection::close(&socket, last).await;
-}
-
-async fn serve_h2(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(H2_STREAMS)
-        .max_header_list_size(H2_HEADERS)
-        .max_pending_accept_reset_streams(20)
-        .keep_alive_interval(Some(Duration::from_secs(20)))
-        .keep_alive_timeout(Duration::from_secs(10));
-    let shared = edge.clone();
-    let service = service_fn(move |request: http::Request<Incoming>| {
-        let edge = shared.clone();
-        async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
-    });
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
-    // The connection first: it reads the request that has come already before it is told to stop.
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = until(&mut stopped) => {
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, error = %error, "connection");
-    }
+    connection::close(&socket.tcp, last).await;
 }

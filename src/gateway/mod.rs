@@ -9,10 +9,12 @@ mod events;
 mod frames;
 mod framing;
 mod head_check;
+mod http2;
 mod inbound;
 mod life;
 mod listener;
 mod respond;
+mod stall;
 mod trace;
 
 use std::net::SocketAddr;

@@ -2,7 +2,12 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod calls;
+pub mod http2;
 pub mod nats;
+pub mod program;
+pub mod proxy;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

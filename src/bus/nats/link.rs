@@ -1,12 +1,16 @@
 //! What the connection's events tell: its status, how often it was lost, and what a full channel dropped.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_nats::Event;
+use async_nats::{Event, ServerError};
 use tokio::sync::watch;
 
 use super::super::Status;
+
+/// Most subjects that are remembered as refused.
+const REFUSED_MAX: usize = 256;
 
 /// The state of one connection, shared by everything on it.
 pub(super) struct Link {
@@ -16,16 +20,24 @@ pub(super) struct Link {
     connects: AtomicU64,
     dropped: AtomicU64,
     is_dropping: AtomicBool,
+    /// Where the replies to our requests come in.
+    inbox: String,
+    /// Subjects that this connection's user may not publish to, as far as it has been told.
+    refused: Mutex<HashSet<String>>,
+    has_refused: AtomicBool,
 }
 
 impl Link {
-    pub(super) fn new() -> Arc<Link> {
+    pub(super) fn new(user: &str) -> Arc<Link> {
         Arc::new(Link {
             status: watch::Sender::new(Status::Connecting),
             losses: watch::Sender::new(0),
             connects: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             is_dropping: AtomicBool::new(false),
+            inbox: format!("_INBOX.{user}."),
+            refused: Mutex::default(),
+            has_refused: AtomicBool::new(false),
         })
     }
 
@@ -57,6 +69,34 @@ impl Link {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn refused(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True where the server has said that we may not publish there.
+    pub(super) fn is_refused(&self, subject: &str) -> bool {
+        self.has_refused.load(Ordering::Relaxed) && self.refused().contains(subject)
+    }
+
+    /// What a missing right means: without our inbox nothing can work, without one subject all others can.
+    fn note_missing_right(&self, right: &MissingRight<'_>) {
+        match right {
+            MissingRight::Subscribe(subject) => {
+                tracing::error!(subject, "the bus user has no right to subscribe here");
+                if subject.starts_with(&self.inbox) {
+                    self.set(Status::Forbidden);
+                }
+            }
+            MissingRight::Publish(subject) => {
+                let mut refused = self.refused();
+                if refused.len() < REFUSED_MAX && refused.insert((*subject).to_owned()) {
+                    tracing::error!(subject, "the bus user has no right to publish here");
+                }
+                self.has_refused.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
     pub(super) fn close(&self) {
         self.status.send_replace(Status::Closed);
     }
@@ -80,6 +120,8 @@ impl Link {
             Event::Connected => {
                 self.connects.fetch_add(1, Ordering::Relaxed);
                 self.is_dropping.store(false, Ordering::Relaxed);
+                self.has_refused.store(false, Ordering::Relaxed);
+                self.refused().clear();
                 if self.set(Status::Connected) == Status::Connected {
                     // The client sheds events when they come in floods: this loss was never told.
                     self.losses.send_modify(|count| *count += 1);
@@ -102,7 +144,34 @@ impl Link {
                     tracing::warn!(subscription, "the client's channel of a subscription is full: messages are lost");
                 }
             }
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                tracing::error!("the bus server does not know this user: its credentials are wrong or have expired");
+            }
+            Event::ServerError(ServerError::Other(text)) => match MissingRight::of(text) {
+                Some(right) => self.note_missing_right(&right),
+                None => tracing::error!(error = text, "the bus server refuses"),
+            },
             other => tracing::info!(event = %other, "bus"),
+        }
+    }
+}
+
+/// A right that the server says is missing.
+#[derive(Debug, PartialEq, Eq)]
+enum MissingRight<'t> {
+    Publish(&'t str),
+    Subscribe(&'t str),
+}
+
+impl MissingRight<'_> {
+    /// Reads `Permissions Violation for Publish to "SUBJECT"`, as nats-server writes it.
+    fn of(text: &str) -> Option<MissingRight<'_>> {
+        let mut quoted = text.split('"');
+        let (before, subject) = (quoted.next()?.to_ascii_lowercase(), quoted.next()?);
+        match before.trim() {
+            "permissions violation for publish to" => Some(MissingRight::Publish(subject)),
+            "permissions violation for subscription to" => Some(MissingRight::Subscribe(subject)),
+            _ => None,
         }
     }
 }

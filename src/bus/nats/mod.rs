@@ -1,6 +1,7 @@
 //! NATS: one connection, with reply handling and subscriptions of our own over async-nats.
 
 mod headers;
+mod identity;
 mod link;
 mod replies;
 
@@ -8,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::client::PublishErrorKind;
-use async_nats::{Client, ConnectOptions};
 use futures_util::StreamExt as _;
 use tokio::sync::{Notify, watch};
 
@@ -61,11 +62,10 @@ pub(crate) struct NatsBus {
 
 impl NatsBus {
     pub(super) async fn connect(options: NatsOptions) -> Result<Arc<NatsBus>, BusError> {
-        let link = Link::new();
         let user = if options.user.is_empty() { "tidegate".to_owned() } else { options.user.clone() };
+        let link = Link::new(&user);
         let told = link.clone();
-        let connecting = with_identity(&options)
-            .await?
+        let connecting = identity::of(&options)?
             .name(&options.name)
             .custom_inbox_prefix(format!("_INBOX.{user}"))
             .subscription_capacity(CHANNEL_MESSAGES)
@@ -97,9 +97,13 @@ impl NatsBus {
         self.link.status()
     }
 
-    fn check(&self, size: usize) -> Result<(), BusError> {
+    fn check(&self, subject: &Subject, size: usize) -> Result<(), BusError> {
         match self.link.now() {
-            Status::Connected | Status::LameDuck => {}
+            Status::Connected | Status::LameDuck if !self.link.is_refused(subject.as_str()) => {}
+            Status::Connected | Status::LameDuck => {
+                return Err(BusError::Other(format!("the bus user has no right to publish to `{subject}`")));
+            }
+            Status::Forbidden => return Err(BusError::Other("the bus user has no right to its inbox".to_owned())),
             Status::Closed => return Err(BusError::Closed),
             Status::Connecting | Status::Disconnected => return Err(BusError::Disconnected),
         }
@@ -108,12 +112,12 @@ impl NatsBus {
     }
 
     pub(super) async fn request(&self, request: Request<'_>) -> Result<Reply, BusError> {
-        self.check(request.payload.len() + request.headers.size())?;
+        self.check(&request.subject, request.payload.len() + request.headers.size())?;
         self.replies.request(request).await
     }
 
     pub(super) async fn publish(&self, message: Message) -> Result<(), BusError> {
-        self.check(message.payload.len() + message.headers.size())?;
+        self.check(&message.subject, message.payload.len() + message.headers.size())?;
         let subject = to_nats(&message.subject)?;
         let sent = match (message.reply, message.headers.is_empty()) {
             (None, true) => self.client.publish(subject, message.payload).await,
@@ -240,27 +244,6 @@ impl Drop for Stop {
     fn drop(&mut self) {
         self.pump.abort();
     }
-}
-
-async fn with_identity(options: &NatsOptions) -> Result<ConnectOptions, BusError> {
-    let mut connect = ConnectOptions::new();
-    if let Some(path) = &options.credentials {
-        let read = connect.credentials_file(path).await;
-        connect = read.map_err(|error| BusError::Other(format!("credentials `{}`: {error}", path.display())))?;
-    }
-    if let Some(token) = &options.token {
-        connect = connect.token(token.clone());
-    }
-    if let Some((user, password)) = &options.password {
-        connect = connect.user_and_password(user.clone(), password.clone());
-    }
-    if let Some(path) = &options.tls_ca {
-        connect = connect.add_root_certificates(path.clone()).require_tls(true);
-    }
-    if let Some((certificate, key)) = &options.tls_identity {
-        connect = connect.add_client_certificate(certificate.clone(), key.clone());
-    }
-    Ok(connect)
 }
 
 /// 2^n milliseconds up to the maximum, half of it by chance, so that a fleet does not come back in step.

@@ -1,0 +1,94 @@
+//! The program as a process of its own, ended with the test.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// A running program, and where it listens.
+pub struct Program {
+    child: Child,
+    /// Where requests come in.
+    pub address: String,
+    /// Where health and metrics are.
+    pub admin: String,
+}
+
+impl Program {
+    /// Starts a gateway on free ports, and waits until it is there.
+    pub fn start(arguments: &[&str]) -> Program {
+        Program::start_command(Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments))
+    }
+
+    /// As [`Program::start`], with a limit on open files.
+    pub fn start_with_files(files: u32, arguments: &[&str]) -> Program {
+        let script = format!("ulimit -n {files} && exec \"$@\"");
+        let program = env!("CARGO_BIN_EXE_tidegate");
+        Program::start_command(Command::new("sh").args(["-c", &script, "sh", program]).args(arguments))
+    }
+
+    fn start_command(command: &mut Command) -> Program {
+        let mut child = command
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let logs = BufReader::new(child.stderr.take().unwrap());
+        let (mut address, mut admin) = (String::new(), String::new());
+        let mut lines = logs.lines();
+        for line in lines.by_ref().map_while(Result::ok) {
+            let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if log["fields"]["message"] == "gateway ready" {
+                address = log["fields"]["listen"].as_str().unwrap().to_owned();
+                let text = log["fields"]["admin"].as_str().unwrap();
+                admin = text.trim_start_matches("Some(").trim_end_matches(')').to_owned();
+                break;
+            }
+        }
+        std::thread::spawn(move || lines.for_each(drop));
+        assert!(!address.is_empty(), "the gateway did not start");
+        Program { child, address, admin }
+    }
+
+    /// Any other process, to be ended with the test.
+    pub fn of(child: Child) -> Program {
+        Program { child, address: String::new(), admin: String::new() }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Processor time that it has used, in ticks of 10 ms.
+    pub fn ticks(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let answer = reqwest::get(format!("http://{}{path}", self.address)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    pub async fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let form = "application/x-www-form-urlencoded";
+        let request = reqwest::Client::new().post(format!("http://{}{path}", self.address));
+        let answer = request.header("content-type", form).body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+            let _ = self.child.wait();
+        }
+    }
+}
