@@ -11,6 +11,7 @@ use crate::bus::{Pattern, Subject};
 use crate::envelope::{Envelope, Style};
 use crate::schema::MethodRow;
 use crate::schema::operation::Operation;
+use crate::telemetry::SubjectMetrics;
 use crate::transcode::MessageId;
 
 /// Beginnings of subjects that no route may reach.
@@ -102,6 +103,7 @@ impl Builder<'_> {
         let name_of = |id: MessageId| tables.message(id).name.clone();
         let method = Arc::new(Method {
             name: parts.name.as_str().into(),
+            metrics: SubjectMetrics::new(subject.as_str()),
             subject,
             queue_group: parts.queue_group.map(Into::into),
             request: parts.request,

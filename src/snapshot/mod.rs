@@ -22,7 +22,7 @@ use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
 use crate::schema::operation::{LogRow, Operation};
-use crate::telemetry::RouteMetrics;
+use crate::telemetry::{RouteMetrics, SubjectMetrics};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
 pub use build::build;
@@ -123,6 +123,8 @@ pub struct Method {
     pub operation: Option<Arc<Operation>>,
     /// The tables that the ids belong to.
     pub tables: Arc<Tables>,
+    /// What happens on its subject.
+    pub metrics: SubjectMetrics,
 }
 
 impl Method {
@@ -144,6 +146,7 @@ impl Method {
             replies: ReplyProof::default(),
             operation: None,
             tables,
+            metrics: SubjectMetrics::none(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Calls to peers by method name, and events: on behalf of the caller, within the caller's deadline.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::context::{Context, is_repeat_key};
 use super::records::Sealed;
-use crate::bus::{Headers, Message, Request, Subject};
+use crate::bus::{BusError, Headers, Message, Request, Subject};
 use crate::envelope::{ContextWriter, Source};
 use crate::fault::{Code, Fault, Reason};
 use crate::snapshot::Method;
@@ -115,7 +115,10 @@ impl Context {
         }
         let subject = method.subject.clone();
         let request = Request { subject, headers, payload: payload.into(), timeout: left, proof: None };
-        let reply = around.bus.request(request).await?;
+        let asked = Instant::now();
+        let reply = around.bus.request(request).await;
+        method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
+        let reply = reply?;
         method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
         from_wire(&method.tables, method.reply, &reply.payload).map_err(|error| {
             Fault::upstream(Code::Internal, "a peer's reply does not decode")
