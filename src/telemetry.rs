@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+
+pub use metrics_exporter_prometheus::PrometheusHandle;
 
 /// Requests by route and outcome.
 pub const REQUESTS: &str = "tidegate_requests_total";
@@ -22,6 +24,24 @@ pub const CHUNKS: &str = "tidegate_stream_chunks_total";
 pub const UNROUTED: &str = "tidegate_unrouted_requests_total";
 /// Connections closed for a broken limit, by limit.
 pub const CONNECTION_LIMITS: &str = "tidegate_connection_limits_total";
+/// Unary requests over the bus by subject and outcome: the name that NATS dashboards know.
+pub const BUS_REQUESTS: &str = "nats_client_requests_total";
+/// Those of them that had no answer in time, by subject.
+pub const BUS_TIMEOUTS: &str = "nats_client_request_timeouts_total";
+/// Seconds until the reply was there, by subject.
+pub const BUS_DURATION: &str = "nats_client_request_duration_seconds";
+/// 1 while the bus can be used.
+pub const BUS_CONNECTED: &str = "tidegate_bus_connected";
+/// Connections to the bus made after the first.
+pub const BUS_RECONNECTS: &str = "tidegate_bus_reconnects_total";
+/// Requests that wait for a reply.
+pub const BUS_PENDING: &str = "tidegate_bus_requests_pending";
+/// Messages that a full subscription could not take.
+pub const BUS_DROPPED: &str = "tidegate_bus_dropped_messages_total";
+/// Replies that nobody waited for, or that answered another request.
+pub const BUS_STRAYS: &str = "tidegate_bus_stray_replies_total";
+/// 1, with the version as its label.
+pub const BUILD: &str = "tidegate_build_info";
 /// 1 while the last reload was refused.
 pub const RELOAD_STALE: &str = "tidegate_reload_stale";
 /// Reloads by outcome.
@@ -35,6 +55,9 @@ pub const SETTINGS_RELOADS: &str = "tidegate_settings_reloads_total";
 
 /// Events of operations without a record that no log took, by service.
 pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
+
+/// Seconds for which the oldest event of a committed change waits to be published, by bucket; 0 where none waits.
+pub const PENDING_OLDEST: &str = "tidegate_pending_oldest_seconds";
 
 /// Buckets of durations in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -98,6 +121,72 @@ impl RouteMetrics {
     pub fn ended(&self, outcome: Outcome, took: Duration) {
         self.requests[outcome as usize].increment(1);
         self.duration.record(took.as_secs_f64());
+    }
+}
+
+/// How a request over the bus ended, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusOutcome {
+    /// A reply came, whatever it says.
+    Ok,
+    /// Nobody answers on the subject.
+    NoResponders,
+    /// No reply in time.
+    Timeout,
+    /// Not connected, or refused by the bus.
+    Failed,
+}
+
+const BUS_OUTCOMES: [(BusOutcome, &str); 4] = [
+    (BusOutcome::Ok, "ok"),
+    (BusOutcome::NoResponders, "no_responders"),
+    (BusOutcome::Timeout, "timeout"),
+    (BusOutcome::Failed, "failed"),
+];
+
+/// The handles of one subject.
+pub struct SubjectMetrics {
+    requests: [Counter; 4],
+    timeouts: Counter,
+    duration: Histogram,
+}
+
+impl std::fmt::Debug for SubjectMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SubjectMetrics")
+    }
+}
+
+impl SubjectMetrics {
+    /// Handles for a subject of the tables.
+    pub fn new(subject: &str) -> SubjectMetrics {
+        let subject = subject.to_owned();
+        SubjectMetrics {
+            requests: BUS_OUTCOMES.map(
+                |(_, outcome)| metrics::counter!(BUS_REQUESTS, "subject" => subject.clone(), "outcome" => outcome),
+            ),
+            timeouts: metrics::counter!(BUS_TIMEOUTS, "subject" => subject.clone()),
+            duration: metrics::histogram!(BUS_DURATION, "subject" => subject),
+        }
+    }
+
+    /// For what nobody asks over the bus: counts nothing.
+    pub fn none() -> SubjectMetrics {
+        SubjectMetrics {
+            requests: BUS_OUTCOMES.map(|_| Counter::noop()),
+            timeouts: Counter::noop(),
+            duration: Histogram::noop(),
+        }
+    }
+
+    /// Counts a request that has ended. Only replies have a duration: a time-out's says what the caller allowed.
+    pub fn ended(&self, outcome: BusOutcome, took: Duration) {
+        self.requests[outcome as usize].increment(1);
+        match outcome {
+            BusOutcome::Ok => self.duration.record(took.as_secs_f64()),
+            BusOutcome::Timeout => self.timeouts.increment(1),
+            BusOutcome::NoResponders | BusOutcome::Failed => {}
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::fault::{Code, Fault, Reason, Source};
+use crate::telemetry::BusOutcome;
 
 pub use nats::NatsOptions;
 pub use queue::{Limits, StreamError, Subscription};
@@ -120,6 +121,18 @@ impl std::fmt::Display for BusError {
 }
 
 impl std::error::Error for BusError {}
+
+impl BusError {
+    /// How a request ended, for the metrics of its subject.
+    pub fn outcome<T>(result: &Result<T, BusError>) -> BusOutcome {
+        match result {
+            Ok(_) => BusOutcome::Ok,
+            Err(BusError::NoResponders) => BusOutcome::NoResponders,
+            Err(BusError::Timeout | BusError::Unproven(_)) => BusOutcome::Timeout,
+            Err(_) => BusOutcome::Failed,
+        }
+    }
+}
 
 impl From<BusError> for Fault {
     fn from(error: BusError) -> Fault {

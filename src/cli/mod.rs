@@ -129,6 +129,15 @@ struct NatsArgs {
     /// A .creds file.
     #[arg(long, env = "NATS_CREDS")]
     creds: Option<PathBuf>,
+    /// PEM file of the authorities that may have signed the servers' certificates, beside the system's own.
+    #[arg(long, env = "NATS_CA")]
+    nats_ca: Option<PathBuf>,
+    /// PEM file of our certificate, where servers ask for one.
+    #[arg(long, env = "NATS_CERT", requires = "nats_key")]
+    nats_cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[arg(long, env = "NATS_KEY", requires = "nats_cert")]
+    nats_key: Option<PathBuf>,
 }
 
 impl TableArgs {
@@ -218,6 +227,8 @@ async fn bus(args: &NatsArgs, name: &str, user: &str) -> Result<Bus, Fault> {
         name: name.to_owned(),
         user: user.to_owned(),
         credentials: args.creds.clone(),
+        tls_ca: args.nats_ca.clone(),
+        tls_identity: args.nats_cert.clone().zip(args.nats_key.clone()),
         ..NatsOptions::default()
     };
     Ok(Bus::nats(options).await?)

@@ -11,9 +11,9 @@ use super::{NatsArgs, TableArgs, address, build, bus, runtime, worker};
 use crate::bus::Bus;
 use crate::config::{ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
-use crate::gateway::{Gateway, GatewayConfig};
+use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
 use crate::snapshot::{Live, Outcome, watch};
-use crate::telemetry;
+use crate::telemetry::{self, PrometheusHandle};
 
 /// Longest wait for running work at the end.
 const GRACE: Duration = Duration::from_secs(25);
@@ -109,13 +109,7 @@ async fn gateway(
     let live = Live::new(snapshot);
     let reloads = watch(live.clone(), source, material);
     tokio::spawn(count_reloads(reloads));
-    let metrics = handle.map(|handle| {
-        let print: Arc<dyn Fn() -> String + Send + Sync> = Arc::new(move || {
-            handle.run_upkeep();
-            handle.render()
-        });
-        print
-    });
+    let metrics = handle.map(|handle| metrics(handle, bus.clone()));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
     tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
     started(&live, running.local_addr)?;
@@ -130,14 +124,32 @@ async fn gateway(
     Ok(())
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub(super) async fn told_to_end() {
+/// Prints what the process has counted, and what its bus has.
+pub(super) fn metrics(handle: PrometheusHandle, bus: Bus) -> Arc<dyn Fn() -> String + Send + Sync> {
+    metrics::gauge!(telemetry::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Arc::new(move || {
+        let figures = bus.figures();
+        metrics::gauge!(telemetry::BUS_CONNECTED).set(f64::from(u8::from(bus_readiness(&bus).is_ok())));
+        metrics::gauge!(telemetry::BUS_PENDING).set(figures.pending as f64);
+        metrics::counter!(telemetry::BUS_RECONNECTS).absolute(figures.reconnects);
+        metrics::counter!(telemetry::BUS_DROPPED).absolute(figures.dropped);
+        metrics::counter!(telemetry::BUS_STRAYS).absolute(figures.strays);
+        handle.run_upkeep();
+        handle.render()
+    })
+}
+
+/// Waits for SIGTERM or SIGINT; listens from the call on, not from the first poll.
+pub(super) fn told_to_end() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        match signals {
+            (Ok(mut terminate), Ok(mut interrupt)) => {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            }
+            _ => std::future::pending().await,
         }
-        _ => std::future::pending().await,
     }
 }
 

@@ -1,18 +1,22 @@
 //! `tidegate worker`: services on the bus, and the same for `dev` on a thread of their own.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use clap::{Args, ValueEnum};
 use tokio::sync::oneshot;
 
-use super::serve::told_to_end;
+use super::serve::{metrics, told_to_end};
 use super::settings::SettingsArgs;
-use super::{NatsArgs, TableArgs, build, bus, runtime};
+use super::{NatsArgs, TableArgs, address, build, bus, runtime};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
+use crate::gateway::{Gateway, Readiness, bus_readiness};
 use crate::services::{self, LiveSettings};
 use crate::snapshot::{Live, ServiceRow, Snapshot};
+use crate::telemetry;
 use crate::worker::{Options, Service, Worker, declared};
 
 #[derive(Args, Clone)]
@@ -22,6 +26,9 @@ pub(super) struct WorkerArgs {
     /// A service whose operations the schema declares, such as `todo.v1.TodoService`: it needs no code.
     #[arg(long = "service", value_name = "PKG.SERVICE")]
     declared: Vec<String>,
+    /// Where health and metrics are; nowhere without it.
+    #[arg(long, env = "TIDEGATE_ADMIN", value_parser = address)]
+    admin: Option<SocketAddr>,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
@@ -43,18 +50,58 @@ pub(super) enum Provision {
 
 /// Runs services until the process is told to end.
 pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
+    // Before the tables: they keep handles of the metrics.
+    let handle = telemetry::install_metrics();
     let (_, snapshot) = build(args.tables.source_or_built_in().as_ref())?;
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
-        let bus = bus(&nats, "tidegate worker", "worker").await?;
         let names: Vec<String> = args.names.iter().chain(&args.declared).cloned().collect();
         let settings = args.settings.follow()?;
-        let worker = start(&bus, Arc::new(snapshot), &names, &settings, args.provision).await?;
+        // From here on, also before the bus is there: as process 1 of a container nothing else would end it.
+        let mut end = std::pin::pin!(told_to_end());
+        let bus = bus(&nats, "tidegate worker", user_of(&names)).await?;
+        // The port is there before the bus is: a process that waits for it lives, and says why it is not ready.
+        let state = Arc::new(AtomicU8::new(STARTING));
+        if let Some(address) = args.admin {
+            let metrics = handle.map(|handle| metrics(handle, bus.clone()));
+            let admin = Gateway::admin(address, readiness(state.clone(), bus.clone()), metrics)?;
+            tracing::info!(%admin, "worker starting");
+        }
+        let worker = tokio::select! {
+            worker = start(&bus, Arc::new(snapshot), &names, &settings, args.provision) => worker?,
+            () = &mut end => return Ok(()),
+        };
+        state.store(READY, Ordering::Release);
         tracing::info!("worker ready");
-        run_until(worker, &settings, told_to_end()).await;
+        let ended = async {
+            end.await;
+            state.store(DRAINING, Ordering::Release);
+        };
+        run_until(worker, &settings, ended).await;
         bus.close().await;
         Ok(())
+    })
+}
+
+/// The NATS user whose inboxes a worker has: a service that runs alone has its own.
+fn user_of(names: &[String]) -> &str {
+    match names {
+        [name] if !name.contains('.') => name,
+        _ => "worker",
+    }
+}
+
+/// Where a worker is in its life, for its admin port.
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const DRAINING: u8 = 2;
+
+fn readiness(state: Arc<AtomicU8>, bus: Bus) -> Readiness {
+    Arc::new(move || match state.load(Ordering::Acquire) {
+        READY => bus_readiness(&bus),
+        DRAINING => Err("draining"),
+        _ => bus_readiness(&bus).and(Err("the services are starting")),
     })
 }
 

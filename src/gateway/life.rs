@@ -262,7 +262,10 @@ async fn ask(
         timeout: timeout.saturating_sub(inbound.received.elapsed()),
         proof: method.replies.is_proven().then_some(&proof),
     };
-    let reply = edge.bus.request(request).await.inspect_err(|error| {
+    let asked = inbound.received.elapsed();
+    let reply = edge.bus.request(request).await;
+    method.metrics.ended(BusError::outcome(&reply), inbound.received.elapsed().saturating_sub(asked));
+    let reply = reply.inspect_err(|error| {
         if let BusError::Unproven(_) = error {
             method.replies.give_up();
         }

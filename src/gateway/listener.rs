@@ -56,9 +56,9 @@ pub(super) fn run(
     let local_addr = listener.local_addr()?;
     let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let (stop, stopped) = watch::channel(false);
-    tokio::spawn(accept(edge.clone(), listener, stopped.clone()));
+    tokio::spawn(accept(edge.clone(), listener, stopped));
     if let Some(listener) = admin {
-        tokio::spawn(admin::serve(edge.clone(), listener, metrics, stopped));
+        tokio::spawn(admin::serve(admin::readiness_of(edge.clone()), listener, metrics));
     }
     Ok(Running { edge, local_addr, admin_addr, stop })
 }

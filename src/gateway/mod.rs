@@ -28,6 +28,7 @@ use crate::bus::Bus;
 use crate::fault::{Code, Fault};
 use crate::snapshot::Live;
 
+pub use admin::{Readiness, bus_readiness};
 pub use listener::Running;
 
 /// Limits of connections; each has a safe default.
@@ -127,16 +128,33 @@ impl Gateway {
             is_ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),
         });
-        let bound = |what: &str, address: SocketAddr, error: std::io::Error| {
-            Fault::ours(Code::Unavailable, format!("the {what} address {address} cannot be bound: {error}"))
-        };
-        let listen = edge.config.listen;
-        let listener = listener::bind(listen).map_err(|error| bound("listen", listen, error))?;
-        let admin = match edge.config.admin {
-            Some(address) => Some(listener::bind(address).map_err(|error| bound("admin", address, error))?),
-            None => None,
-        };
-        listener::run(edge, listener, admin, metrics)
-            .map_err(|error| Fault::ours(Code::Internal, format!("the listener does not start: {error}")))
+        let listener = bind("listen", edge.config.listen)?;
+        let admin = edge.config.admin.map(|address| bind("admin", address)).transpose()?;
+        listener::run(edge, listener, admin, metrics).map_err(|error| not_started(&error))
     }
+
+    /// An admin port without an edge, for processes that only run services: `/healthz`, `/readyz`, `/metrics`. Gives
+    /// the address that was bound; serves until the runtime ends.
+    ///
+    /// Fails where the address cannot be bound.
+    pub fn admin(
+        address: SocketAddr,
+        readiness: Readiness,
+        metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    ) -> Result<SocketAddr, Fault> {
+        let listener = bind("admin", address)?;
+        let bound = listener.local_addr().map_err(|error| not_started(&error))?;
+        tokio::spawn(admin::serve(readiness, listener, metrics));
+        Ok(bound)
+    }
+}
+
+fn bind(what: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Fault> {
+    listener::bind(address).map_err(|error| {
+        Fault::ours(Code::Unavailable, format!("the {what} address {address} cannot be bound: {error}"))
+    })
+}
+
+fn not_started(error: &std::io::Error) -> Fault {
+    Fault::ours(Code::Internal, format!("the listener does not start: {error}"))
 }

@@ -10,6 +10,7 @@ use crate::bus::{Pattern, Subject};
 use crate::envelope::{Envelope, Style};
 use crate::schema::MethodRow;
 use crate::schema::operation::Operation;
+use crate::telemetry::SubjectMetrics;
 use crate::transcode::MessageId;
 use crate::written::did_you_mean;
 
@@ -104,6 +105,7 @@ impl Builder<'_> {
         let name_of = |id: MessageId| tables.message(id).name.clone();
         let method = Arc::new(Method {
             name: parts.name.as_str().into(),
+            metrics: SubjectMetrics::new(subject.as_str()),
             subject,
             queue_group: parts.queue_group.map(Into::into),
             request: parts.request,

@@ -20,7 +20,7 @@ use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
 use crate::schema::operation::{LogRow, Operation};
-use crate::telemetry::RouteMetrics;
+use crate::telemetry::{RouteMetrics, SubjectMetrics};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
 pub use crate::written::problem;
@@ -124,6 +124,8 @@ pub struct Method {
     pub operation: Option<Arc<Operation>>,
     /// The tables that the ids belong to.
     pub tables: Arc<Tables>,
+    /// What happens on its subject.
+    pub metrics: SubjectMetrics,
 }
 
 impl Method {
@@ -146,6 +148,7 @@ impl Method {
             is_repeatable: false,
             operation: None,
             tables,
+            metrics: SubjectMetrics::none(),
         }
     }
 }

@@ -198,7 +198,10 @@ impl PeerCall<'_> {
             let subject = method.subject.clone();
             let headers = self.headers(left);
             let request = Request { subject, headers, payload: payload.clone(), timeout: left, proof: None };
-            let error = match context.around().bus.request(request).await {
+            let asked = Instant::now();
+            let reply = context.around().bus.request(request).await;
+            method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
+            let error = match reply {
                 Ok(reply) => {
                     pass.succeeded();
                     return Ok(reply);

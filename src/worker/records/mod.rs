@@ -20,6 +20,7 @@ use super::repeat::fingerprint;
 use super::{Context, Failed};
 use crate::fault::{Code, Fault};
 use crate::store::{Bucket, BucketConfig, Entry, Expected, Keys, Store, StoreError};
+use crate::telemetry;
 use outbox::Outbox;
 use stored::{Pending, Stored, Work};
 
@@ -81,6 +82,7 @@ struct Inner<T> {
     sweep: Duration,
     expired: Option<Expired>,
     outbox: Outbox,
+    oldest_pending: metrics::Gauge,
     /// Writers of one key queue here, so that a replica never races itself; keys that share a lane only wait longer.
     lanes: [tokio::sync::Mutex<()>; LANES],
     kind: std::marker::PhantomData<fn() -> T>,
@@ -184,6 +186,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     /// [`Records::sweeper`] as one of its tasks.
     pub async fn open(store: &Store, config: RecordsConfig) -> Result<Records<T>, Fault> {
         Ok(Records(Arc::new(Inner {
+            oldest_pending: metrics::gauge!(telemetry::PENDING_OLDEST, "bucket" => config.bucket.name),
             bucket: store.bucket(config.bucket).await?,
             keeps_tombstones: config.keeps_tombstones,
             sweep: config.sweep,

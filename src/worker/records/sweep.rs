@@ -62,6 +62,8 @@ async fn follow<T>(inner: &Inner<T>, context: &Context) -> Result<(), Fault> {
             }
             _ = ticks.tick() => {
                 let now_ms = context.now_ms();
+                let oldest = waiting.values().filter_map(|waiting| waiting.unsent).min();
+                inner.oldest_pending.set(oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()));
                 // Whoever wrote a record clears it first; what is older was left behind.
                 let is_left = |since: Instant| since.elapsed() >= inner.sweep * 2;
                 let is_due = |key: &str, waiting: &Waiting| {

@@ -1,0 +1,130 @@
+//! The admin port of both long-running commands, and NATS over TLS, as operators meet them.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use support::eventually;
+use support::nats::NatsServer;
+
+/// A running program, ended with the test.
+struct Program {
+    child: Child,
+    admin: String,
+    listen: String,
+}
+
+impl Program {
+    /// Starts a command on free ports, and waits for the log line that names the admin address.
+    fn start(arguments: &[&str]) -> Program {
+        let folder = tempfile::tempdir().unwrap();
+        let listen: &[&str] = if arguments[0] == "serve" { &["--listen", "127.0.0.1:0"] } else { &[] };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(arguments)
+            .args(listen)
+            .args(["--admin", "127.0.0.1:0"])
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let address = |log: &serde_json::Value, name: &str| {
+            let text = log["fields"][name].as_str()?;
+            Some(text.trim_start_matches("Some(").trim_end_matches(')').to_owned())
+        };
+        let (admin, listen) = lines
+            .find_map(|line| {
+                let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                Some((address(&log, "admin")?, address(&log, "listen").unwrap_or_default()))
+            })
+            .expect("the program says where its admin port is");
+        std::thread::spawn(move || lines.for_each(drop));
+        Program { child, admin, listen }
+    }
+
+    async fn admin(&self, path: &str) -> (u16, String) {
+        let answer = reqwest::get(format!("http://{}{path}", self.admin)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    async fn is_ready(&self) -> bool {
+        self.admin("/readyz").await == (200, "ready\n".to_owned())
+    }
+
+    fn terminate(&self) {
+        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_worker_says_whether_it_is_ready_and_ends_when_told_also_before_the_bus_is_there() {
+    let mut server = NatsServer::start();
+    server.kill();
+    let worker = Program::start(&["worker", "quest-system", "--nats", server.url()]);
+    assert_eq!(worker.admin("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(worker.admin("/readyz").await, (503, "the message bus is not connected\n".to_owned()));
+    let (_, metrics) = worker.admin("/metrics").await;
+    assert!(metrics.contains("tidegate_bus_connected 0\n"), "{metrics}");
+    assert!(metrics.contains(concat!("tidegate_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n")));
+    let mut early = Program::start(&["worker", "--nats", server.url()]);
+    early.terminate();
+    assert_eq!(early.child.wait().unwrap().code(), Some(0));
+    server.restart();
+    eventually("the worker is ready", async || worker.is_ready().await).await;
+    let (_, metrics) = worker.admin("/metrics").await;
+    assert!(metrics.contains("tidegate_bus_connected 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn requests_over_the_bus_are_counted_by_subject_and_outcome() {
+    let server = NatsServer::start();
+    let gateway = Program::start(&["serve", "--nats", server.url()]);
+    eventually("the gateway is ready", async || gateway.is_ready().await).await;
+    let generate = async || {
+        let request = reqwest::Client::new().post(format!("http://{}/v1/players/p1/quests:generate", gateway.listen));
+        request.body(r#"{"seed": "42"}"#).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(generate().await, 503);
+    let worker = Program::start(&["worker", "quest-system", "--nats", server.url()]);
+    eventually("the worker is ready", async || worker.is_ready().await).await;
+    assert_eq!(generate().await, 200);
+    let (_, metrics) = gateway.admin("/metrics").await;
+    for row in [
+        r#"nats_client_requests_total{subject="svc.quest.v1.generate",outcome="no_responders"} 1"#,
+        r#"nats_client_requests_total{subject="svc.quest.v1.generate",outcome="ok"} 1"#,
+        r#"nats_client_request_timeouts_total{subject="svc.quest.v1.generate"} 0"#,
+        r#"nats_client_request_duration_seconds_count{subject="svc.quest.v1.generate"} 1"#,
+    ] {
+        assert!(metrics.contains(row), "{row} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn nats_over_tls_wants_the_right_authority_and_shows_our_certificate() {
+    let file = |name: &str| format!("{}/tests/data/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (ca, cert, key) = (file("ca.crt"), file("server.crt"), file("server.key"));
+    let server =
+        NatsServer::start_with(&["--tls", "--tlsverify", "--tlscert", &cert, "--tlskey", &key, "--tlscacert", &ca]);
+    let with = |arguments: &[&str]| {
+        let mut all = vec!["serve", "--nats", server.url()];
+        all.extend(arguments);
+        Program::start(&all)
+    };
+    let (cert, key) = (file("client.crt"), file("client.key"));
+    let trusted = with(&["--nats-ca", &ca, "--nats-cert", &cert, "--nats-key", &key]);
+    let stranger = with(&["--nats-cert", &cert, "--nats-key", &key]);
+    let nameless = with(&["--nats-ca", &ca]);
+    eventually("the gateway is ready", async || trusted.is_ready().await).await;
+    for refused in [&stranger, &nameless] {
+        assert_eq!(refused.admin("/readyz").await, (503, "the message bus is not connected\n".to_owned()));
+    }
+}
