@@ -41,7 +41,6 @@ const NOT_BUILT: &[&str] = &[
     "weather-manager",
     "auth",
     "payment",
-    "ai-router",
     "knowledge-base",
     "language-system",
     "environmental-narrative",

@@ -2,7 +2,9 @@
 //! and neither HTTP nor the bus nor another service.
 
 mod ai_integration;
+mod ai_router;
 pub mod buckets;
+mod capabilities;
 mod capability_registry;
 mod checks;
 pub mod events;
@@ -11,6 +13,7 @@ mod notices;
 mod paging;
 mod performance_mode;
 mod player_settings;
+mod priorities;
 mod quest_system;
 mod seed;
 pub mod settings;
@@ -37,6 +40,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         player_settings::service(store, settings).await?,
         performance_mode::service(store, settings).await?,
         model_management::service(store, settings).await?,
+        ai_router::service(),
         capability_registry::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;

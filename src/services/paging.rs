@@ -16,6 +16,18 @@ pub(super) struct Pagination {
     page_token: String,
 }
 
+impl Pagination {
+    /// The first page, of that size.
+    pub(super) fn first(page_size: u32) -> Pagination {
+        Pagination { page_size, page_token: String::new() }
+    }
+
+    /// The page behind a token.
+    pub(super) fn behind(page_size: u32, page_token: String) -> Pagination {
+        Pagination { page_size, page_token }
+    }
+}
+
 /// The rows of one page.
 pub(super) struct Page<'a> {
     size: usize,

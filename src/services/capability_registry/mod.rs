@@ -1,6 +1,5 @@
 //! Which instances of services offer what, and which of them are alive: registrations that lapse without a heartbeat.
 
-mod requirements;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
+use super::capabilities::{Capability, Requirements, ServiceCapability};
 use super::checks::{id, invalid, out_of_range, required};
 use super::notices::{notice, records};
 use super::paging::{Page, Pagination};
@@ -19,7 +19,6 @@ use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key, key_token};
 use crate::worker::records::{Change, Current, Document, EventId, Notice, Records, RecordsConfig};
 use crate::worker::{Context, Failed, Repeats, Service};
-use requirements::Requirements;
 
 /// How long a registration lasts, in seconds; where the request does not say, and within which bounds.
 const TTL_DEFAULT_S: i32 = 300;
@@ -83,27 +82,6 @@ struct Registration {
     metrics: BTreeMap<String, f64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Capability {
-    capability_id: String,
-    capability_type: String,
-    supported_models: Vec<String>,
-    parameters: BTreeMap<String, String>,
-    cost_multiplier: f64,
-    avg_latency_ms: f64,
-}
-
-/// `capability_registry.v1.ServiceCapability`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Shown {
-    service_id: String,
-    registration_id: String,
-    capabilities: Vec<Capability>,
-    is_online: bool,
-    last_heartbeat_ms: i64,
-    metadata: BTreeMap<String, String>,
-}
-
 #[derive(Serialize, Deserialize)]
 struct Register {
     service_id: String,
@@ -130,7 +108,7 @@ struct Query {
 
 #[derive(Serialize, Deserialize)]
 struct Found {
-    services: Vec<Shown>,
+    services: Vec<ServiceCapability>,
     next_page_token: String,
 }
 
@@ -162,10 +140,10 @@ impl Registration {
         now_ms <= self.last_heartbeat_ms + BEAT_MS + grace_ms
     }
 
-    fn shown(&self, now_ms: i64, grace_ms: i64) -> Shown {
+    fn shown(&self, now_ms: i64, grace_ms: i64) -> ServiceCapability {
         let mut metadata = self.metadata.clone();
         metadata.extend(self.metrics.iter().map(|(name, value)| (format!("metric.{name}"), value.to_string())));
-        Shown {
+        ServiceCapability {
             service_id: self.service_id.clone(),
             registration_id: self.registration_id.clone(),
             capabilities: self.capabilities.clone(),
@@ -178,14 +156,6 @@ impl Registration {
     /// What makes a registration another one; heartbeats do not.
     fn offers(&self) -> (&[Capability], &str, &BTreeMap<String, String>) {
         (&self.capabilities, &self.endpoint, &self.metadata)
-    }
-}
-
-impl Shown {
-    /// The same with the capabilities of a type only; nothing where none is left.
-    fn only(mut self, is_wanted: impl Fn(&Capability) -> bool) -> Option<Shown> {
-        self.capabilities.retain(is_wanted);
-        Some(self).filter(|shown| !shown.capabilities.is_empty())
     }
 }
 
@@ -230,13 +200,14 @@ impl Registry {
         let requirements = Requirements::read(&request.requirements)?;
         let page = Page::of(request.page.as_ref())?;
         let (now_ms, grace_ms) = (context.now_ms(), self.grace_ms());
-        let mut found: Vec<(String, Shown)> = Vec::new();
+        let mut found: Vec<(String, ServiceCapability)> = Vec::new();
         for (_, Document { value: registration, .. }) in self.all(&context).await? {
+            let shown = registration.shown(now_ms, grace_ms);
             let is_wanted = |capability: &Capability| {
                 (request.capability_type.is_empty() || capability.capability_type == request.capability_type)
-                    && requirements.hold(&registration, capability)
+                    && requirements.hold(&shown, capability)
             };
-            let shown = registration.shown(now_ms, grace_ms).only(is_wanted);
+            let shown = shown.clone().only(is_wanted);
             found.extend(shown.map(|shown| (shown.service_id.clone(), shown)));
         }
         found.retain(|(_, shown)| shown.is_online || request.include_offline);
@@ -345,13 +316,13 @@ fn unknown() -> Fault {
     Fault::client(Code::NotFound, "no such registration").detail("field", "registration_id")
 }
 
-fn told(context: &Context, subject: &str, id: EventId, shown: &Shown) -> Result<Notice, Fault> {
+fn told(context: &Context, subject: &str, id: EventId, shown: &ServiceCapability) -> Result<Notice, Fault> {
     let notice = notice(context, subject, id, "capability_registry.v1.ServiceCapability", shown)?;
     Ok(notice.with("service_id", &*shown.service_id))
 }
 
-fn removed(context: &Context, shown: &Shown, cause: &str) -> Result<Notice, Fault> {
-    let shown = Shown { is_online: false, ..shown.clone() };
+fn removed(context: &Context, shown: &ServiceCapability, cause: &str) -> Result<Notice, Fault> {
+    let shown = ServiceCapability { is_online: false, ..shown.clone() };
     let id = EventId::AtRevision(format!("{}:removed", shown.registration_id));
     Ok(told(context, "evt.capability.removed.v1", id, &shown)?.with("cause", cause).priority(7))
 }

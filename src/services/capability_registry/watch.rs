@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Capability, Registration, Registry, Shown};
+use super::{Registration, Registry};
 use crate::fault::Fault;
+use crate::services::capabilities::{Capability, ServiceCapability};
 use crate::store::{Keys, key};
 use crate::worker::records::{Document, RecordSeen};
 use crate::worker::{Chunks, Context};
@@ -24,7 +25,7 @@ pub(super) struct Watch {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Item {
     revision: u64,
-    service: Option<Shown>,
+    service: Option<ServiceCapability>,
     change: String,
 }
 
@@ -47,7 +48,7 @@ impl Registry {
         let mut is_snapshot = true;
         let mut looks = tokio::time::interval(LOOK);
         loop {
-            let mut changes: Vec<(u64, Shown, &str)> = Vec::new();
+            let mut changes: Vec<(u64, ServiceCapability, &str)> = Vec::new();
             let grace_ms = self.grace_ms();
             tokio::select! {
                 seen = watch.next(&context) => match seen? {
@@ -92,7 +93,7 @@ impl Registry {
     async fn send(
         &self,
         chunks: &mut Chunks<Item>,
-        changes: Vec<(u64, Shown, &str)>,
+        changes: Vec<(u64, ServiceCapability, &str)>,
         is_wanted: impl Fn(&Capability) -> bool,
     ) -> Result<(), Fault> {
         for (revision, shown, change) in changes {

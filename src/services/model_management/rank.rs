@@ -5,14 +5,8 @@ use std::collections::BTreeMap;
 use super::Model;
 use crate::fault::Fault;
 use crate::services::checks::unknown_value;
+use crate::services::priorities::weights;
 
-/// A preset and its weights of performance, cost, latency and availability.
-const PRIORITIES: [(&str, [f64; 4]); 4] = [
-    ("balanced", [0.40, 0.25, 0.20, 0.15]),
-    ("performance", [0.60, 0.15, 0.15, 0.10]),
-    ("cost", [0.25, 0.50, 0.15, 0.10]),
-    ("latency", [0.25, 0.15, 0.50, 0.10]),
-];
 /// A kind of task, its latency threshold in milliseconds and its cost threshold per 1000 tokens.
 const TASKS: [(&str, f64, f64); 4] = [
     ("interaction", 200.0, 0.001),
@@ -60,16 +54,12 @@ impl Ranking {
             let sum: f64 = row.1.iter().sum();
             return Ok(Ranking::ByUseCase { weights: row.1.map(|weight| weight / sum) });
         }
-        let priority = if priority.is_empty() { "balanced" } else { priority };
-        let Some((_, weights)) = PRIORITIES.iter().find(|row| row.0.eq_ignore_ascii_case(priority)) else {
-            let names = PRIORITIES.map(|row| row.0);
-            return Err(unknown_value("priority", format!("unknown priority {priority}"), &names));
-        };
+        let weights = weights("priority", priority)?;
         let task_type = if task_type.is_empty() { "interaction" } else { task_type };
         let Some((_, latency_ms, cost)) = TASKS.iter().find(|row| row.0.eq_ignore_ascii_case(task_type)) else {
             return Err(unknown_value("task_type", format!("unknown task type {task_type}"), &TASKS.map(|row| row.0)));
         };
-        Ok(Ranking::ByTask { weights: *weights, latency_ms: *latency_ms, cost: *cost })
+        Ok(Ranking::ByTask { weights, latency_ms: *latency_ms, cost: *cost })
     }
 
     /// A model's score. What its metadata records counts (`performance`, `availability`, `cost_per_1k`, `latency_ms`,
