@@ -72,6 +72,22 @@ const MISTAKES: &[(&str, &str)] = &[
         "1:37: the subject `_INBOX.x` belongs to the NATS server: a route cannot reach it",
     ),
     (
+        "routes: [ { route: GET /a, subject: $SRV.PING, request: t.v1.Ask, reply: t.v1.Answer } ]\n",
+        "1:37: the subject `$SRV.PING` belongs to the NATS server: a route cannot reach it",
+    ),
+    (
+        "routes: [ { route: GET /a, subject: $SRV, request: t.v1.Ask, reply: t.v1.Answer } ]\n",
+        "1:37: the subject `$SRV` belongs to the NATS server: a route cannot reach it",
+    ),
+    (
+        "routes: [ { route: GET /a, subject: $KV.users.p1, request: t.v1.Ask, reply: t.v1.Answer } ]\n",
+        "1:37: the subject `$KV.users.p1` belongs to the NATS server: a route cannot reach it",
+    ),
+    (
+        "routes: [ { route: GET /a, subject: '$JS.API.>', request: t.v1.Ask, reply: t.v1.Answer } ]\n",
+        "1:37: `$JS.API.>` is no subject: `*` and `>` are wildcards",
+    ),
+    (
         "routes: [ { route: GET /a, subject: 'a.>', request: t.v1.Ask, reply: t.v1.Answer } ]\n",
         "1:37: `a.>` is no subject: `*` and `>` are wildcards",
     ),

@@ -12,8 +12,11 @@ use crate::envelope::{Envelope, Style};
 use crate::schema::MethodRow;
 use crate::transcode::MessageId;
 
-/// Beginnings of subjects that no route may reach.
-const FORBIDDEN: [&str; 4] = ["$SYS.", "$JS.", "$SRV.", "_INBOX."];
+/// True for subjects that no route may reach: what begins with `$` is the server's own (`$SYS`, `$JS`, `$SRV`, `$KV`),
+/// what is below `_INBOX` somebody's replies.
+fn is_reserved(subject: &str) -> bool {
+    subject.starts_with('$') || subject.split('.').next() == Some("_INBOX")
+}
 
 /// What a method is made of.
 pub(super) struct MethodParts<'r> {
@@ -76,7 +79,7 @@ impl Builder<'_> {
         let style = self.style(levels)?;
         let tables = &self.schema.tables;
         let subject = match Subject::new(parts.subject) {
-            Ok(subject) if FORBIDDEN.iter().any(|start| parts.subject.starts_with(start)) => {
+            Ok(subject) if is_reserved(parts.subject) => {
                 let text = format!("the subject `{subject}` belongs to the NATS server: a route cannot reach it");
                 self.reader.problems.push(Problem::new(place, text));
                 return None;

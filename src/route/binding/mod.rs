@@ -7,8 +7,8 @@ mod parts;
 use http::{HeaderMap, HeaderName};
 
 use super::percent;
+use super::segments::Segments;
 use super::template::PathTemplate;
-use super::tree::Segments;
 use crate::fault::{Code, Fault, Reason, Violation};
 use crate::transcode::{
     self, BodyPlan, Claims, FieldPath, JsonIn, Lifted, MaskPaths, MessageId, QueryBinder, Tables, Unknown,
@@ -103,8 +103,8 @@ pub struct Bound {
 pub struct Binding {
     message: MessageId,
     captures: Vec<Capture>,
-    /// The custom verb behind the last segment.
-    verb: Option<String>,
+    /// The last segment ends with a custom verb.
+    has_verb: bool,
     body: BodyRule,
     query_claims: Claims,
     /// The body may set every field, so that no query parameter can.
@@ -177,7 +177,7 @@ impl Binding {
         let binding = Binding {
             message,
             captures,
-            verb: template.verb.clone(),
+            has_verb: template.verb.is_some(),
             body,
             query_claims,
             is_body_all: rule.body == Body::All,
@@ -275,8 +275,8 @@ impl Binding {
         let count = parts.segments.len();
         let to = capture.to.index(count);
         let mut text = &parts.path[parts.segments.range(capture.from.index(count), to)];
-        if let Some(verb) = self.verb.as_deref().filter(|_| to == count) {
-            text = text.strip_suffix(verb).and_then(|text| text.strip_suffix(':')).unwrap_or(text);
+        if self.has_verb && to == count {
+            text = text.rsplit_once(':').map_or(text, |(head, _)| head);
         }
         let fault = |what: &str| {
             let name = capture.path.name(tables);
