@@ -35,6 +35,8 @@ fn said(routes: &str) -> Vec<String> {
 
 /// A file with one mistake, and all that is said of it.
 const MISTAKES: &[(&str, &str)] = &[
+    ("", "1:1: this file is empty: it would serve nothing (`tidegate init` makes a starter folder)"),
+    (" \n\n", "1:1: this file is empty: it would serve nothing (`tidegate init` makes a starter folder)"),
     ("version: 2\n", "1:10: version 2: this program reads version 1"),
     ("errors: pretty\n", "1:9: expected `problem` or `google` or `legacy`, found `pretty`"),
     (

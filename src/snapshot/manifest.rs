@@ -332,7 +332,8 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, Problem> {
         return Err(Problem::new(Place::new(file, 1, 1), format!("larger than {FILE_MAX} bytes")));
     }
     if text.trim().is_empty() {
-        return Ok(Manifest::default());
+        let hint = "`tidegate init` makes a starter folder";
+        return Err(Problem::new(Place::new(file, 1, 1), "this file is empty: it would serve nothing").hint(hint));
     }
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
