@@ -351,7 +351,7 @@ fn raw_answer(payload: &Bytes) -> Response<Answer> {
     while let Ok(Some(record)) = reader.record() {
         match record.number {
             1 if record.to > record.from => {
-                kind = String::from_utf8_lossy(&payload[record.from..record.to]).into_owned()
+                kind = String::from_utf8_lossy(&payload[record.from..record.to]).into_owned();
             }
             2 => data = payload.slice(record.from..record.to),
             _ => {}

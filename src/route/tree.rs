@@ -236,7 +236,10 @@ impl<'w> Walk<'w> {
         if index + 1 == self.segments.len() {
             return &self.last;
         }
-        self.decoded.get(index).map_or_else(|| self.segments.get(self.path, index), |text| text)
+        match self.decoded.get(index) {
+            Some(text) => text,
+            None => self.segments.get(self.path, index),
+        }
     }
 
     fn walk(&mut self, node: u32, depth: usize) -> Option<RouteId> {
