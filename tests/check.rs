@@ -35,6 +35,8 @@ fn said(routes: &str) -> Vec<String> {
 
 /// A file with one mistake, and all that is said of it.
 const MISTAKES: &[(&str, &str)] = &[
+    ("", "1:1: this file is empty: it would serve nothing (`tidegate init` makes a starter folder)"),
+    (" \n\n", "1:1: this file is empty: it would serve nothing (`tidegate init` makes a starter folder)"),
     ("version: 2\n", "1:10: version 2: this program reads version 1"),
     ("errors: pretty\n", "1:9: expected `problem` or `google` or `legacy`, found `pretty`"),
     (
@@ -70,6 +72,22 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "routes: [ { route: GET /a, subject: _INBOX.x, request: t.v1.Ask, reply: t.v1.Answer } ]\n",
         "1:37: the subject `_INBOX.x` belongs to the NATS server: a route cannot reach it",
+    ),
+    (
+        "routes: [ { route: GET /a, subject: $SRV.PING, request: t.v1.Ask, reply: t.v1.Answer } ]\n",
+        "1:37: the subject `$SRV.PING` belongs to the NATS server: a route cannot reach it",
+    ),
+    (
+        "routes: [ { route: GET /a, subject: $SRV, request: t.v1.Ask, reply: t.v1.Answer } ]\n",
+        "1:37: the subject `$SRV` belongs to the NATS server: a route cannot reach it",
+    ),
+    (
+        "routes: [ { route: GET /a, subject: $KV.users.p1, request: t.v1.Ask, reply: t.v1.Answer } ]\n",
+        "1:37: the subject `$KV.users.p1` belongs to the NATS server: a route cannot reach it",
+    ),
+    (
+        "routes: [ { route: GET /a, subject: '$JS.API.>', request: t.v1.Ask, reply: t.v1.Answer } ]\n",
+        "1:37: `$JS.API.>` is no subject: `*` and `>` are wildcards",
     ),
     (
         "routes: [ { route: GET /a, subject: 'a.>', request: t.v1.Ask, reply: t.v1.Answer } ]\n",

@@ -14,7 +14,7 @@ use super::{NatsArgs, TableArgs, address, build, bus, runtime};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
 use crate::gateway::{Gateway, Readiness, bus_readiness};
-use crate::services::{self, LiveSettings};
+use crate::services::{self, LiveSettings, ROSTER};
 use crate::snapshot::{Live, ServiceRow, Snapshot};
 use crate::telemetry;
 use crate::worker::{Options, Service, Worker, declared};
@@ -122,8 +122,7 @@ async fn start(
         options.store = options.store.without_creating();
     }
     options.parallel = settings.now().common.max_parallel;
-    let roster = services::roster(&options.store, settings).await?;
-    let chosen = choose(&options, roster, names, &settings.now().common.without).await?;
+    let chosen = choose(&options, settings, names).await?;
     let fault = |error: crate::worker::StartError| {
         let text = match error {
             crate::worker::StartError::Problems(_) => "the services do not fit the descriptors",
@@ -136,43 +135,29 @@ async fn start(
 
 /// The services with these names: of the roster, or declared by the schema. Without names, all that these tables know,
 /// so that `dev` also runs on tables of somebody's own; never those of `without`.
-async fn choose(
-    options: &Options,
-    roster: Vec<Service>,
-    names: &[String],
-    without: &[String],
-) -> Result<Vec<Service>, Fault> {
-    let rows = &options.snapshot.services;
-    let rows: Vec<&ServiceRow> =
-        rows.iter().filter(|row| !without.iter().any(|name| **name == *row.short_name)).collect();
+async fn choose(options: &Options, settings: &LiveSettings, names: &[String]) -> Result<Vec<Service>, Fault> {
+    let without = &settings.now().common.without;
+    let rows = options.snapshot.services.iter().filter(|row| !without.iter().any(|name| **name == *row.short_name));
+    let rows: Vec<&ServiceRow> = rows.collect();
     let declares_all = |row: &ServiceRow| row.methods.iter().all(|method| method.operation.is_some());
-    let is_known = |name: &str| rows.iter().any(|row| &*row.short_name == name);
-    let is_wanted = |row: &ServiceRow| names.iter().any(|name| **name == *row.name || **name == *row.short_name);
-    let in_roster: Vec<String> = roster.iter().map(|service| service.name().to_owned()).collect();
-    let mut chosen: Vec<Service> = roster
-        .into_iter()
-        .filter(|service| match names {
-            [] => is_known(service.name()),
-            names => names.iter().any(|name| name == service.name()),
-        })
-        .collect();
-    for row in rows.iter().filter(|row| !in_roster.iter().any(|name| **name == *row.short_name)) {
-        if is_wanted(row) || (names.is_empty() && declares_all(row)) {
+    let has_name = |row: &ServiceRow, name: &str| *row.name == *name || *row.short_name == *name;
+    let is_chosen = |row: &ServiceRow| names.is_empty() || names.iter().any(|name| has_name(row, name));
+    let is_known = |name: &str| rows.iter().any(|row| has_name(row, name));
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+        let served = rows.iter().filter(|row| declares_all(row) || ROSTER.contains(&&*row.short_name));
+        let served: Vec<&str> = served.map(|row| &*row.short_name).collect();
+        let text = format!("there is no service `{unknown}`: there are {}", served.join(", "));
+        return Err(Fault::client(Code::NotFound, text));
+    }
+    let is_wanted = |name: &str| rows.iter().any(|row| &*row.short_name == name && is_chosen(row));
+    let mut chosen = services::roster(&options.store, settings, is_wanted).await?;
+    for row in rows.iter().filter(|row| is_chosen(row) && !ROSTER.contains(&&*row.short_name)) {
+        // Asked for by name it has to be served; without names only what needs no code is.
+        if declares_all(row) || !names.is_empty() {
             chosen.push(declared(&options.store, &options.snapshot, &row.name).await?);
         }
     }
-    let is_found = |name: &&String| {
-        in_roster.contains(name) || rows.iter().any(|row| **name == *row.name || **name == *row.short_name)
-    };
-    match names.iter().find(|name| !is_found(name)) {
-        None => Ok(chosen),
-        Some(unknown) => {
-            let declared = rows.iter().filter(|row| declares_all(row)).map(|row| row.name.to_string());
-            let known: Vec<String> = in_roster.into_iter().chain(declared).collect();
-            let text = format!("there is no service `{unknown}`: there are {}", known.join(", "));
-            Err(Fault::client(Code::NotFound, text))
-        }
-    }
+    Ok(chosen)
 }
 
 /// Lets a worker run, with the limits of the settings in force, then drains it.

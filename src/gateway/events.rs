@@ -51,9 +51,9 @@ pub(super) async fn open(
     deadline: Instant,
     slots: Vec<Slot>,
 ) -> Result<Response<Answer>, Fault> {
+    let form = Form::of(inbound)?;
     let subject = route.method.subject.clone();
     let subscription = edge.bus.open_stream(subject, headers, payload, Limits::STREAM).await?;
-    let form = Form::of(inbound);
     let mut events = Box::new(Events::new(edge, snapshot, route, inbound, subscription, form, slots));
     let first = tokio::time::timeout_at(deadline.into(), events.first()).await;
     let first = first.unwrap_or_else(|_| {

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 
+use super::accept::{preferred, refusal};
 use super::inbound::Inbound;
+use crate::fault::Fault;
 
 /// Jitter of an EventSource's pause before it comes back, in milliseconds.
 const RETRY_MS: std::ops::RangeInclusive<u32> = 1_000..=5_000;
@@ -19,9 +21,14 @@ pub(super) enum Form {
 
 impl Form {
     /// The form that a client asks for.
-    pub(super) fn of(inbound: &Inbound) -> Form {
-        let is_ndjson = inbound.accepts("application/x-ndjson") || inbound.accepts("application/jsonl");
-        if is_ndjson { Form::Ndjson } else { Form::Sse }
+    pub(super) fn of(inbound: &Inbound) -> Result<Form, Fault> {
+        let offers = [
+            ("text/event-stream", Form::Sse),
+            ("application/x-ndjson", Form::Ndjson),
+            ("application/jsonl", Form::Ndjson),
+        ];
+        preferred(&inbound.head.headers, &offers)
+            .ok_or_else(|| refusal("this answer comes as `text/event-stream` or `application/x-ndjson`"))
     }
 
     /// The media type.

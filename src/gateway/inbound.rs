@@ -103,22 +103,15 @@ impl Inbound {
         let Some(value) = self.head.headers.get(header::CONTENT_TYPE) else { return Ok(Content::Json) };
         let Ok(full) = value.to_str() else { return Err(unsupported("the content type is no plain text".to_owned())) };
         let essence = full.split(';').next().unwrap_or_default().trim();
-        // `curl -d` calls everything a form; forms are not read here, so the body can only be JSON.
-        let is_json = ["application/json", "text/json", "application/x-www-form-urlencoded"];
-        if is_json.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
+        if ["application/json", "text/json"].iter().any(|name| essence.eq_ignore_ascii_case(name)) {
             return Ok(Content::Json);
+        }
+        if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Ok(Content::Form);
         }
         let is_protobuf =
             ["application/x-protobuf", "application/protobuf"].iter().any(|name| essence.eq_ignore_ascii_case(name));
         Ok(if is_protobuf { Content::Protobuf } else { Content::Other(full) })
-    }
-
-    /// True where the client names a type before JSON, or alone.
-    pub(super) fn accepts(&self, wanted: &str) -> bool {
-        let Some(accept) = self.text("accept") else { return false };
-        accept
-            .split(',')
-            .any(|part| part.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted)))
     }
 }
 

@@ -12,6 +12,7 @@ use http::header::HeaderValue;
 use http::{Method as Verb, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::accept::ReplyForm;
 use super::body::Answer;
 use super::inbound::{Inbound, read_body};
 use super::{Edge, context, events, respond};
@@ -106,8 +107,9 @@ async fn serve(
         let slots = stream_slots(snapshot, route)?;
         return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots).await;
     }
+    let form = if is_raw(route) { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
     let reply = ask(edge, &route.method, inbound, headers, bound.payload, timeout).await?;
-    let mut answer = print(route, inbound, &reply)?;
+    let mut answer = print(route, form, &reply)?;
     if let Some(admitted) = permit.admitted {
         respond::rate_limit(&mut answer, admitted.limit, admitted.remaining, None);
     }
@@ -280,7 +282,7 @@ async fn ask(
 }
 
 /// The reply as the client wants it.
-fn print(route: &Route, inbound: &Inbound, reply: &Reply) -> Result<Response<Answer>, Fault> {
+fn print(route: &Route, form: ReplyForm, reply: &Reply) -> Result<Response<Answer>, Fault> {
     thread_local! {
         static SCRATCH: RefCell<Scratch> = RefCell::default();
     }
@@ -290,9 +292,9 @@ fn print(route: &Route, inbound: &Inbound, reply: &Reply) -> Result<Response<Ans
             .reason(Reason::MalformedReply)
             .internal(error.to_string())
     };
-    let mut answer = if &*method.reply_name == HTTP_BODY {
-        raw_answer(&reply.payload)
-    } else if inbound.accepts("application/x-protobuf") {
+    let mut answer = if is_raw(route) {
+        raw_answer(&raw_part(route, &reply.payload).map_err(malformed)?)
+    } else if form == ReplyForm::Protobuf {
         transcode::check(tables, method.reply, &reply.payload).map_err(malformed)?;
         let mut answer = Response::new(Answer::full(reply.payload.clone()));
         answer.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
@@ -322,13 +324,41 @@ fn print(route: &Route, inbound: &Inbound, reply: &Reply) -> Result<Response<Ans
     Ok(answer)
 }
 
+/// True where the answer's body is a `google.api.HttpBody`: it has the type that the worker gives it.
+fn is_raw(route: &Route) -> bool {
+    let tables = &route.method.tables;
+    let answer = match route.response_body {
+        Some(field) => tables.message(route.method.reply).field(field).message(),
+        None => Some(route.method.reply),
+    };
+    answer.is_some_and(|message| &*tables.message(message).name == HTTP_BODY)
+}
+
+/// The bytes of that message: the reply, or what of it is the answer's body; parts of a split one merge as they follow.
+fn raw_part(route: &Route, payload: &Bytes) -> Result<Bytes, transcode::TranscodeError> {
+    transcode::check(&route.method.tables, route.method.reply, payload)?;
+    let Some(field) = route.response_body else { return Ok(payload.clone()) };
+    let number = route.method.tables.message(route.method.reply).field(field).spec.number;
+    let mut part = Bytes::new();
+    let mut reader = transcode::wire::WireReader::new(payload);
+    while let Some(record) = reader.record()? {
+        if record.number == number {
+            let next = payload.slice(record.from..record.to);
+            part = if part.is_empty() { next } else { [part, next].concat().into() };
+        }
+    }
+    Ok(part)
+}
+
 /// A `google.api.HttpBody` as it is.
 fn raw_answer(payload: &Bytes) -> Response<Answer> {
     let (mut kind, mut data) = ("application/octet-stream".to_owned(), Bytes::new());
     let mut reader = transcode::wire::WireReader::new(payload);
     while let Ok(Some(record)) = reader.record() {
         match record.number {
-            1 => kind = String::from_utf8_lossy(&payload[record.from..record.to]).into_owned(),
+            1 if record.to > record.from => {
+                kind = String::from_utf8_lossy(&payload[record.from..record.to]).into_owned();
+            }
             2 => data = payload.slice(record.from..record.to),
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! The HTTP edge: connections in, answers and event streams out. Reads the snapshot, asks the bus; knows nothing of
 //! workers.
 
+mod accept;
 mod admin;
 mod body;
 mod connection;

@@ -2,10 +2,13 @@
 //! body, path, query, presets and headers. Pure; knows nothing of connections, buses or files.
 
 mod binding;
+mod edges;
 mod percent;
+mod segments;
 mod template;
 mod tree;
 
 pub use binding::{Binding, BindingError, Body, Bound, Content, HttpRule, Parts};
+pub use segments::{SEGMENTS_MAX, Segments};
 pub use template::{PathTemplate, Segment, TemplateError, Variable};
-pub use tree::{Conflict, Lookup, RouteId, SEGMENTS_MAX, Segments, Tree};
+pub use tree::{Conflict, Lookup, RouteId, Tree};

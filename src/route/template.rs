@@ -12,6 +12,8 @@
 
 use std::fmt;
 
+use super::segments::{SEGMENTS_MAX, is_dots};
+
 /// Longest template in bytes.
 const TEMPLATE_MAX: usize = 1_024;
 
@@ -118,7 +120,7 @@ impl Parser<'_> {
             if verb.is_empty() {
                 return self.error(start, "expected a verb behind `:`");
             }
-            if let Some(bad) = verb.find(['/', ':', '{', '}', '*', '=']) {
+            if let Some(bad) = verb.find(|sign| "/:{}*=".contains(sign) || is_never_plain(sign)) {
                 return self.error(start + bad, "a verb is the last thing of a template, and plain text");
             }
             self.template.verb = Some(verb.to_owned());
@@ -141,6 +143,9 @@ impl Parser<'_> {
 
     fn segment(&mut self, is_inside: bool) -> Result<(), TemplateError> {
         let start = self.at;
+        if self.template.segments.len() == SEGMENTS_MAX {
+            return self.error(start, format!("more than {SEGMENTS_MAX} segments, the most that a path has"));
+        }
         if self.eat(b'{') {
             if is_inside {
                 return self.error(start, "a variable cannot stand inside another");
@@ -162,8 +167,11 @@ impl Parser<'_> {
         if literal.is_empty() {
             return self.error(start, "expected a segment: text, `*`, `**` or `{field}`");
         }
-        if let Some(bad) = literal.bytes().position(|byte| byte <= b' ' || matches!(byte, b'?' | b'#' | b'%' | 0x7f)) {
+        if let Some(bad) = literal.find(is_never_plain) {
             return self.error(start + bad, "white space, `?`, `#` and `%` cannot stand in a literal segment");
+        }
+        if is_dots(literal) {
+            return self.error(start, "`.` and `..` are no segments of a path");
         }
         self.template.segments.push(Segment::Literal(literal.to_owned()));
         Ok(())
@@ -194,4 +202,9 @@ impl Parser<'_> {
         self.template.variables.push(Variable { field, from, to: self.template.segments.len() });
         Ok(())
     }
+}
+
+/// Signs that a path has only percent-encoded; templates are written decoded.
+fn is_never_plain(sign: char) -> bool {
+    sign <= ' ' || matches!(sign, '?' | '#' | '%' | '\x7f')
 }

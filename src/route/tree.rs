@@ -1,25 +1,18 @@
 //! Verb and path → route, by walking a tree of segments: literal before `*` before `**`. The tree stores ids; what a
 //! route is, it does not know.
+//!
+//! A walk visits each node at most once, so its cost is bounded by the table, whatever path a client sends.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::edges::{Edges, NONE};
+use super::segments::Segments;
 use super::template::{PathTemplate, Segment};
 
 /// Index of a route in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteId(pub u32);
-
-/// Most segments of a request path.
-pub const SEGMENTS_MAX: usize = 64;
-/// Most nodes that one look-up visits; far above what any table without malice needs.
-const VISITS_MAX: u32 = 4_096;
-
-/// Where the segments of a path are, as byte ranges of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Segments {
-    ends: [u16; SEGMENTS_MAX],
-    len: u8,
-}
 
 /// What a look-up finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,260 +32,288 @@ pub struct Conflict {
     pub with: RouteId,
 }
 
-/// The tree. The root stands for `/`.
-#[derive(Debug, Default)]
+/// The tree. Node 0 stands for `/`. Everything of one kind lies in one vector: a walk through ten thousand routes
+/// touches few cache lines.
+#[derive(Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
+    edges: Edges,
+    tails: Vec<Tail>,
+    ends: Vec<End>,
+    /// Verbs by index; 0 is `*`.
+    verbs: Vec<Box<str>>,
+    customs: HashMap<Box<str>, u32>,
 }
 
-#[derive(Debug, Default)]
+/// Where the walk may go on, as indices; [`NONE`] is nowhere.
+#[derive(Clone, Copy, Debug)]
 struct Node {
-    literals: HashMap<Box<str>, u32>,
-    one: Option<u32>,
-    /// `**`, and what follows it: the templates behind it, longest first.
-    many: Vec<Tail>,
-    ends: Vec<Leaf>,
+    /// Literal edges lead on from here; without any, the table of edges needs no look.
+    has_literals: bool,
+    /// The node behind `*`.
+    one: u32,
+    /// The first tail behind `**`.
+    tails: u32,
+    /// The first route that ends here.
+    ends: u32,
 }
 
 /// The segments behind a `**`.
 #[derive(Debug)]
 struct Tail {
     segments: Vec<Segment>,
-    ends: Vec<Leaf>,
+    ends: u32,
+    next: u32,
 }
 
-/// Routes that end here, by custom verb.
-#[derive(Debug)]
-struct Leaf {
-    custom: Option<Box<str>>,
-    routes: Vec<(Box<str>, RouteId)>,
+/// A route that ends at a node or a tail.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    verb: u32,
+    /// Index of the custom verb, [`NONE`] without one.
+    custom: u32,
+    id: RouteId,
+    next: u32,
 }
 
-impl Segments {
-    /// Splits a path that begins with `/`. `None` where it does not, is too long, or has an empty, `.` or `..`
-    /// segment: such paths name nothing here, and no proxy in front may read them another way.
-    pub fn split(path: &str) -> Option<Segments> {
-        let bytes = path.as_bytes();
-        let mut segments = Segments { ends: [0; SEGMENTS_MAX], len: 0 };
-        if bytes.first() != Some(&b'/') || bytes.len() > usize::from(u16::MAX) {
-            return None;
+const EMPTY: Node = Node { has_literals: false, one: NONE, tails: NONE, ends: NONE };
+const ANY_VERB: u32 = 0;
+
+impl Default for Tree {
+    fn default() -> Tree {
+        Tree {
+            nodes: vec![EMPTY],
+            edges: Edges::default(),
+            tails: Vec::new(),
+            ends: Vec::new(),
+            verbs: vec!["*".into()],
+            customs: HashMap::new(),
         }
-        let mut start = 1;
-        while start < bytes.len() {
-            let len = bytes[start..].iter().position(|byte| *byte == b'/').unwrap_or(bytes.len() - start);
-            let is_last = start + len == bytes.len();
-            if len == 0 || matches!(&path[start..start + len], "." | "..") || usize::from(segments.len) == SEGMENTS_MAX
-            {
-                return None;
-            }
-            segments.ends[usize::from(segments.len)] = (start + len) as u16;
-            segments.len += 1;
-            start += len + 1;
-            if start == bytes.len() && !is_last {
-                return None;
-            }
-        }
-        Some(segments)
     }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        usize::from(self.len)
-    }
-
-    /// True for `/`.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Where the segments `from..to` begin and end in the path, slashes between them included.
-    pub fn range(&self, from: usize, to: usize) -> std::ops::Range<usize> {
-        let start = if from == 0 { 1 } else { usize::from(self.ends[from - 1]) + 1 };
-        if from >= to { start..start } else { start..usize::from(self.ends[to - 1]) }
-    }
-
-    fn get<'p>(&self, path: &'p str, index: usize) -> &'p str {
-        &path[self.range(index, index + 1)]
-    }
-}
-
-/// Splits a custom verb off the last segment.
-fn split_verb(last: &str) -> (&str, Option<&str>) {
-    match last.rsplit_once(':') {
-        Some((head, verb)) if !verb.is_empty() => (head, Some(verb)),
-        _ => (last, None),
-    }
-}
-
-struct Walk<'p> {
-    path: &'p str,
-    segments: &'p Segments,
-    /// The last segment without its custom verb, and that verb; tried in this order: with the verb split off, whole.
-    last: &'p str,
-    custom: Option<&'p str>,
-    verb: &'p str,
-    visits: u32,
-    allow: Vec<String>,
 }
 
 impl Tree {
     /// Adds a route. `verb` is an HTTP method in upper case, or `*` for any.
     pub fn insert(&mut self, verb: &str, template: &PathTemplate, id: RouteId) -> Result<(), Conflict> {
-        if self.nodes.is_empty() {
-            self.nodes.push(Node::default());
-        }
+        let verb = self.verb_index(verb).unwrap_or_else(|| {
+            self.verbs.push(verb.into());
+            self.verbs.len() as u32 - 1
+        });
+        let custom = template.verb.as_deref().map_or(NONE, |custom| {
+            let next = self.customs.len() as u32;
+            *self.customs.entry(custom.into()).or_insert(next)
+        });
         let mut at = 0;
         for (index, segment) in template.segments.iter().enumerate() {
             at = match segment {
-                Segment::Literal(text) => match self.nodes[at].literals.get(text.as_str()) {
-                    Some(next) => *next as usize,
-                    None => {
-                        let next = self.push();
-                        self.nodes[at].literals.insert(text.as_str().into(), next as u32);
-                        next
+                Segment::Literal(text) => self.edges.get(at, text).unwrap_or_else(|| {
+                    let next = self.push_node();
+                    self.edges.insert(at, text, next);
+                    self.nodes[at as usize].has_literals = true;
+                    next
+                }),
+                Segment::One => {
+                    if self.nodes[at as usize].one == NONE {
+                        self.nodes[at as usize].one = self.push_node();
                     }
-                },
-                Segment::One => match self.nodes[at].one {
-                    Some(next) => next as usize,
-                    None => {
-                        let next = self.push();
-                        self.nodes[at].one = Some(next as u32);
-                        next
-                    }
-                },
+                    self.nodes[at as usize].one
+                }
                 Segment::Many => {
-                    let behind = &template.segments[index + 1..];
-                    return add(tail(&mut self.nodes[at].many, behind), verb, template.verb.as_deref(), id);
+                    let tail = self.tail(at, &template.segments[index + 1..]) as usize;
+                    let ends = self.tails[tail].ends;
+                    self.tails[tail].ends = self.end(ends, End { verb, custom, id, next: NONE })?;
+                    return Ok(());
                 }
             };
         }
-        add(&mut self.nodes[at].ends, verb, template.verb.as_deref(), id)
+        let ends = self.nodes[at as usize].ends;
+        self.nodes[at as usize].ends = self.end(ends, End { verb, custom, id, next: NONE })?;
+        Ok(())
     }
 
-    fn push(&mut self) -> usize {
-        self.nodes.push(Node::default());
-        self.nodes.len() - 1
+    fn push_node(&mut self) -> u32 {
+        self.nodes.push(EMPTY);
+        self.nodes.len() as u32 - 1
+    }
+
+    /// The tail with those segments behind a node's `**`. Longest first, then literals before `*` from the left: the
+    /// order in which a look-up tries them.
+    fn tail(&mut self, node: u32, segments: &[Segment]) -> u32 {
+        let new = self.tails.len() as u32;
+        let (mut before, mut at) = (NONE, self.nodes[node as usize].tails);
+        while at != NONE {
+            let there = &self.tails[at as usize];
+            if there.segments == segments {
+                return at;
+            }
+            if rank(segments) < rank(&there.segments) {
+                break;
+            }
+            (before, at) = (at, there.next);
+        }
+        self.tails.push(Tail { segments: segments.to_vec(), ends: NONE, next: at });
+        match before {
+            NONE => self.nodes[node as usize].tails = new,
+            before => self.tails[before as usize].next = new,
+        }
+        new
+    }
+
+    /// Puts a route before the others that end at a place; gives the new first one.
+    fn end(&mut self, first: u32, end: End) -> Result<u32, Conflict> {
+        let mut at = first;
+        while at != NONE {
+            let there = self.ends[at as usize];
+            if (there.verb, there.custom) == (end.verb, end.custom) {
+                return Err(Conflict { with: there.id });
+            }
+            at = there.next;
+        }
+        self.ends.push(End { next: first, ..end });
+        Ok(self.ends.len() as u32 - 1)
+    }
+
+    fn verb_index(&self, verb: &str) -> Option<u32> {
+        self.verbs.iter().position(|known| **known == *verb).map(|at| at as u32)
     }
 
     /// The route of a request; `segments` come from the same path.
+    ///
+    /// A custom verb that some route of this path has is that verb, for every HTTP method; any other `:` is part of
+    /// the last segment's text.
     pub fn find(&self, verb: &str, path: &str, segments: &Segments) -> Lookup {
-        if self.nodes.is_empty() {
-            return Lookup::Missing;
-        }
-        let last = if segments.is_empty() { "" } else { segments.get(path, segments.len() - 1) };
-        let (head, custom) = split_verb(last);
-        let mut walk = Walk { path, segments, last: head, custom, verb, visits: 0, allow: Vec::new() };
-        let mut found = if custom.is_some() && !head.is_empty() { self.walk(&mut walk, 0, 0) } else { None };
-        if found.is_none() {
-            // A `:` without a route for it is part of the segment's text.
-            (walk.last, walk.custom) = (last, None);
-            found = self.walk(&mut walk, 0, 0);
-        }
-        match found {
-            Some(id) => Lookup::Found(id),
-            None if walk.allow.is_empty() => Lookup::Missing,
-            None => {
-                walk.allow.sort();
-                walk.allow.dedup();
-                Lookup::WrongVerb(walk.allow)
+        let mut walk = Walk::new(self, verb, path, segments);
+        let whole = segments.last(path);
+        if let Some((head, custom)) = whole.rsplit_once(':').filter(|(head, _)| !head.is_empty())
+            && let Some(custom) = self.customs.get(&*Segments::decoded(custom))
+        {
+            (walk.last, walk.custom) = (Segments::decoded(head), *custom);
+            match walk.walk(0, 0) {
+                None if walk.allow.is_empty() => {}
+                found => return walk.verdict(found),
             }
         }
+        (walk.last, walk.custom) = (Segments::decoded(whole), NONE);
+        let found = walk.walk(0, 0);
+        walk.verdict(found)
+    }
+}
+
+/// The order of tails.
+fn rank(segments: &[Segment]) -> (std::cmp::Reverse<usize>, Vec<bool>) {
+    (std::cmp::Reverse(segments.len()), segments.iter().map(|segment| *segment == Segment::One).collect())
+}
+
+/// One look-up.
+struct Walk<'w> {
+    tree: &'w Tree,
+    path: &'w str,
+    segments: &'w Segments,
+    /// All segments decoded; empty where nothing in the path is percent-encoded, as in most.
+    decoded: Vec<Cow<'w, str>>,
+    /// The last segment without its custom verb.
+    last: Cow<'w, str>,
+    custom: u32,
+    verb: Option<u32>,
+    /// What HEAD takes where it has no route of its own.
+    get: Option<u32>,
+    allow: Vec<u32>,
+}
+
+impl<'w> Walk<'w> {
+    fn new(tree: &'w Tree, verb: &str, path: &'w str, segments: &'w Segments) -> Walk<'w> {
+        let decoded = if path.contains('%') {
+            (0..segments.len()).map(|index| Segments::decoded(segments.get(path, index))).collect()
+        } else {
+            Vec::new()
+        };
+        let get = if verb == "HEAD" { tree.verb_index("GET") } else { None };
+        let (last, verb) = (Cow::Borrowed(""), tree.verb_index(verb));
+        Walk { tree, path, segments, decoded, last, custom: NONE, verb, get, allow: Vec::new() }
     }
 
-    fn walk(&self, walk: &mut Walk, node: usize, depth: usize) -> Option<RouteId> {
-        walk.visits += 1;
-        if walk.visits > VISITS_MAX {
-            return None;
+    fn text(&self, index: usize) -> &str {
+        if index + 1 == self.segments.len() {
+            return &self.last;
         }
-        let node = &self.nodes[node];
-        let count = walk.segments.len();
-        if depth == count {
-            return walk.choose(&node.ends).or_else(|| self.walk_many(walk, node, depth));
+        match self.decoded.get(index) {
+            Some(text) => text,
+            None => self.segments.get(self.path, index),
         }
-        let text = walk.text(depth);
-        if let Some(next) = node.literals.get(text)
-            && let Some(found) = self.walk(walk, *next as usize, depth + 1)
+    }
+
+    fn walk(&mut self, node: u32, depth: usize) -> Option<RouteId> {
+        let Node { has_literals, one, tails, ends } = self.tree.nodes[node as usize];
+        if depth == self.segments.len() {
+            return self.choose(ends).or_else(|| self.walk_tails(tails, depth));
+        }
+        if has_literals
+            && let Some(next) = self.tree.edges.get(node, self.text(depth))
+            && let Some(found) = self.walk(next, depth + 1)
         {
             return Some(found);
         }
-        if let Some(next) = node.one
-            && !text.is_empty()
-            && let Some(found) = self.walk(walk, next as usize, depth + 1)
+        if one != NONE
+            && let Some(found) = self.walk(one, depth + 1)
         {
             return Some(found);
         }
-        self.walk_many(walk, node, depth)
+        self.walk_tails(tails, depth)
     }
 
-    fn walk_many(&self, walk: &mut Walk, node: &Node, depth: usize) -> Option<RouteId> {
-        let count = walk.segments.len();
-        for tail in &node.many {
-            let Some(start) = count.checked_sub(tail.segments.len()).filter(|start| *start >= depth) else { continue };
+    fn walk_tails(&mut self, first: u32, depth: usize) -> Option<RouteId> {
+        let tree = self.tree;
+        let mut at = first;
+        while at != NONE {
+            let tail = &tree.tails[at as usize];
+            at = tail.next;
+            let start = self.segments.len().checked_sub(tail.segments.len()).filter(|start| *start >= depth);
+            let Some(start) = start else { continue };
             let fits = tail.segments.iter().enumerate().all(|(index, segment)| match segment {
-                Segment::Literal(text) => walk.text(start + index) == text,
+                Segment::Literal(text) => self.text(start + index) == text,
                 _ => true,
             });
-            if fits && let Some(found) = walk.choose(&tail.ends) {
+            if fits && let Some(found) = self.choose(tail.ends) {
                 return Some(found);
             }
         }
         None
     }
-}
 
-impl<'p> Walk<'p> {
-    fn text(&self, index: usize) -> &'p str {
-        if index + 1 == self.segments.len() { self.last } else { self.segments.get(self.path, index) }
-    }
-
-    /// The route for this verb among those that end here; HEAD takes GET's.
-    fn choose(&mut self, ends: &[Leaf]) -> Option<RouteId> {
-        let leaf = ends.iter().find(|leaf| leaf.custom.as_deref() == self.custom)?;
-        let named = |verb: &str| leaf.routes.iter().find(|route| *route.0 == *verb).map(|route| route.1);
-        let found =
-            named(self.verb).or_else(|| if self.verb == "HEAD" { named("GET") } else { None }).or_else(|| named("*"));
-        if found.is_none() {
-            self.allow.extend(leaf.routes.iter().map(|route| route.0.to_string()));
-            if leaf.routes.iter().any(|route| &*route.0 == "GET") {
-                self.allow.push("HEAD".to_owned());
+    /// The route for this verb among those that end at a place: its own before GET's for HEAD before that of any verb.
+    fn choose(&mut self, first: u32) -> Option<RouteId> {
+        let (mut for_head, mut for_any) = (None, None);
+        let mut at = first;
+        while at != NONE {
+            let end = self.tree.ends[at as usize];
+            at = end.next;
+            if end.custom != self.custom {
+                continue;
+            }
+            match end.verb {
+                verb if Some(verb) == self.verb => return Some(end.id),
+                verb if Some(verb) == self.get => for_head = Some(end.id),
+                ANY_VERB => for_any = Some(end.id),
+                verb => self.allow.push(verb),
             }
         }
-        found
+        for_head.or(for_any)
     }
-}
 
-fn tail<'n>(many: &'n mut Vec<Tail>, segments: &[Segment]) -> &'n mut Vec<Leaf> {
-    let at = match many.iter().position(|tail| tail.segments == segments) {
-        Some(at) => at,
-        None => {
-            // Longest first, and literals before `*`: the order in which a look-up tries them.
-            let literals = |segments: &[Segment]| segments.iter().filter(|s| matches!(s, Segment::Literal(_))).count();
-            let rank = (segments.len(), literals(segments));
-            let at = many
-                .iter()
-                .position(|tail| (tail.segments.len(), literals(&tail.segments)) < rank)
-                .unwrap_or(many.len());
-            many.insert(at, Tail { segments: segments.to_vec(), ends: Vec::new() });
-            at
+    fn verdict(self, found: Option<RouteId>) -> Lookup {
+        if let Some(id) = found {
+            return Lookup::Found(id);
         }
-    };
-    &mut many[at].ends
-}
-
-fn add(ends: &mut Vec<Leaf>, verb: &str, custom: Option<&str>, id: RouteId) -> Result<(), Conflict> {
-    let at = match ends.iter().position(|leaf| leaf.custom.as_deref() == custom) {
-        Some(at) => at,
-        None => {
-            ends.push(Leaf { custom: custom.map(Into::into), routes: Vec::new() });
-            ends.len() - 1
+        if self.allow.is_empty() {
+            return Lookup::Missing;
         }
-    };
-    let leaf = &mut ends[at];
-    match leaf.routes.iter().find(|route| &*route.0 == verb) {
-        Some((_, with)) => Err(Conflict { with: *with }),
-        None => {
-            leaf.routes.push((verb.into(), id));
-            Ok(())
+        let mut allow: Vec<String> =
+            self.allow.iter().map(|verb| self.tree.verbs[*verb as usize].to_string()).collect();
+        if allow.iter().any(|verb| verb == "GET") {
+            allow.push("HEAD".to_owned());
         }
+        allow.sort();
+        allow.dedup();
+        Lookup::WrongVerb(allow)
     }
 }

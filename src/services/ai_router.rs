@@ -13,7 +13,9 @@ use super::capabilities::{Capability, Requirements, ServiceCapability};
 use super::checks::required;
 use super::paging::Pagination;
 use super::priorities::weights;
+use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
+use crate::store::Store;
 use crate::worker::{Chunks, Context, Service};
 
 /// Age up to which registrations as read last will do.
@@ -43,13 +45,14 @@ const TABLE: [(&str, &str, &str); 8] = [
 const PREFERENCES: [(&str, &str); 3] = [("latency", "latency"), ("cost", "cost"), ("quality", "performance")];
 
 /// The service.
-pub(super) fn service() -> Service {
-    Service::new("ai-router", VERSION)
+#[allow(clippy::unused_async, reason = "all services are opened alike")]
+pub(super) async fn service(_: &Store, _: &LiveSettings) -> Result<Service, Fault> {
+    Ok(Service::new("ai-router", VERSION)
         .sharing(AiRouter::default())
         .unary("ai_router.v1.AiRouterService/Route", AiRouter::route)
         .unary("ai_router.v1.AiRouterService/HealthCheck", AiRouter::health_check)
         .stream("ai_router.v1.AiRouterService/WatchHealth", AiRouter::watch_health)
-        .done()
+        .done())
 }
 
 /// Keeps nothing but what the registry said a moment ago, by tenant.

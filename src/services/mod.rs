@@ -29,21 +29,38 @@ pub use settings::{LiveSettings, Settings};
 /// Version that the services say in discovery.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// All services on one store, which gets their buckets and logs where it has none yet; without those that
-/// `common.without` names.
-pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Service>, Fault> {
-    events::provide(store).await?;
-    let mut services = vec![
-        ai_integration::service(store, settings).await?,
-        state_manager::service(store).await?,
-        quest_system::service(store).await?,
-        player_settings::service(store, settings).await?,
-        performance_mode::service(store, settings).await?,
-        model_management::service(store, settings).await?,
-        ai_router::service(),
-        capability_registry::service(store, settings).await?,
-    ];
-    let without = &settings.now().common.without;
-    services.retain(|service| !without.iter().any(|name| name == service.name()));
-    Ok(services)
+/// The roster: each service's name and its room. A room opens what its service keeps, and nothing else.
+macro_rules! roster {
+    ($($name:literal => $room:ident,)*) => {
+        /// Names of the services that there are.
+        pub const ROSTER: &[&str] = &[$($name,)*];
+
+        /// The services that are wanted, on one store, which gets their buckets where it has none yet; the logs of
+        /// their events as well, where there is any service at all.
+        pub async fn roster(
+            store: &Store,
+            settings: &LiveSettings,
+            is_wanted: impl Fn(&str) -> bool,
+        ) -> Result<Vec<Service>, Fault> {
+            let mut services = Vec::new();
+            $(if is_wanted($name) {
+                services.push($room::service(store, settings).await?);
+            })*
+            if !services.is_empty() {
+                events::provide(store).await?;
+            }
+            Ok(services)
+        }
+    };
+}
+
+roster! {
+    "ai-integration" => ai_integration,
+    "model-management" => model_management,
+    "state-manager" => state_manager,
+    "quest-system" => quest_system,
+    "settings" => player_settings,
+    "performance-mode" => performance_mode,
+    "capability-registry" => capability_registry,
+    "ai-router" => ai_router,
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::VERSION;
 use super::checks::{document, id, invalid, out_of_range, unknown_value};
 use super::notices::{notice, records};
+use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
@@ -20,7 +21,7 @@ const AHEAD_MAX_MS: i64 = 5 * 60 * 1_000;
 const EVENT_STATE_MAX: usize = 512 * 1024;
 
 /// The service.
-pub(super) async fn service(store: &Store) -> Result<Service, Fault> {
+pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, Fault> {
     let documents = Records::open(store, records(BucketConfig { name: "tg_state", ttl: None, history: 8 })).await?;
     let state = StateManager { documents, repeats: Repeats::open(store).await? };
     Ok(Service::new("state-manager", VERSION)

@@ -7,7 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::problem::Problem;
+use super::problem::{Place, Problem};
 use crate::written;
 
 pub use crate::written::At;
@@ -298,7 +298,10 @@ impl<'de> Deserialize<'de> for SourceRow {
 
 /// Reads a file's text.
 pub fn parse(file: &str, text: &str) -> Result<Manifest, Problem> {
-    Ok(written::read(file, text)?.unwrap_or_default())
+    written::read(file, text)?.ok_or_else(|| {
+        let hint = "`tidegate init` makes a starter folder";
+        Problem::new(Place::new(file, 1, 1), "this file is empty: it would serve nothing").hint(hint)
+    })
 }
 
 /// The JSON Schema of the file, for editors.

@@ -14,8 +14,11 @@ use crate::telemetry::SubjectMetrics;
 use crate::transcode::MessageId;
 use crate::written::did_you_mean;
 
-/// Beginnings of subjects that no route may reach.
-const FORBIDDEN: [&str; 4] = ["$SYS.", "$JS.", "$SRV.", "_INBOX."];
+/// True for subjects that no route may reach: what begins with `$` is the server's own (`$SYS`, `$JS`, `$SRV`, `$KV`),
+/// what is below `_INBOX` somebody's replies.
+fn is_reserved(subject: &str) -> bool {
+    subject.starts_with('$') || subject.split('.').next() == Some("_INBOX")
+}
 
 /// What a method is made of.
 pub(super) struct MethodParts<'r> {
@@ -82,7 +85,7 @@ impl Builder<'_> {
         let style = self.style(levels)?;
         let tables = &self.schema.tables;
         let subject = match Subject::new(parts.subject) {
-            Ok(subject) if FORBIDDEN.iter().any(|start| parts.subject.starts_with(start)) => {
+            Ok(subject) if is_reserved(parts.subject) => {
                 let text = format!("the subject `{subject}` belongs to the NATS server: a route cannot reach it");
                 self.reader.problems.push(Problem::new(place, text));
                 return None;

@@ -7,8 +7,8 @@ mod parts;
 use http::{HeaderMap, HeaderName};
 
 use super::percent;
+use super::segments::Segments;
 use super::template::PathTemplate;
-use super::tree::Segments;
 use crate::fault::{Code, Fault, Reason, Violation};
 use crate::transcode::{
     self, BodyPlan, Claims, FieldPath, JsonIn, Lifted, MaskPaths, MessageId, QueryBinder, Tables, Unknown,
@@ -71,6 +71,8 @@ pub enum Content<'a> {
     Json,
     /// Protobuf of the request message, or of the body field.
     Protobuf,
+    /// A form, which `curl -d` calls everything: JSON where it looks like JSON, refused otherwise.
+    Form,
     /// Any other type, as named.
     Other(&'a str),
 }
@@ -103,8 +105,8 @@ pub struct Bound {
 pub struct Binding {
     message: MessageId,
     captures: Vec<Capture>,
-    /// The custom verb behind the last segment.
-    verb: Option<String>,
+    /// The last segment ends with a custom verb.
+    has_verb: bool,
     body: BodyRule,
     query_claims: Claims,
     /// The body may set every field, so that no query parameter can.
@@ -177,7 +179,7 @@ impl Binding {
         let binding = Binding {
             message,
             captures,
-            verb: template.verb.clone(),
+            has_verb: template.verb.is_some(),
             body,
             query_claims,
             is_body_all: rule.body == Body::All,
@@ -218,7 +220,9 @@ impl Binding {
             }
         }
         if let (Some(path), Some(mask)) = (&self.mask, mask.filter(|_| !has_mask)) {
-            let text = mask.paths.join(",");
+            // Paths of a mask begin at the body, the resource (AIP-134), not at the request around it.
+            let inside = |path: &str| path.split_once('.').map_or(path, |(_, inside)| inside).to_owned();
+            let text = mask.paths.iter().map(|path| inside(path)).collect::<Vec<_>>().join(",");
             if transcode::text_to_wire(tables, path, &text, out).is_err() {
                 return Err(Fault::client(Code::InvalidArgument, "the body's fields make no field mask"));
             }
@@ -250,18 +254,17 @@ impl Binding {
                 parts::binary_body(tables, plan, parts.body, out)?;
                 Ok(None)
             }
-            (BodyRule::Json(plan), Content::Json) => {
+            (BodyRule::Json(plan), Content::Json | Content::Form) => {
+                if parts.content == Content::Form && !parts::looks_like_json(parts.body) {
+                    return Err(parts::unsupported("application/x-www-form-urlencoded"));
+                }
                 if parts.body.is_empty() {
                     return Ok(None);
                 }
                 transcode::json_to_wire(tables, plan, active, parts.body, out, mask)
                     .map_err(|error| parts::body_fault(&error))
             }
-            (BodyRule::Json(_), Content::Other(name)) => Err(Fault::client(
-                Code::InvalidArgument,
-                format!("content type `{name}`: send `application/json` or `application/x-protobuf`"),
-            )
-            .reason(Reason::UnsupportedMediaType)),
+            (BodyRule::Json(_), Content::Other(name)) => Err(parts::unsupported(name)),
         }
     }
 
@@ -275,8 +278,8 @@ impl Binding {
         let count = parts.segments.len();
         let to = capture.to.index(count);
         let mut text = &parts.path[parts.segments.range(capture.from.index(count), to)];
-        if let Some(verb) = self.verb.as_deref().filter(|_| to == count) {
-            text = text.strip_suffix(verb).and_then(|text| text.strip_suffix(':')).unwrap_or(text);
+        if self.has_verb && to == count {
+            text = text.rsplit_once(':').map_or(text, |(head, _)| head);
         }
         let fault = |what: &str| {
             let name = capture.path.name(tables);

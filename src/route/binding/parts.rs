@@ -26,6 +26,17 @@ pub(super) fn bind_header(
     transcode::text_to_wire(tables, path, text, out).map_err(|what| fault(&what))
 }
 
+/// The refusal of a body's type.
+pub(super) fn unsupported(name: &str) -> Fault {
+    let text = format!("content type `{name}`: send `application/json` or `application/x-protobuf`");
+    Fault::client(Code::InvalidArgument, text).reason(Reason::UnsupportedMediaType)
+}
+
+/// True for bodies that a form never begins like: `{`, `[`, `"`, or nothing at all.
+pub(super) fn looks_like_json(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), None | Some(b'{' | b'[' | b'"'))
+}
+
 /// A JSON body's error as the caller sees it.
 pub(super) fn body_fault(error: &TranscodeError) -> Fault {
     let reason = if error.kind() == ErrorKind::Conflict { Reason::ConflictingFields } else { Reason::MalformedBody };
@@ -87,6 +98,7 @@ pub(super) fn raw_body(
     let name = match content {
         Content::Json => "application/json",
         Content::Protobuf => "application/x-protobuf",
+        Content::Form => "application/x-www-form-urlencoded",
         Content::Other(name) => name,
     };
     let mut message = Vec::with_capacity(body.len() + name.len() + 12);

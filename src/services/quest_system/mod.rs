@@ -11,6 +11,7 @@ use super::VERSION;
 use super::checks::{id, unknown_value};
 use super::notices::{notice, records};
 use super::paging::{Page, Pagination};
+use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, Records};
@@ -22,7 +23,7 @@ const TTL: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3_600);
 const STATUSES: [&str; 4] = ["active", "in_progress", "completed", "failed"];
 
 /// The service.
-pub(super) async fn service(store: &Store) -> Result<Service, Fault> {
+pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, Fault> {
     let quests = Records::open(store, records(BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 })).await?;
     let quests = Quests { quests, repeats: Repeats::open(store).await? };
     Ok(Service::new("quest-system", VERSION)
