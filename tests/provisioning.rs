@@ -17,7 +17,7 @@ use tidegate::bus::{Bus, Headers, NatsOptions, Subject};
 use tidegate::fault::{Code, Fault};
 use tidegate::services::buckets::BUCKETS;
 use tidegate::services::events::{
-    DLQ_ADVISORIES, LOGS, ORCHESTRATION_STEP, WEATHER_TIME_SYNC, consumers, keeping_dead_letters,
+    DLQ_ADVISORIES, EVENTS, LOGS, ORCHESTRATION_STEP, WEATHER_TIME_SYNC, consumers, keeping_dead_letters,
 };
 use tidegate::store::{Event, Logged, Replicas, Resource, Step, Store};
 use tidegate::worker::{Consume, Context, Options, Service, Setback, Worker};
@@ -198,7 +198,7 @@ fn start_worker(server: &NatsServer, arguments: &[&str]) -> Result<(), String> {
     if is_ready {
         assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
         lines.for_each(drop);
-        child.wait().unwrap();
+        assert!(child.wait().unwrap().success());
         return Ok(());
     }
     assert_eq!(child.wait().unwrap().code(), Some(1));
@@ -228,6 +228,28 @@ async fn a_worker_makes_what_is_missing_just_as_apply_does_or_says_what_to_do() 
     assert!(missing < BUCKETS.len(), "the worker has made no bucket");
     assert!(tidegate(&server, &["streams", "apply"]).status.success());
     assert_eq!(start_worker(&server, &["--provision", "never"]), Ok(()));
+}
+
+/// Whatever a service names as an event's subject, its log is checked when a worker starts.
+#[test]
+fn every_event_that_a_service_names_is_in_the_table() {
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/services")];
+    let mut named = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|name| name != "events.rs") {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                for subject in text.split('"').filter(|part| part.starts_with("evt.") && part.ends_with(".v1")) {
+                    assert!(EVENTS.contains(&subject), "{}: `{subject}`", path.display());
+                    named += 1;
+                }
+            }
+        }
+    }
+    assert!(named > 3, "the services name {named} events");
 }
 
 #[tokio::test]

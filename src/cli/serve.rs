@@ -111,9 +111,10 @@ async fn gateway(
     tokio::spawn(count_reloads(reloads));
     let metrics = handle.map(|handle| metrics(handle, bus.clone()));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
+    let end = told_to_end();
     tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
     started(&live, running.local_addr)?;
-    told_to_end().await;
+    end.await;
     tracing::info!("draining");
     let cut = tokio::select! {
         cut = running.drain(GRACE) => cut,

@@ -284,9 +284,9 @@ impl Runner {
 }
 
 /// Tries again where the store does not answer.
-async fn try_often<Fut>(act: impl Fn() -> Fut) -> Result<(), StoreError>
+async fn try_often<T, Fut>(act: impl Fn() -> Fut) -> Result<T, StoreError>
 where
-    Fut: Future<Output = Result<(), StoreError>>,
+    Fut: Future<Output = Result<T, StoreError>>,
 {
     let mut pause = TRY_PAUSE;
     for _ in 1..TRIES {

@@ -11,6 +11,7 @@ use super::types::Timestamp;
 use crate::bus::{Headers, Subject};
 use crate::fault::{Code, Fault};
 use crate::store::{Event, Logged, Store, StoreError};
+use crate::telemetry::EVENTS_HANDLED;
 
 /// The log of dead letters.
 pub const LOG: &str = "DLQ";
@@ -41,19 +42,20 @@ pub(super) struct GivenUp<'a> {
     pub(super) reason: &'a str,
 }
 
-/// Keeps a copy of an event, or of what is known of one that is gone. A second copy of the same changes nothing.
+/// Keeps a copy of an event, or of what is known of one that is gone; false where there is one already, which changes
+/// nothing.
 pub(super) async fn keep(
     store: &Store,
     given_up: &GivenUp<'_>,
     event: Option<&Logged>,
     now_ms: i64,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let GivenUp { log, consumer, sequence, deliveries, .. } = given_up;
     let subject = Subject::new(format!("dlq.{log}.{consumer}")).map_err(|error| refused(&error))?;
     let id = format!("{log}:{consumer}:{sequence}");
     let headers = headers(given_up, *deliveries, event, now_ms);
     let payload = event.map_or_else(Bytes::new, |event| event.payload.clone());
-    store.append(Event { subject, id, headers, payload }).await.map(drop)
+    Ok(!store.append(Event { subject, id, headers, payload }).await?.is_duplicate)
 }
 
 fn headers(given_up: &GivenUp<'_>, deliveries: u32, event: Option<&Logged>, now_ms: i64) -> Headers {
@@ -182,7 +184,10 @@ pub async fn read_advisory(context: &Context, advisory: &Logged, work_queues: &[
         deliveries: advisory.deliveries,
         reason,
     };
-    keep(store, &given_up, event.as_ref(), context.now_ms()).await.map_err(Fault::from)?;
+    if keep(store, &given_up, event.as_ref(), context.now_ms()).await.map_err(Fault::from)? {
+        let consumer = advisory.consumer.clone();
+        metrics::counter!(EVENTS_HANDLED, "consumer" => consumer, "outcome" => "dead_letter").increment(1);
+    }
     if event.is_some() && work_queues.contains(&&*advisory.stream) {
         store.remove_event(&advisory.stream, advisory.stream_seq).await.map_err(Fault::from)?;
     }

@@ -18,7 +18,7 @@ use crate::bus::Pattern;
 pub(super) struct State {
     config: ConsumerConfig,
     filter: Pattern,
-    /// Position of the last event that has been given out for the first time.
+    /// Position up to which events have been given out, or passed over, for the first time.
     told: u64,
     unanswered: BTreeMap<u64, Unanswered>,
 }
@@ -80,8 +80,7 @@ impl State {
             return Step::Give(event, deliveries + 1);
         }
         let has_room = self.unanswered.len() < UNANSWERED_MAX;
-        if let Some(event) = has_room.then(|| log.next_after(Some(&self.filter), self.told)).flatten() {
-            self.told = event.sequence;
+        if let Some(event) = has_room.then(|| log.next_after(&self.filter, &mut self.told)).flatten() {
             self.unanswered.insert(event.sequence, Unanswered { deliveries: 1, due: now + self.config.ack_wait });
             return Step::Give(event, 1);
         }

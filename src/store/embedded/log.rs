@@ -114,7 +114,7 @@ impl EmbeddedLog {
     }
 
     pub(crate) fn event_after(&self, sequence: u64) -> Option<Logged> {
-        self.fresh().next_after(None, sequence)
+        self.fresh().first_after(sequence)
     }
 
     pub(crate) fn remove(&self, sequence: u64) -> Result<bool, StoreError> {
@@ -200,9 +200,17 @@ impl State {
         self.events.get(&sequence).map(|kept| kept.logged(sequence))
     }
 
-    /// The first event behind a position that the filter takes.
-    pub(super) fn next_after(&self, filter: Option<&Pattern>, told: u64) -> Option<Logged> {
-        self.behind(filter, told).next().map(|(sequence, kept)| kept.logged(sequence))
+    /// The first event behind a position, any.
+    fn first_after(&self, sequence: u64) -> Option<Logged> {
+        self.behind(None, sequence).next().map(|(sequence, kept)| kept.logged(sequence))
+    }
+
+    /// The first event behind a position that the filter takes. Moves the position up to it, or up to the newest event,
+    /// so that nobody looks twice at what the filter does not take.
+    pub(super) fn next_after(&self, filter: &Pattern, told: &mut u64) -> Option<Logged> {
+        let found = self.behind(Some(filter), *told).next().map(|(sequence, kept)| kept.logged(sequence));
+        *told = found.as_ref().map_or(self.sequence, |event| event.sequence);
+        found
     }
 
     /// How many events behind a position the filter takes.
@@ -241,9 +249,8 @@ impl EmbeddedReader {
     pub(crate) async fn next(&mut self) -> Logged {
         loop {
             self.changes.mark_unchanged();
-            let found = self.log.fresh().next_after(Some(&self.filter), self.told);
+            let found = self.log.fresh().next_after(&self.filter, &mut self.told);
             if let Some(event) = found {
-                self.told = event.sequence;
                 return event;
             }
             // The sender lives in the log that this reader holds, so waiting cannot fail.
