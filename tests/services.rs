@@ -72,7 +72,7 @@ impl Game {
         let clock = now_ms.clone();
         options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
         let store = options.store.clone();
-        let services = roster(&store, &settings.into()).await.unwrap();
+        let services = roster(&store, &settings.into(), |_| true).await.unwrap();
         let worker = Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}"));
         Game { running, client: reqwest::Client::new(), store, now_ms, _worker: worker }
     }

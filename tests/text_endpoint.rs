@@ -77,7 +77,7 @@ async fn game(base_url: String) -> (Running, Worker) {
     );
     std::fs::write(&file, text).unwrap();
     let (settings, _) = LiveSettings::follow(&file).unwrap_or_else(|report| panic!("{report}"));
-    let services = roster(&options.store, &settings).await.unwrap();
+    let services = roster(&options.store, &settings, |_| true).await.unwrap();
     let worker = Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}"));
     (running, worker)
 }
