@@ -7,9 +7,11 @@ pub mod buckets;
 mod capabilities;
 mod capability_registry;
 mod checks;
+mod common;
 pub mod events;
 mod model_management;
 mod notices;
+mod npc_behavior;
 mod paging;
 mod performance_mode;
 mod player_settings;
@@ -59,6 +61,7 @@ roster! {
     "model-management" => model_management,
     "state-manager" => state_manager,
     "quest-system" => quest_system,
+    "npc-behavior" => npc_behavior,
     "settings" => player_settings,
     "performance-mode" => performance_mode,
     "capability-registry" => capability_registry,

@@ -83,6 +83,15 @@ pub enum Setback {
     Never(Fault),
 }
 
+impl Setback {
+    /// The fault, for handlers that answer somebody.
+    pub fn into_fault(self) -> Fault {
+        match self {
+            Setback::Again(fault) | Setback::Never(fault) => fault,
+        }
+    }
+}
+
 impl From<Fault> for Setback {
     fn from(fault: Fault) -> Setback {
         Setback::Again(fault)
