@@ -46,6 +46,13 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Files that this process may have open at once, where the system says so.
+pub fn open_files_max() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// True where standard error is read by people: colours, and logs as text.
 pub fn is_terminal() -> bool {
     use std::io::IsTerminal as _;

@@ -114,6 +114,39 @@ async fn a_server_in_lame_duck_mode_is_noticed_and_still_used() {
 }
 
 #[tokio::test]
+async fn a_node_in_lame_duck_mode_is_left_without_a_failed_request() {
+    let nodes = NatsServer::cluster::<3>();
+    let urls: Vec<&str> = nodes.iter().map(NatsServer::url).collect();
+    let bus = Bus::nats(NatsOptions { url: urls.join(","), ..NatsOptions::default() }).await.unwrap();
+    eventually("connected", async || *bus.status().borrow() == Status::Connected).await;
+    let mut held = Vec::new();
+    for node in &nodes {
+        held.push(node.connections().await);
+    }
+    let left = held.iter().position(|count| *count > 0).unwrap();
+    let workers = nodes[(left + 1) % 3].bus().await;
+    worker(&workers, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    eventually("the nodes know the worker", async || ask(&running).await.0 == 200).await;
+    let (client, address) = (reqwest::Client::new(), url(&running, "/quest/generate"));
+    let mut statuses = std::collections::BTreeMap::<u16, usize>::new();
+    nodes[left].signal("USR2");
+    // Some at once, all the while, and a little longer.
+    let mut rounds_behind = 0;
+    let start = Instant::now();
+    while rounds_behind < 20 {
+        let calls = (0..8).map(|_| client.post(&address).body("{}").send());
+        for answer in futures_util::future::join_all(calls).await {
+            *statuses.entry(answer.unwrap().status().as_u16()).or_default() += 1;
+        }
+        rounds_behind += usize::from(bus.figures().reconnects > 0);
+        assert!(start.elapsed() < PATIENCE, "it stays where it is: {statuses:?}");
+    }
+    assert_eq!(statuses.keys().copied().collect::<Vec<_>>(), [200], "{statuses:?}");
+    assert_eq!(nodes[left].connections().await, 0);
+}
+
+#[tokio::test]
 async fn killed_nodes_of_a_cluster_are_left_for_the_last_one() {
     let mut nodes = NatsServer::cluster::<3>();
     let urls: Vec<&str> = nodes.iter().map(NatsServer::url).collect();

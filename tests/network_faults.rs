@@ -266,8 +266,8 @@ async fn a_user_without_rights_is_not_ready_or_fails_at_once() {
 
 /// A token as nats-server wants it: `header.claims.signature`, signed by the issuer.
 fn token(issuer: &nkeys::KeyPair, subject: &str, kind: &str, expires: Option<u64>, rest: serde_json::Value) -> String {
-    let mut claims =
-        serde_json::json!({"jti": "test", "iat": 1, "iss": issuer.public_key(), "sub": subject, "nats": rest});
+    let mut claims = serde_json::json!({"jti": "test", "iat": 1, "iss": issuer.public_key(), "sub": subject});
+    claims["nats"] = rest;
     claims["nats"]["type"] = kind.into();
     claims["nats"]["version"] = 2.into();
     if let Some(expires) = expires {

@@ -9,14 +9,14 @@ use clap::Args;
 use super::settings::SettingsArgs;
 use super::{NatsArgs, TableArgs, address, build, bus, runtime, worker};
 use crate::bus::Bus;
-use crate::config::{ADMIN, LISTEN_DEV, LISTEN_SERVE};
+use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
 use crate::snapshot::{Live, Outcome, watch};
 use crate::telemetry::{self, PrometheusHandle};
 
-/// Longest wait for running work at the end.
-const GRACE: Duration = Duration::from_secs(25);
+/// Open files that are kept for the bus, the tables and the admin port; connections get the rest.
+const FILES_RESERVED: usize = 64;
 
 #[derive(Args, Clone)]
 pub(super) struct ServeArgs {
@@ -29,6 +29,8 @@ pub(super) struct ServeArgs {
     /// Proxies whose X-Forwarded-For and trusted headers count.
     #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
     trusted: Vec<IpAddr>,
+    #[command(flatten)]
+    end: EndArgs,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
@@ -44,11 +46,21 @@ pub(super) struct DevArgs {
     #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
     admin: SocketAddr,
     #[command(flatten)]
+    end: EndArgs,
+    #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+}
+
+/// How it ends.
+#[derive(Args, Clone, Copy)]
+struct EndArgs {
+    /// Longest wait for running work once it is told to end, in seconds; told twice, it does not wait.
+    #[arg(long, env = "TIDEGATE_GRACE", value_name = "SECONDS", default_value_t = 25)]
+    grace: u64,
 }
 
 /// `tidegate dev`: the services on a thread and a connection of their own, the gateway here.
@@ -58,7 +70,7 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
-        gateway(config, &args.tables, bus, |live, address| {
+        gateway(config, &args.tables, bus, args.end, |live, address| {
             services.start(live)?;
             println!("{}", what_to_try(address));
             Ok(())
@@ -91,17 +103,21 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         config.trusted.clone_from(&args.trusted);
-        gateway(config, &args.tables, bus, |_, _| Ok(())).await
+        gateway(config, &args.tables, bus, args.end, |_, _| Ok(())).await
     })
 }
 
 /// Starts an edge, says where it is, and drains it when the process is told to end.
 async fn gateway(
-    config: GatewayConfig,
+    mut config: GatewayConfig,
     tables: &TableArgs,
     bus: Bus,
+    end: EndArgs,
     started: impl FnOnce(&Arc<Live>, SocketAddr) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
+    if let Some(files) = config::open_files_max() {
+        config.limits.connections = config.limits.connections.min(files.saturating_sub(FILES_RESERVED).max(1));
+    }
     let source = tables.source_or_built_in();
     let handle = telemetry::install_metrics();
     let (material, snapshot) = build(source.as_ref())?;
@@ -116,12 +132,15 @@ async fn gateway(
     started(&live, running.local_addr)?;
     end.await;
     tracing::info!("draining");
-    let cut = tokio::select! {
-        cut = running.drain(GRACE) => cut,
-        () = told_to_end() => 0,
+    let drained = async {
+        let cut = running.drain(Duration::from_secs(end.grace)).await;
+        bus.close().await;
+        cut
     };
-    bus.close().await;
-    tracing::info!(cut, "stopped");
+    tokio::select! {
+        cut = drained => tracing::info!(cut, "stopped"),
+        () = told_to_end() => tracing::warn!("told twice: stopped at once"),
+    }
     Ok(())
 }
 

@@ -71,6 +71,12 @@ impl Program {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
+    /// Open files that count against a limit: an inherited one may have a number above it.
+    pub fn open_files_below(&self, limit: u32) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
+        files.filter_map(|file| file.file_name().to_str()?.parse::<u32>().ok()).filter(|number| *number < limit).count()
+    }
+
     pub async fn get(&self, path: &str) -> (u16, String) {
         let answer = reqwest::get(format!("http://{}{path}", self.address)).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_nats::{Event, ServerError};
 use tokio::sync::watch;
@@ -25,6 +26,8 @@ pub(super) struct Link {
     /// Subjects that this connection's user may not publish to, as far as it has been told.
     refused: Mutex<HashSet<String>>,
     has_refused: AtomicBool,
+    /// New calls wait: the connection moves to another server.
+    is_held: watch::Sender<bool>,
 }
 
 impl Link {
@@ -38,6 +41,7 @@ impl Link {
             inbox: format!("_INBOX.{user}."),
             refused: Mutex::default(),
             has_refused: AtomicBool::new(false),
+            is_held: watch::Sender::new(false),
         })
     }
 
@@ -67,6 +71,19 @@ impl Link {
 
     pub(super) fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn hold(&self, is_held: bool) {
+        self.is_held.send_replace(is_held);
+    }
+
+    /// Returns once calls may begin; false where that takes longer than `limit`.
+    pub(super) async fn may_begin(&self, limit: Duration) -> bool {
+        if !*self.is_held.borrow() {
+            return true;
+        }
+        let mut is_held = self.is_held.subscribe();
+        tokio::time::timeout(limit, is_held.wait_for(|is_held| !is_held)).await.is_ok()
     }
 
     fn refused(&self) -> MutexGuard<'_, HashSet<String>> {

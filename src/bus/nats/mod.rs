@@ -3,6 +3,7 @@
 mod headers;
 mod identity;
 mod link;
+mod moving;
 mod replies;
 
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ pub(crate) struct NatsBus {
     user: String,
     link: Arc<Link>,
     replies: Arc<Replies>,
+    /// Servers that we were told of at the start.
+    servers: usize,
 }
 
 impl NatsBus {
@@ -79,9 +82,17 @@ impl NatsBus {
                 std::future::ready(())
             });
         let servers: Vec<String> = options.url.split(',').map(|url| url.trim().to_owned()).collect();
+        let count = servers.len();
         let client = connecting.connect(servers).await.map_err(|error| BusError::Other(error.to_string()))?;
         let replies = Replies::start(client.clone(), &user, link.clone()).await?;
-        Ok(Arc::new(NatsBus { client, user, link, replies }))
+        let bus = Arc::new(NatsBus { client, user, link, replies, servers: count });
+        tokio::spawn(moving::leave_lame_ducks(Arc::downgrade(&bus)));
+        Ok(bus)
+    }
+
+    /// True where there is somewhere else to go.
+    fn knows_other_servers(&self) -> bool {
+        self.servers > 1 || self.client.server_info().connect_urls.len() > 1
     }
 
     pub(super) fn user(&self) -> &str {
@@ -112,6 +123,9 @@ impl NatsBus {
     }
 
     pub(super) async fn request(&self, request: Request<'_>) -> Result<Reply, BusError> {
+        if !self.link.may_begin(request.timeout).await {
+            return Err(BusError::Timeout);
+        }
         self.check(&request.subject, request.payload.len() + request.headers.size())?;
         self.replies.request(request).await
     }
