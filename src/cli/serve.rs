@@ -127,10 +127,10 @@ async fn gateway(
     tokio::spawn(count_reloads(reloads));
     let metrics = handle.map(|handle| metrics(handle, bus.clone()));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
-    let end = told_to_end();
+    let told = told_to_end();
     tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
     started(&live, running.local_addr)?;
-    end.await;
+    told.await;
     tracing::info!("draining");
     let drained = async {
         let cut = running.drain(Duration::from_secs(end.grace)).await;

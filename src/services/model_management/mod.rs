@@ -1,5 +1,6 @@
 //! The registry of models: which there are, which one is selected for each modality, and how they rank.
 
+mod built_in;
 mod messages;
 mod rank;
 mod watch;
@@ -26,14 +27,6 @@ use rank::Ranking;
 const STATUSES: [&str; 4] = ["candidate", "testing", "current", "deprecated"];
 /// Tenants whose built-in models are known to be there.
 const TENANTS_MAX: usize = 10_000;
-
-/// Built-in models: id, name, provider, family, whether it is selected at first, context length, use case, tier. All
-/// are of modality chat and current.
-const BUILT_IN: [(&str, &str, &str, &str, bool, &str, &str, &str); 3] = [
-    ("gpt-5-pro", "GPT-5 Pro", "openai", "gpt", true, "128000", "story_generation", "silver"),
-    ("gemini-2.5-pro", "Gemini 2.5 Pro", "google", "gemini", false, "1000000", "faction_decision", "bronze"),
-    ("claude-4.5-sonnet", "Claude 4.5 Sonnet", "anthropic", "claude", false, "200000", "npc_dialogue", "gold"),
-];
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
@@ -350,15 +343,6 @@ impl Models {
 
     /// The models that there are at first, and which of them are selected.
     fn at_first(&self) -> Vec<(Model, bool)> {
-        let built_in = BUILT_IN.iter().map(|&(id, name, provider, family, is_selected, context, use_case, tier)| {
-            let metadata = [("context_length", context), ("status", "current"), ("use_case", use_case), ("tier", tier)];
-            let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-            let text = str::to_owned;
-            let (model_id, name, provider, family) = (text(id), text(name), text(provider), text(family));
-            let model =
-                Model { model_id, name, provider, family, modality: text("chat"), metadata, ..Model::default() };
-            (model, is_selected)
-        });
         let settings = self.settings.now();
         let configured = settings.model_management.models.iter().map(|row| {
             let mut metadata = row.metadata.clone();
@@ -374,7 +358,7 @@ impl Models {
             };
             (model, row.selected)
         });
-        built_in.chain(configured).collect()
+        built_in::models().chain(configured).collect()
     }
 
     async fn sweep(self: Arc<Self>, context: Context) {
