@@ -53,6 +53,8 @@ pub const SETTINGS_STALE: &str = "tidegate_settings_stale";
 /// Reloads of the service settings by outcome.
 pub const SETTINGS_RELOADS: &str = "tidegate_settings_reloads_total";
 
+/// Reads of a worker's cache, by cache and origin (`local`, `store`, `joined`, `made`): all but `made` are hits.
+pub const CACHE_READS: &str = "tidegate_cache_reads_total";
 /// Events of operations without a record that no log took, by service.
 pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 

@@ -1,12 +1,14 @@
 //! The bus edge: methods of a service subscribed, dispatched to handlers over plain Rust structs, answered. Knows
 //! neither HTTP nor the game: subjects, types and house style come from the snapshot.
 
+mod cache;
 mod consume;
 mod context;
 pub mod dead_letters;
 mod declared;
 mod discovery;
 mod dispatch;
+mod listen;
 mod peer;
 mod publish;
 pub mod records;
@@ -33,9 +35,11 @@ use context::Surroundings;
 use discovery::Discovery;
 use dispatch::Endpoint;
 
+pub use cache::{Cache, CacheConfig, CacheKey, Keep, Made, Origin};
 pub use consume::{CONSUMER_PARALLEL_DEFAULT, Consume, HANDLE_MAX, Setback};
 pub use context::Context;
 pub use declared::declared;
+pub use listen::{Heard, Notices};
 pub use peer::PeerCall;
 pub use repeat::{Repeats, fingerprint, hex};
 pub use service::{Failed, Service, Sharing};

@@ -41,7 +41,12 @@ impl Context {
         Ok(self.around().bus.publish(Message { subject, reply: None, headers, payload }).await?)
     }
 
-    fn event<T: Serialize>(&self, subject: &str, message: &str, value: &T) -> Result<(Subject, Headers, Bytes), Fault> {
+    pub(super) fn event<T: Serialize>(
+        &self,
+        subject: &str,
+        message: &str,
+        value: &T,
+    ) -> Result<(Subject, Headers, Bytes), Fault> {
         let subject = literal(subject)?;
         let tables = self.tables();
         let Some(message_id) = tables.message_id(message) else {

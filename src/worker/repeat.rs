@@ -148,12 +148,16 @@ fn in_progress() -> Fault {
 
 /// SHA-256 of the request's canonical bytes without its context: equal requests are equal in any encoding.
 pub fn fingerprint(context: &Context) -> Result<String, Fault> {
+    Ok(hex(&Sha256::digest(canonical_request(context)?)))
+}
+
+/// The request's canonical bytes without its context.
+pub(super) fn canonical_request(context: &Context) -> Result<Vec<u8>, Fault> {
     let method = context.method();
     let plan = method.envelope.context.as_ref();
     let field = plan.and_then(|plan| method.tables.message(method.request).field_by_number(plan.number));
-    let bytes = canonical(&method.tables, method.request, field, context.payload())
-        .map_err(|error| Fault::client(Code::InvalidArgument, error.to_string()).detail("reason", "malformed"))?;
-    Ok(hex(&Sha256::digest(&bytes)))
+    canonical(&method.tables, method.request, field, context.payload())
+        .map_err(|error| Fault::client(Code::InvalidArgument, error.to_string()).detail("reason", "malformed"))
 }
 
 fn place(context: &Context, key: &str) -> String {
