@@ -5,10 +5,11 @@ use sha2::{Digest as _, Sha256};
 use super::super::checks::{invalid, out_of_range, required};
 use super::super::seed::{Part, canonical_json, seed, tenant_part};
 use super::super::text;
-use super::{ChatMessages, Input, Parameters, Request, Role, TIERS};
-use crate::fault::{Code, Fault};
-use crate::worker::Context;
+use super::messages::{ChatMessages, Input, Parameters, Request, Role};
+use super::models::Model;
+use crate::fault::Fault;
 use crate::worker::types::{Struct, Value};
+use crate::worker::{CacheKey, Context};
 
 /// Largest prompt, and longest chat.
 const PROMPT_BYTES_MAX: usize = 256 * 1024;
@@ -18,26 +19,38 @@ const STOP_LETTERS_MAX: usize = 64;
 /// Tokens where the request does not say, and most of them.
 const TOKENS_DEFAULT: u32 = 1_000;
 const TOKENS_MAX: u32 = 8_192;
-
-/// Registered models and how many tokens they take, prompt included.
-const MODELS: [(&str, u32); 5] = [
-    ("gpt-5-pro", 128_000),
-    ("gemini-2.5-pro", 1_000_000),
-    ("claude-4.5-sonnet", 200_000),
-    ("phi3-mini", 128_000),
-    ("llama3.1-8b", 128_000),
-];
+/// Letters of the context that go before the prompt.
+const CONTEXT_LETTERS_MAX: usize = 2_000;
 
 const LAYERS: [&str; 4] = ["foundation", "customization", "interaction", "coordination"];
 
-/// What is to be generated.
+/// A request that is good, before a model was found for it.
+pub(super) struct Asked {
+    /// The model that the caller named; empty where the tier chooses.
+    pub(super) model_id: String,
+    /// The tier of its purpose.
+    pub(super) tier: usize,
+    layer: String,
+    /// What the text is about.
+    prompt: String,
+    is_chat: bool,
+    prompt_tokens: u32,
+    tokens_max: u32,
+    stop: Vec<String>,
+    seed: Option<u64>,
+    is_greedy: bool,
+    /// Hash of input, parameters and context, without what only steers the way of the answer.
+    content: String,
+    /// The part of the context that goes before the prompt.
+    pub(super) told: String,
+}
+
+/// What is to be generated, by which model.
+#[derive(Clone)]
 pub(super) struct Plan {
     pub(super) generation_id: String,
     pub(super) model: String,
-    /// The tier that chose the model; nothing where the caller did.
-    pub(super) tier: Option<usize>,
     pub(super) layer: String,
-    /// What the text is about.
     pub(super) prompt: String,
     pub(super) is_chat: bool,
     pub(super) prompt_tokens: u32,
@@ -47,10 +60,19 @@ pub(super) struct Plan {
     pub(super) seed: Option<u64>,
     /// Seed of the draws.
     pub(super) drawn: u64,
+    /// Where the answer is kept: the same request gets the same text.
+    pub(super) cache_key: Option<CacheKey>,
+}
+
+impl Plan {
+    /// Most tokens that it can cost.
+    pub(super) fn estimate(&self) -> u32 {
+        self.prompt_tokens + self.tokens_max
+    }
 }
 
 /// Checks a request; its first fault in the order of fields.
-pub(super) fn plan(context: &Context, request: &Request) -> Result<Plan, Fault> {
+pub(super) fn asked(request: &Request) -> Result<Asked, Fault> {
     let empty = Struct::default();
     let given = request.context.as_ref().unwrap_or(&empty);
     let defaults = Parameters::default();
@@ -60,49 +82,71 @@ pub(super) fn plan(context: &Context, request: &Request) -> Result<Plan, Fault> 
         Some(Input::Prompt(prompt)) => (check_prompt(prompt)?, prompt.clone(), false),
         Some(Input::ChatMessages(chat)) => {
             let last = check_chat(chat)?;
-            let all: Vec<&str> = chat.messages.iter().map(|message| message.content.as_str()).collect();
-            (last, all.join("\n"), true)
+            let turns = chat.messages.iter().map(|turn| format!("{:?}\u{1f}{}\u{1e}", turn.role, turn.content));
+            (last, turns.collect(), true)
         }
     };
     check_params(params)?;
-    let tier = request.model_id.is_empty().then(|| tier(given.str("purpose")));
-    let model = tier.map_or(request.model_id.as_str(), |tier| TIERS[tier].model).to_owned();
-    let Some((_, context_length)) = MODELS.iter().find(|row| row.0 == model) else {
-        return Err(
-            Fault::client(Code::NotFound, format!("model {model} is not registered")).detail("field", "model_id")
-        );
-    };
-    let asked = params.max_tokens.unwrap_or(TOKENS_DEFAULT);
-    let tokens_max = tier.map_or(asked, |tier| asked.min(TIERS[tier].tokens_max));
-    let prompt_tokens = text::tokens(&whole);
-    if prompt_tokens.saturating_add(tokens_max) > *context_length {
-        return Err(out_of_range("params.max_tokens", 1, context_length.saturating_sub(prompt_tokens)));
-    }
     let layer = given.str("layer").unwrap_or("interaction");
     if !LAYERS.contains(&layer) {
         let text = "layer must be foundation, customization, interaction or coordination";
         return Err(super::super::checks::unknown_value("context.layer", text, &LAYERS));
     }
-    let (tenant, call) = (tenant_part(context.tenant()), Part::Text(context.request_id()));
-    let seed_given = params.seed.or_else(|| given_seed(given));
-    let chosen = seed_given.unwrap_or_else(|| seed(&[Part::Text("llm.seed.v1"), tenant, call]));
-    Ok(Plan {
-        generation_id: format!("gen_{:016x}", seed(&[Part::Text("llm.v1"), tenant, call])),
-        seed: seed_given,
-        drawn: drawn(&model, layer, &whole, params, given, chosen),
-        model,
-        tier,
+    Ok(Asked {
+        model_id: request.model_id.clone(),
+        tier: tier(given.str("purpose")),
         layer: layer.to_owned(),
         prompt: prompt.to_owned(),
         is_chat,
-        prompt_tokens,
-        tokens_max,
+        prompt_tokens: match &request.input {
+            Some(Input::ChatMessages(chat)) => chat.messages.iter().map(|turn| text::tokens(&turn.content)).sum(),
+            _ => text::tokens(prompt),
+        },
+        tokens_max: params.max_tokens.unwrap_or(TOKENS_DEFAULT),
         stop: params.stop.clone(),
+        seed: params.seed.or_else(|| given_seed(given)),
+        is_greedy: params.temperature == Some(0.0),
+        content: content(&whole, params, given),
+        told: told(given),
     })
 }
 
-/// Output depends on model, layer, input, parameters without `stream`, and seed; on nothing else.
-fn drawn(model: &str, layer: &str, input: &str, params: &Parameters, given: &Struct, chosen: u64) -> u64 {
+impl Asked {
+    /// Gives the request to a model; `cap` is the tier's where it chose the model.
+    pub(super) fn plan(&self, context: &Context, model: &Model, cap: Option<u32>) -> Result<Plan, Fault> {
+        let tokens_max = cap.map_or(self.tokens_max, |cap| self.tokens_max.min(cap));
+        let room = model.context_length.unwrap_or(u32::MAX);
+        if self.prompt_tokens.saturating_add(tokens_max) > room {
+            return Err(out_of_range("params.max_tokens", 1, room.saturating_sub(self.prompt_tokens)));
+        }
+        let (tenant, call) = (tenant_part(context.tenant()), Part::Text(context.request_id()));
+        let chosen = self.seed.unwrap_or_else(|| seed(&[Part::Text("llm.seed.v1"), tenant, call]));
+        // Output depends on model, layer, input, parameters without `stream`, and seed; on nothing else.
+        let parts = [&model.id, &self.layer, &self.content].map(|part| Part::Text(part));
+        let drawn = seed(&[Part::Text("llm.text.v1"), parts[0], parts[1], parts[2], Part::Number(chosen)]);
+        let repeats = self.is_greedy || self.seed.is_some();
+        let cache_key = repeats.then(|| {
+            let (limit, given) = (tokens_max.to_le_bytes(), format!("{:?}", self.seed));
+            let parts = [&model.id, &self.layer, &self.content, &given].map(|part| part.as_bytes());
+            CacheKey::of_parts(context, &[parts[0], parts[1], parts[2], parts[3], &limit])
+        });
+        Ok(Plan {
+            generation_id: format!("gen_{:016x}", seed(&[Part::Text("llm.v1"), tenant, call])),
+            model: model.id.clone(),
+            layer: self.layer.clone(),
+            prompt: self.prompt.clone(),
+            is_chat: self.is_chat,
+            prompt_tokens: self.prompt_tokens,
+            tokens_max,
+            stop: self.stop.clone(),
+            seed: self.seed,
+            drawn,
+            cache_key,
+        })
+    }
+}
+
+fn content(input: &str, params: &Parameters, given: &Struct) -> String {
     let params = Parameters { stream: None, seed: None, ..params.clone() };
     let mut hash = Sha256::new();
     hash.update(input);
@@ -113,8 +157,23 @@ fn drawn(model: &str, layer: &str, input: &str, params: &Parameters, given: &Str
     let mut given = given.clone();
     given.0.remove("seed");
     hash.update(canonical_json(&given));
-    let input = crate::worker::hex(&hash.finalize());
-    seed(&[Part::Text("llm.text.v1"), Part::Text(model), Part::Text(layer), Part::Text(&input), Part::Number(chosen)])
+    crate::worker::hex(&hash.finalize())
+}
+
+/// The part of the context that `context.mode` chooses, as canonical JSON.
+fn told(given: &Struct) -> String {
+    let mode = given.str("mode").unwrap_or("full");
+    let is_chosen = |name: &str| match mode {
+        "minimal" => matches!(name, "topic" | "npc"),
+        "story" | "world" => name.starts_with(mode),
+        _ => !matches!(name, "mode" | "layer" | "seed" | "purpose"),
+    };
+    let members = given.0.iter().filter(|(name, _)| is_chosen(name));
+    let part = Struct(members.map(|(name, value)| (name.clone(), value.clone())).collect());
+    if part.0.is_empty() {
+        return String::new();
+    }
+    canonical_json(&part).chars().take(CONTEXT_LETTERS_MAX).collect()
 }
 
 fn given_seed(given: &Struct) -> Option<u64> {

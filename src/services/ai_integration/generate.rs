@@ -8,10 +8,9 @@ use super::super::seed::Draws;
 use super::super::settings::{Provider, Settings};
 use super::super::text::{self, Ask, Engine, Pieces, Turn};
 use super::check::Plan;
-use super::{ChatMessages, Input, Request, Role};
+use super::messages::{ChatMessages, Input, Request, Role};
 use crate::fault::Fault;
 use crate::worker::Context;
-use crate::worker::types::Struct;
 
 /// Templates by layer.
 const TEMPLATES: [(&str, &[&str]); 4] = [
@@ -43,17 +42,21 @@ const PREAMBLES: [(&str, &str); 4] = [
     ("interaction", "You speak as a character of a dark city: short, in dialogue, without stage directions."),
     ("coordination", "You give a short plan of action for several characters."),
 ];
-/// Letters of the context that go before the prompt.
-const CONTEXT_LETTERS_MAX: usize = 2_000;
 
 /// A text on its way.
-pub(super) enum Text {
+pub(super) struct Text {
+    source: Words,
+    /// Who stands in for the first provider of the chain.
+    pub(super) stand_in: Option<String>,
+}
+
+enum Words {
     BuiltIn(BuiltIn),
     Endpoint(Pieces),
 }
 
 /// The words of the built-in engine.
-pub(super) struct BuiltIn {
+struct BuiltIn {
     words: VecDeque<String>,
     finish_reason: &'static str,
     /// Pause before each word but the first.
@@ -68,6 +71,7 @@ impl Text {
         settings: &Settings,
         context: &Context,
         plan: &Plan,
+        told: &str,
         request: &Request,
     ) -> Result<Text, Fault> {
         let text = &settings.common.text;
@@ -76,36 +80,33 @@ impl Text {
             None if *name == built_in_provider.name => Some(&built_in_provider),
             found => found,
         });
-        let opened = engine.open(text, wanted, &ask(plan, request), context.time_left()).await?;
-        if opened.is_degraded {
-            context.label("degraded", "true");
-            context.label("provider", &opened.provider);
-        }
-        Ok(match opened.pieces {
-            Some(pieces) => Text::Endpoint(pieces),
-            None => Text::BuiltIn(built_in(plan, text.pacing)),
-        })
+        let opened = engine.open(text, wanted, &ask(plan, told, request), context.time_left()).await?;
+        let source = match opened.pieces {
+            Some(pieces) => Words::Endpoint(pieces),
+            None => Words::BuiltIn(built_in(plan, text.pacing)),
+        };
+        Ok(Text { source, stand_in: opened.is_degraded.then_some(opened.provider) })
     }
 
     /// The next piece; nothing at the end.
     pub(super) async fn next(&mut self) -> Result<Option<String>, Fault> {
-        match self {
-            Text::BuiltIn(text) => {
+        match &mut self.source {
+            Words::BuiltIn(text) => {
                 if text.is_begun && !text.pacing.is_zero() && !text.words.is_empty() {
                     tokio::time::sleep(text.pacing).await;
                 }
                 text.is_begun = true;
                 Ok(text.words.pop_front())
             }
-            Text::Endpoint(pieces) => pieces.next().await,
+            Words::Endpoint(pieces) => pieces.next().await,
         }
     }
 
     /// Why it has ended.
     pub(super) fn finish_reason(&self) -> &'static str {
-        match self {
-            Text::BuiltIn(text) => text.finish_reason,
-            Text::Endpoint(pieces) => pieces.finish_reason(),
+        match &self.source {
+            Words::BuiltIn(text) => text.finish_reason,
+            Words::Endpoint(pieces) => pieces.finish_reason(),
         }
     }
 }
@@ -120,12 +121,11 @@ fn built_in(plan: &Plan, pacing: Duration) -> BuiltIn {
     BuiltIn { words, finish_reason: if is_cut { "length" } else { "stop" }, pacing, is_begun: false }
 }
 
-fn ask(plan: &Plan, request: &Request) -> Ask {
+fn ask(plan: &Plan, told: &str, request: &Request) -> Ask {
     let preamble = PREAMBLES.iter().find(|row| row.0 == plan.layer).map_or(PREAMBLES[2].1, |row| row.1);
     let mut messages = vec![Turn { role: "system", content: preamble.to_owned() }];
-    let told = chosen(request.context.as_ref());
     if !told.is_empty() {
-        messages.push(Turn { role: "system", content: told });
+        messages.push(Turn { role: "system", content: told.to_owned() });
     }
     match &request.input {
         Some(Input::ChatMessages(ChatMessages { messages: turns })) => messages.extend(turns.iter().map(|turn| {
@@ -152,21 +152,4 @@ fn ask(plan: &Plan, request: &Request) -> Ask {
         stop: params.stop,
         seed: plan.seed,
     }
-}
-
-/// The part of the context that `context.mode` chooses, as JSON.
-fn chosen(given: Option<&Struct>) -> String {
-    let Some(given) = given else { return String::new() };
-    let mode = given.str("mode").unwrap_or("full");
-    let is_chosen = |name: &str| match mode {
-        "minimal" => matches!(name, "topic" | "npc"),
-        "story" | "world" => name.starts_with(mode),
-        _ => !matches!(name, "mode" | "layer" | "seed" | "purpose"),
-    };
-    let members = given.0.iter().filter(|(name, _)| is_chosen(name));
-    let part = Struct(members.map(|(name, value)| (name.clone(), value.clone())).collect());
-    if part.0.is_empty() {
-        return String::new();
-    }
-    super::super::seed::canonical_json(&part).chars().take(CONTEXT_LETTERS_MAX).collect()
 }

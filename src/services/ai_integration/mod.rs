@@ -1,321 +1,126 @@
-//! One door to text generation, whole or piece by piece, by the built-in engine or an endpoint beside it.
+//! One door to text generation, whole or piece by piece, by a chain of providers: tiers, budgets, a response cache, and
+//! a cancel that reaches every replica.
 
+mod answer;
+mod budget;
 mod check;
 mod generate;
+mod messages;
+mod models;
+mod running;
+mod stream;
+mod tiers;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::VERSION;
 use super::checks::id;
-use super::notices::{notice, publish};
+use super::notices::GameEvent;
 use super::settings::LiveSettings;
 use super::text::Engine;
-use crate::fault::{Code, Fault};
-use crate::store::Store;
-use crate::worker::records::EventId;
-use crate::worker::types::Struct;
-use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use crate::fault::Fault;
+use crate::store::{BucketConfig, Store};
+use crate::worker::{Cache, CacheConfig, Context, Repeats, Service};
 
-use check::Plan;
-use generate::Text;
+use budget::Budgets;
+use messages::{Cancel, Cancelled, Written};
+use models::Models;
+use running::Running;
+use tiers::Tiers;
 
-/// Generations that one replica keeps a cancel switch for.
-const RUNNING_MAX: usize = 4_096;
-
-/// One row a tier: model, most tokens, latency target in milliseconds, generations at once.
-struct Tier {
-    model: &'static str,
-    tokens_max: u32,
-    latency_ms: u64,
-    parallel: usize,
-}
-
-/// From the cheapest up.
-const TIERS: [Tier; 3] = [
-    Tier { model: "phi3-mini", tokens_max: 256, latency_ms: 150, parallel: 20 },
-    Tier { model: "llama3.1-8b", tokens_max: 512, latency_ms: 300, parallel: 10 },
-    Tier { model: "llama3.1-8b", tokens_max: 512, latency_ms: 500, parallel: 5 },
-];
+/// How long a replica answers from its memory without a look at the shared cache, and how much it remembers.
+const CACHE_LOCAL_TTL: Duration = Duration::from_secs(5);
+const CACHE_LOCAL_MAX: usize = 2_048;
+/// Age at which the shared cache drops an answer: the longest that the settings allow.
+const CACHE_TTL_MAX: Duration = Duration::from_secs(300);
+/// Pause before the log of selections is opened anew.
+const REOPEN: Duration = Duration::from_secs(1);
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     const INFER: &str = "ai_integration.v1.AiIntegrationService/Infer";
-    let ai = Arc::new(Ai {
+    const CANCEL: &str = "ai_integration.v1.AiIntegrationService/CancelGeneration";
+    let ai = Ai {
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
         engine: Engine::new()?,
-        slots: TIERS.map(|tier| Semaphore::new(tier.parallel)),
-        running: Mutex::default(),
-    });
-    let (inferring, streaming, cancelling) = (ai.clone(), ai.clone(), ai);
+        models: Models::default(),
+        tiers: Tiers::default(),
+        budgets: Budgets::open(store).await?,
+        cache: Cache::open(
+            store,
+            CacheConfig {
+                name: "llm",
+                bucket: BucketConfig { name: "tg_llm", ttl: Some(CACHE_TTL_MAX), history: 1 },
+                local_ttl: CACHE_LOCAL_TTL,
+                local_max: CACHE_LOCAL_MAX,
+            },
+        )
+        .await?,
+        running: Running::default(),
+    };
     Ok(Service::new("ai-integration", VERSION)
-        .unary(INFER, move |context: Context, request: Request| {
-            let ai = inferring.clone();
-            async move { ai.repeats.once(&context, ai.infer(&context, &request)).await }
-        })
-        .stream(INFER, move |context, request, chunks| {
-            let ai = streaming.clone();
-            async move { ai.stream(&context, &request, chunks).await }
-        })
-        .unary("ai_integration.v1.AiIntegrationService/CancelGeneration", move |_: Context, request: Cancel| {
-            let ai = cancelling.clone();
-            async move { ai.cancel(&request) }
-        }))
+        .sharing(ai)
+        .unary(INFER, Ai::infer)
+        .stream(INFER, Ai::infer_stream)
+        .unary(CANCEL, Ai::cancel)
+        .task("cancel notices", Ai::hear_cancels)
+        .task("selected models", Ai::follow_selections)
+        .done())
 }
 
 struct Ai {
     repeats: Repeats,
     settings: LiveSettings,
     engine: Engine,
-    slots: [Semaphore; 3],
-    /// Cancel switches of the generations that run here.
-    running: Mutex<HashMap<String, watch::Sender<bool>>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Request {
-    model_id: String,
-    input: Option<Input>,
-    params: Option<Parameters>,
-    context: Option<Struct>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum Input {
-    Prompt(String),
-    ChatMessages(ChatMessages),
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct ChatMessages {
-    messages: Vec<ChatMessage>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct ChatMessage {
-    role: Role,
-    content: String,
-    name: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Role {
-    Unspecified,
-    System,
-    User,
-    Assistant,
-    Tool,
-    Unknown(i32),
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Parameters {
-    temperature: Option<f64>,
-    top_p: Option<f64>,
-    max_tokens: Option<u32>,
-    top_k: Option<u32>,
-    presence_penalty: Option<f64>,
-    frequency_penalty: Option<f64>,
-    stop: Vec<String>,
-    stream: Option<bool>,
-    seed: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Usage {
-    prompt_tokens: u32,
-    completion_tokens: u32,
-    total_tokens: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Response {
-    generation_id: String,
-    output: Option<Output>,
-    finish_reason: String,
-    usage: Option<Usage>,
-    model_id: String,
-    cached: bool,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-enum Output {
-    OutputText(String),
-    ChatMessages(ChatMessages),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Chunk {
-    generation_id: String,
-    delta: Option<Delta>,
-    finish_reason: String,
-    usage: Option<Usage>,
-    model_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-enum Delta {
-    OutputTextDelta(String),
-    MessageDelta(ChatMessage),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Cancel {
-    generation_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Cancelled {
-    cancelled: bool,
+    models: Models,
+    tiers: Tiers,
+    budgets: Budgets,
+    cache: Cache<Written>,
+    running: Running,
 }
 
 impl Ai {
-    async fn infer(&self, context: &Context, request: &Request) -> Result<Response, Failed<Response>> {
-        let settings = self.settings.now();
-        let plan = check::plan(context, request)?;
-        let (plan, _slot) = self.slot(context, plan)?;
-        let mut text = Text::start(&self.engine, &settings, context, &plan, request).await?;
-        let mut whole = String::new();
-        while let Some(piece) = text.next().await? {
-            whole.push_str(&piece);
-        }
-        let ended = Ended { usage: usage(&plan, &whole), finish_reason: text.finish_reason() };
-        let output = match plan.is_chat {
-            false => Output::OutputText(whole),
-            true => Output::ChatMessages(ChatMessages { messages: vec![assistant(&whole)] }),
-        };
-        self.announce(context, &plan, &ended).await?;
-        Ok(response(&plan, &ended, Some(output)))
-    }
-
-    /// The same text, a chunk a piece, and a last chunk with what it cost.
-    async fn stream(&self, context: &Context, request: &Request, mut chunks: Chunks<Chunk>) -> Result<(), Fault> {
-        let settings = self.settings.now();
-        let plan = check::plan(context, request)?;
-        let (plan, _slot) = self.slot(context, plan)?;
-        let mut text = Text::start(&self.engine, &settings, context, &plan, request).await?;
-        let mut running = Running::new(self, &plan.generation_id);
-        let (mut whole, mut was_cancelled) = (String::new(), false);
-        loop {
-            let piece = tokio::select! {
-                biased;
-                _ = running.is_cancelled.wait_for(|is_cancelled| *is_cancelled) => { was_cancelled = true; break }
-                _ = context.until_cancelled() => { was_cancelled = true; break }
-                piece = text.next() => piece?,
-            };
-            let Some(piece) = piece else { break };
-            let model_id = if whole.is_empty() { plan.model.clone() } else { String::new() };
-            whole.push_str(&piece);
-            let delta = match plan.is_chat {
-                false => Delta::OutputTextDelta(piece),
-                true => Delta::MessageDelta(assistant(&piece)),
-            };
-            chunks.send(&chunk(&plan, Some(delta), model_id)).await?;
-            // Lets a cancel in between two pieces, where nothing else waits.
-            tokio::task::yield_now().await;
-        }
-        let finish_reason = if was_cancelled { "cancelled" } else { text.finish_reason() };
-        let ended = Ended { usage: usage(&plan, &whole), finish_reason };
-        let last = Chunk {
-            finish_reason: finish_reason.to_owned(),
-            usage: Some(ended.usage),
-            ..chunk(&plan, None, String::new())
-        };
-        chunks.finish(&last).await?;
-        self.announce(context, &plan, &ended).await
-    }
-
-    /// A place in the plan's tier, or in a cheaper one; a model that the caller chose needs none.
-    fn slot(&self, context: &Context, mut plan: Plan) -> Result<(Plan, Option<SemaphorePermit<'_>>), Fault> {
-        let Some(wanted) = plan.tier else { return Ok((plan, None)) };
-        for tier in (0..=wanted).rev() {
-            let Ok(slot) = self.slots[tier].try_acquire() else { continue };
-            if tier < wanted {
-                context.label("tier_dropped", "true");
-                TIERS[tier].model.clone_into(&mut plan.model);
-                plan.tokens_max = plan.tokens_max.min(TIERS[tier].tokens_max);
-            }
-            return Ok((plan, Some(slot)));
-        }
-        let wait = Duration::from_millis(TIERS[0].latency_ms);
-        Err(Fault::ours(Code::ResourceExhausted, "all generation slots are busy")
-            .detail("reason", "tier_full")
-            .retry_after(wait))
-    }
-
-    fn cancel(&self, request: &Cancel) -> Result<Cancelled, Fault> {
+    async fn cancel(self: Arc<Self>, context: Context, request: Cancel) -> Result<Cancelled, Fault> {
         id("generation_id", &request.generation_id)?;
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let switch = running.get(&request.generation_id);
-        Ok(Cancelled { cancelled: switch.is_some_and(|switch| !switch.send_replace(true)) })
+        Ok(Cancelled { cancelled: self.running.cancel(&context, &request.generation_id).await? })
     }
 
-    /// The generation has ended; its text stays out of the event.
-    async fn announce(&self, context: &Context, plan: &Plan, ended: &Ended) -> Result<(), Fault> {
-        let id = EventId::Text(plan.generation_id.clone());
-        let message = "ai_integration.v1.LLMInferenceResponse";
-        publish(context, notice(context, "evt.ai.llm.generated.v1", id, message, &response(plan, ended, None))?).await;
-        Ok(())
+    async fn hear_cancels(self: Arc<Self>, context: Context) {
+        self.running.hear(&context).await;
     }
-}
 
-/// How a generation ended.
-struct Ended {
-    usage: Usage,
-    finish_reason: &'static str,
-}
-
-/// A generation that can be cancelled; dropping it gives its place back.
-struct Running<'a> {
-    ai: &'a Ai,
-    generation_id: &'a str,
-    is_cancelled: watch::Receiver<bool>,
-}
-
-impl<'a> Running<'a> {
-    fn new(ai: &'a Ai, generation_id: &'a str) -> Running<'a> {
-        let (switch, is_cancelled) = watch::channel(false);
-        let mut running = ai.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.len() < RUNNING_MAX {
-            running.insert(generation_id.to_owned(), switch);
+    /// Drops the cached answers of models that lose or gain a selection, on every replica.
+    async fn follow_selections(self: Arc<Self>, context: Context) {
+        let mut after = 0;
+        loop {
+            let error = tokio::select! {
+                _ = context.until_cancelled() => return,
+                Err(fault) = self.follow_log(&context, &mut after) => fault,
+            };
+            tracing::warn!(fault = %error, "selections of models are not followed, and tried again");
+            tokio::select! {
+                _ = context.until_cancelled() => return,
+                () = tokio::time::sleep(REOPEN) => {}
+            }
         }
-        Running { ai, generation_id, is_cancelled }
     }
-}
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.ai.running.lock().unwrap_or_else(PoisonError::into_inner).remove(self.generation_id);
+    async fn follow_log(&self, context: &Context, after: &mut u64) -> Result<std::convert::Infallible, Fault> {
+        let mut log = context.store().read_log("AI_EVENTS", "evt.ai.model.selected.v1", *after).await?;
+        loop {
+            let logged = log.next().await?;
+            *after = logged.sequence;
+            let event: GameEvent = context.read_message("event_bus.v1.GameEvent", &logged.payload)?;
+            let selected: messages::SelectedModel = context.read_message("model_mgmt.v1.ModelInfo", &event.payload)?;
+            let said = |name: &str| event.metadata.get(name).map(String::as_str).unwrap_or_default();
+            self.models.forget();
+            for model in [selected.model_id.as_str(), said("previous_model_id")] {
+                if !model.is_empty() {
+                    self.cache.drop_tagged(Some(said("tenant_id")), model).await?;
+                }
+            }
+        }
     }
-}
-
-fn assistant(content: &str) -> ChatMessage {
-    ChatMessage { role: Role::Assistant, content: content.to_owned(), name: String::new() }
-}
-
-fn usage(plan: &Plan, text: &str) -> Usage {
-    let completion_tokens = super::text::tokens(text);
-    let prompt_tokens = plan.prompt_tokens;
-    Usage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
-}
-
-fn response(plan: &Plan, ended: &Ended, output: Option<Output>) -> Response {
-    Response {
-        generation_id: plan.generation_id.clone(),
-        output,
-        finish_reason: ended.finish_reason.to_owned(),
-        usage: Some(ended.usage),
-        model_id: plan.model.clone(),
-        cached: false,
-    }
-}
-
-fn chunk(plan: &Plan, delta: Option<Delta>, model_id: String) -> Chunk {
-    let generation_id = plan.generation_id.clone();
-    Chunk { generation_id, delta, finish_reason: String::new(), usage: None, model_id }
 }
