@@ -58,7 +58,6 @@ const NEEDS: &[(&str, &[&str])] = &[
 
 /// Examples of built services that do not hold, with the reason. One that holds after all must go from here.
 const EXCEPTIONS: &[(&str, &str)] = &[
-    ("1.5", "ai-integration does not read its tiers from the settings yet"),
     ("21.3", "its story is illustrative: nothing of the example stores it"),
     ("21.4", "its story is illustrative: nothing of the example stores it"),
 ];

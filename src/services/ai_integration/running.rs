@@ -89,7 +89,7 @@ impl Generation<'_> {
     pub(super) async fn until_cancelled(&mut self) {
         if self.is_cancelled.wait_for(|is_cancelled| *is_cancelled).await.is_err() {
             // It has no switch, because too many run: nobody can cancel it.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
