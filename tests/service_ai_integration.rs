@@ -491,3 +491,49 @@ async fn streamed_words_of_the_built_in_engine_are_paced() {
     let words = chunks.len() as u32 - 1;
     assert!(words > 3 && before.elapsed() >= Duration::from_millis(30) * (words - 1), "{:?}", before.elapsed());
 }
+
+#[tokio::test]
+async fn prompts_go_to_the_endpoint_together_where_the_settings_say_so() {
+    let batches = Arc::new(std::sync::Mutex::new(Vec::<Value>::new()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/v1", listener.local_addr().unwrap());
+    let seen = batches.clone();
+    let handler = move |body: axum::body::Bytes| {
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        // In another order than asked: the index says which text is whose.
+        let prompts = body["prompt"].as_array().unwrap().iter().enumerate().rev();
+        let choices: Vec<Value> = prompts
+            .map(|(index, prompt)| {
+                let about = prompt.as_str().unwrap().rsplit(' ').next().unwrap();
+                json!({"index": index, "text": format!("On {about}"), "finish_reason": "length"})
+            })
+            .collect();
+        seen.lock().unwrap().push(body);
+        async move { json!({ "choices": choices }).to_string() }
+    };
+    let router = Router::new().route("/v1/completions", post(handler));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let settings = format!(
+        "common: {{ text: {{ retries: 1, providers: [ {{ kind: openai, base_url: '{address}' }} ] }} }}\n\
+         ai-integration: {{ batch: {{ enabled: true, wait: 500ms }} }}\n"
+    );
+    let game = Arc::new(Game::embedded(&settings).await);
+    let asking: Vec<_> = (0..12)
+        .map(|number| {
+            let game = game.clone();
+            let body =
+                json!({"model_id": "gpt-5-pro", "prompt": format!("Tell me of {number}"), "params": {"max_tokens": 9}});
+            tokio::spawn(async move { game.infer(&body).await.json() })
+        })
+        .collect();
+    for (number, reply) in asking.into_iter().enumerate() {
+        let reply = reply.await.unwrap();
+        assert_eq!(reply["output_text"], format!("On {number}"), "{reply}");
+        assert_eq!(reply["finish_reason"], "length");
+    }
+    let batches = batches.lock().unwrap();
+    let sizes: Vec<usize> = batches.iter().map(|body| body["prompt"].as_array().unwrap().len()).collect();
+    // One a replica.
+    assert_eq!((sizes.iter().sum::<usize>(), sizes.len() <= 2), (12, true), "{sizes:?}");
+    assert_eq!((&batches[0]["max_tokens"], &batches[0]["stream"]), (&json!(9), &json!(false)));
+}

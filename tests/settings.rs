@@ -340,6 +340,16 @@ async fn a_secret_comes_from_its_file_and_a_rotated_one_is_in_force_without_an_e
     eventually("the rotated secret is in force", async || text() == "second").await;
 }
 
+#[tokio::test]
+async fn a_secret_comes_from_the_environment() {
+    let followed = Followed::start("auth: { seal_key: 'env:PATH' }\n");
+    let seal_key = followed.settings.now().auth.seal_key.clone().unwrap();
+    assert_eq!(seal_key.text(), std::env::var("PATH").unwrap());
+    followed.write("auth: { seal_key: 'env:TIDEGATE_NO_SUCH_VARIABLE' }\n");
+    let report = followed.refused(1).await;
+    assert!(report.contains("the environment has no variable `TIDEGATE_NO_SUCH_VARIABLE`"), "{report}");
+}
+
 #[test]
 fn the_example_in_the_documentation_is_good_and_fits_the_schema() {
     let schema: serde_json::Value = serde_json::from_str(&Settings::json_schema()).unwrap();

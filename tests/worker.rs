@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -405,6 +405,32 @@ async fn a_full_worker_says_so() {
         gate.notify_one();
         assert_eq!(rig.say("svc.echo.ask", &[], &request("next")).await.0.text, "next");
     }
+}
+
+#[tokio::test]
+async fn a_running_worker_takes_more_at_once_when_it_is_told() {
+    let rig = Rig::new();
+    let (gate, running) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (opened, count) = (gate.clone(), running.clone());
+    let service = Service::new("echo", "1.0.0").unary("t.v1.EchoService/Ask", move |_: Context, say: Say| {
+        let (opened, count) = (opened.clone(), count.clone());
+        async move {
+            count.fetch_add(1, Ordering::Relaxed);
+            opened.acquire().await.unwrap().forget();
+            Ok::<_, Fault>(Said { text: say.text, version: 0 })
+        }
+    });
+    let worker = Worker::start(Options { parallel: 1, ..rig.options() }, vec![service]).await.unwrap();
+    worker.set_parallel(2);
+    let both_run = async {
+        eventually("both run", async || running.load(Ordering::Relaxed) == 2).await;
+        gate.add_permits(2);
+    };
+    let (first, second) = (request("first"), request("second"));
+    let first = rig.say("svc.echo.ask", &[], &first);
+    let second = rig.say("svc.echo.ask", &[], &second);
+    let ((first, _), (second, _), ()) = tokio::join!(first, second, both_run);
+    assert_eq!((first.text.as_str(), second.text.as_str()), ("first", "second"));
 }
 
 /// Sends `count` chunks, the last of them as the last one where the text is `finish`; fails where it is `fail`.

@@ -23,6 +23,8 @@ pub(super) struct Work<'w> {
     pub(super) settings: &'w Settings,
     pub(super) asked: &'w Asked,
     pub(super) request: &'w Request,
+    /// The caller waits for the whole text.
+    pub(super) is_whole: bool,
 }
 
 /// A generation that has begun: its budget is taken, and its slot, which it gives back when it ends.
@@ -44,7 +46,7 @@ impl Ai {
 
     async fn answer(&self, context: &Context, request: &Request) -> Result<Response, Failed<Response>> {
         let (settings, asked) = (self.settings.now(), check::asked(request)?);
-        let work = Work { context, settings: &settings, asked: &asked, request };
+        let work = Work { context, settings: &settings, asked: &asked, request, is_whole: true };
         let plan = self.plan(work, asked.tier).await?;
         let (written, origin) = match &plan.cache_key {
             Some(key) => self.cache.read(context, key, keep(&settings, &plan), self.write(work, &plan)).await?,
@@ -83,7 +85,7 @@ impl Ai {
 
     /// Takes slot and budget and starts the text; a full tier drops the call to a cheaper one.
     pub(super) async fn begin(&self, work: Work<'_>, plan: &Plan) -> Result<Begun<'_>, Fault> {
-        let Work { context, settings, asked, request } = work;
+        let Work { context, settings, asked, request, is_whole } = work;
         let (mut plan, mut slot) = (plan.clone(), None);
         if asked.model_id.is_empty() {
             let taken = self.tiers.take(&settings.ai_integration.tiers, asked.tier)?;
@@ -95,7 +97,7 @@ impl Ai {
         let was_tier_dropped = slot.as_ref().is_some_and(|slot| slot.tier < asked.tier);
         let per_minute = settings.ai_integration.tokens_per_minute;
         self.budgets.take(context, per_minute, plan.estimate()).await?;
-        match Text::start(&self.engine, settings, context, &plan, &asked.told, request).await {
+        match Text::start(&self.engine, settings, context, &plan, &asked.told, request, is_whole).await {
             Ok(text) => Ok(Begun { plan, text, was_tier_dropped, _slot: slot }),
             Err(fault) => {
                 self.broke_off(work, &plan, "", &fault).await;

@@ -65,7 +65,8 @@ struct BuiltIn {
 }
 
 impl Text {
-    /// Starts the text of a plan, by the first provider that can.
+    /// Starts the text of a plan, by the first provider that can. One that is wanted whole may be written together
+    /// with others.
     pub(super) async fn start(
         engine: &Engine,
         settings: &Settings,
@@ -73,6 +74,7 @@ impl Text {
         plan: &Plan,
         told: &str,
         request: &Request,
+        is_whole: bool,
     ) -> Result<Text, Fault> {
         let text = &settings.common.text;
         let built_in_provider = Provider::built_in();
@@ -80,7 +82,13 @@ impl Text {
             None if *name == built_in_provider.name => Some(&built_in_provider),
             found => found,
         });
-        let opened = engine.open(text, wanted, &ask(plan, told, request), context.time_left()).await?;
+        let rule = settings.ai_integration.batch;
+        let alone = match &request.input {
+            Some(Input::Prompt(prompt)) if is_whole && rule.enabled => Some(as_one_prompt(plan, told, prompt)),
+            _ => None,
+        };
+        let batch = alone.as_deref().map(|prompt| (prompt, rule));
+        let opened = engine.open(text, wanted, &ask(plan, told, request), batch, context.time_left()).await?;
         let source = match opened.pieces {
             Some(pieces) => Words::Endpoint(pieces),
             None => Words::BuiltIn(built_in(plan, text.pacing)),
@@ -121,9 +129,18 @@ fn built_in(plan: &Plan, pacing: Duration) -> BuiltIn {
     BuiltIn { words, finish_reason: if is_cut { "length" } else { "stop" }, pacing, is_begun: false }
 }
 
+/// Everything that a prompt is to say where the endpoint takes no turns.
+fn as_one_prompt(plan: &Plan, told: &str, prompt: &str) -> String {
+    let parts = [preamble(plan), told, prompt];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
+}
+
+fn preamble(plan: &Plan) -> &'static str {
+    PREAMBLES.iter().find(|row| row.0 == plan.layer).map_or(PREAMBLES[2].1, |row| row.1)
+}
+
 fn ask(plan: &Plan, told: &str, request: &Request) -> Ask {
-    let preamble = PREAMBLES.iter().find(|row| row.0 == plan.layer).map_or(PREAMBLES[2].1, |row| row.1);
-    let mut messages = vec![Turn { role: "system", content: preamble.to_owned() }];
+    let mut messages = vec![Turn { role: "system", content: preamble(plan).to_owned() }];
     if !told.is_empty() {
         messages.push(Turn { role: "system", content: told.to_owned() });
     }

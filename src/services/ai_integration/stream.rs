@@ -20,7 +20,7 @@ impl Ai {
         mut chunks: Chunks<Chunk>,
     ) -> Result<(), Fault> {
         let (settings, asked) = (self.settings.now(), check::asked(&request)?);
-        let work = Work { context: &context, settings: &settings, asked: &asked, request: &request };
+        let work = Work { context: &context, settings: &settings, asked: &asked, request: &request, is_whole: false };
         let plan = self.plan(work, asked.tier).await?;
         let mut told = None;
         let telling = async {

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::batch::Batches;
 use super::endpoint::{self, Ask, Pieces, unavailable};
 use crate::fault::{Code, Fault};
 use crate::limits::{Breaker, BreakerRule};
-use crate::services::settings::{Provider, ProviderKind, TextSettings};
+use crate::services::settings::{Batch, Provider, ProviderKind, TextSettings};
 
 /// All providers as this replica has come to know them.
 pub(in crate::services) struct Engine {
     client: reqwest::Client,
+    batches: Batches,
     /// What the breakers count their time from.
     started: Instant,
     /// By name of the provider, with the rule that each was made for.
@@ -33,16 +35,22 @@ pub(in crate::services) struct Opened {
 
 impl Engine {
     pub(in crate::services) fn new() -> Result<Engine, Fault> {
-        Ok(Engine { client: endpoint::client()?, started: Instant::now(), breakers: Mutex::default() })
+        Ok(Engine {
+            client: endpoint::client()?,
+            batches: Batches::default(),
+            started: Instant::now(),
+            breakers: Mutex::default(),
+        })
     }
 
-    /// Finds who writes a text. `wanted` names the provider that is to be asked first instead of the chain; `left` is
-    /// the caller's time.
+    /// Finds who writes a text. `wanted` names the provider that is to be asked first instead of the chain; `batch` is
+    /// the prompt that may go together with others, and how; `left` is the caller's time.
     pub(in crate::services) async fn open(
         &self,
         settings: &TextSettings,
         wanted: Option<&Provider>,
         ask: &Ask,
+        batch: Option<(&str, Batch)>,
         left: Option<Duration>,
     ) -> Result<Opened, Fault> {
         let until = left.and_then(|left| Instant::now().checked_add(left));
@@ -52,7 +60,7 @@ impl Engine {
             if provider.kind == ProviderKind::BuiltIn {
                 return Ok(opened(None));
             }
-            match self.ask(settings, provider, ask, until).await {
+            match self.ask(settings, provider, ask, batch, until).await {
                 Ok(pieces) => return Ok(opened(Some(pieces))),
                 Err(fault) if is_failure(&fault) => {
                     tracing::warn!(provider = provider.name, %fault, "a text provider failed");
@@ -70,13 +78,20 @@ impl Engine {
         settings: &TextSettings,
         provider: &Provider,
         ask: &Ask,
+        batch: Option<(&str, Batch)>,
         until: Option<Instant>,
     ) -> Result<Pieces, Fault> {
         let breaker = self.breaker(&provider.name, settings);
         let mut attempt = 0;
         loop {
             let pass = breaker.admit(self.started.elapsed()).map_err(|_| unavailable("its breaker is open"))?;
-            let result = endpoint::open(&self.client, provider, ask.clone()).await;
+            let result = match batch {
+                None => endpoint::open(&self.client, provider, ask.clone()).await,
+                Some((prompt, rule)) => {
+                    let asking = self.batches.ask(&self.client, rule, provider, ask, prompt.to_owned());
+                    asking.await.map(|(text, finish_reason)| Pieces::whole(text, finish_reason))
+                }
+            };
             attempt += 1;
             // A refusal is an answer: the provider works.
             let is_good = !result.as_ref().is_err_and(is_failure);

@@ -90,23 +90,38 @@ pub(super) async fn open(client: &reqwest::Client, provider: &Provider, mut ask:
     }
     let body = serde_json::to_vec(&ask)
         .map_err(|error| Fault::ours(Code::Internal, "the request does not encode").internal(error.to_string()))?;
-    let url = format!("{}/chat/completions", provider.base_url);
-    let mut request = client.post(url).header("content-type", "application/json").body(body);
-    if let Some(key) = &provider.key {
-        request = request.bearer_auth(key.text());
-    }
-    let answer = request.send().await.map_err(|error| failure(&error))?;
-    let status = answer.status().as_u16();
-    if status != 200 {
-        return Err(refusal(status));
-    }
-    let bytes = answer.bytes_stream().boxed();
+    let bytes = post(client, provider, "chat/completions", body).await?.bytes_stream().boxed();
     let mut pieces = Pieces { bytes, line: Vec::new(), ready: VecDeque::new(), is_over: false, finish_reason: "stop" };
     pieces.fill().await?;
     Ok(pieces)
 }
 
+/// Asks a provider; its answer's head, where the status is 200.
+pub(super) async fn post(
+    client: &reqwest::Client,
+    provider: &Provider,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<reqwest::Response, Fault> {
+    let url = format!("{}/{path}", provider.base_url);
+    let mut request = client.post(url).header("content-type", "application/json").body(body);
+    if let Some(key) = &provider.key {
+        request = request.bearer_auth(key.text());
+    }
+    let answer = request.send().await.map_err(|error| failure(&error))?;
+    match answer.status().as_u16() {
+        200 => Ok(answer),
+        status => Err(refusal(status)),
+    }
+}
+
 impl Pieces {
+    /// A text that is there already.
+    pub(super) fn whole(text: String, finish_reason: &'static str) -> Pieces {
+        let bytes = futures_util::stream::empty().boxed();
+        Pieces { bytes, line: Vec::new(), ready: VecDeque::from([text]), is_over: true, finish_reason }
+    }
+
     /// The next piece; nothing at the end.
     pub(in crate::services) async fn next(&mut self) -> Result<Option<String>, Fault> {
         self.fill().await?;
@@ -151,14 +166,19 @@ impl Pieces {
         let part: Part = serde_json::from_slice(data).map_err(|error| unavailable(error.to_string()))?;
         let Some(choice) = part.choices.into_iter().next() else { return Ok(()) };
         self.ready.extend(choice.delta.content.filter(|text| !text.is_empty()));
-        if let Some(reason) = choice.finish_reason {
-            self.finish_reason = match reason.as_str() {
-                "length" => "length",
-                "content_filter" => "content_filter",
-                _ => "stop",
-            };
+        if choice.finish_reason.is_some() {
+            self.finish_reason = finish_reason(choice.finish_reason.as_deref());
         }
         Ok(())
+    }
+}
+
+/// Why a text has ended, in our words.
+pub(super) fn finish_reason(said: Option<&str>) -> &'static str {
+    match said {
+        Some("length") => "length",
+        Some("content_filter") => "content_filter",
+        _ => "stop",
     }
 }
 
@@ -175,11 +195,13 @@ fn refusal(status: u16) -> Fault {
     }
 }
 
-fn failure(error: &reqwest::Error) -> Fault {
+pub(super) fn silent(text: impl Into<String>) -> Fault {
+    Fault::upstream(Code::DeadlineExceeded, "the text provider is silent").detail("reason", "provider").internal(text)
+}
+
+pub(super) fn failure(error: &reqwest::Error) -> Fault {
     match error.is_timeout() && !error.is_connect() {
-        true => Fault::upstream(Code::DeadlineExceeded, "the text provider is silent")
-            .detail("reason", "provider")
-            .internal(error.to_string()),
+        true => silent(error.to_string()),
         false => unavailable(error.to_string()),
     }
 }

@@ -1,5 +1,6 @@
 //! Text: the built-in engine, a grammar with slots drawn by seed, which needs no network; and the chain of providers.
 
+mod batch;
 mod chain;
 mod endpoint;
 
