@@ -70,8 +70,8 @@ impl Game {
         options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
         for instance in ["a", "b"] {
             options.instance = instance.to_owned();
-            let services = roster(&options.store, &settings.clone().into()).await.unwrap();
-            let services = services.into_iter().filter(|service| service.name() == "ai-integration").collect();
+            let is_wanted = |name: &str| name == "ai-integration";
+            let services = roster(&options.store, &settings.clone().into(), is_wanted).await.unwrap();
             workers.push(Worker::start(options.clone(), services).await.unwrap_or_else(|error| panic!("{error}")));
         }
         Game { running, bus, store: options.store, now_ms, _workers: workers }
