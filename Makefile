@@ -15,7 +15,7 @@ run: ## gateway and services in one process, on the embedded bus: http://127.0.0
 test: fmt clippy tools ## everything: format, lints, unit, contract and whole-system tests on a real nats-server
 	$(CARGO) test --workspace --all-targets -- --test-threads=$(TEST_THREADS)
 	sh tests/chart/run.sh
-	sh tests/image/run.sh
+	sh tests/image/run.sh --quick
 
 fmt: ## formatting as committed
 	$(CARGO) fmt --all --check
@@ -39,7 +39,7 @@ chart-readme: ## the table of values in charts/tidegate/README.md, from the comm
 image: ## the container image (docker, podman or buildah)
 	sh tests/image/build.sh
 
-image-test: ## the image's last stage built and run (buildah and podman), with a binary made by the Dockerfile's flags
+image-test: ## the image's last stage built and run, with a binary made by the Dockerfile's flags (buildah, podman)
 	sh tests/image/run.sh
 
 bench: ## ratios against yardsticks of the same run (transcode, route, gateway, stream)
