@@ -154,6 +154,7 @@ FACTS = [
     ("default", "", "Deployment", "demo-tidegate", "spec.strategy.rollingUpdate", {"maxSurge": 1, "maxUnavailable": 0}),
     ("default", "", "Deployment", "demo-tidegate-quest-system", "spec.template.spec.containers.0.args", ["worker", "quest-system"]),
     ("default", "", "Deployment", "demo-tidegate-quest-system", "spec.replicas", 2),
+    ("default", "services.overrides.auth.replicas=0", "Deployment", "demo-tidegate-auth", "spec.replicas", 0),
     # Either the Job provisions, or the services do.
     ("default", "", "Deployment", "demo-tidegate-auth", "spec.template.spec.containers.0.env.2",
      {"name": "TIDEGATE_PROVISION", "value": "never"}),
@@ -211,6 +212,8 @@ REFUSALS = [
      r"the memory limit of the bundled NATS is `1G`: give it in whole Mi or Gi"),
     ("tables.routes=version: 1", r"`tables` has routes but no descriptors: give `tables.descriptors`"),
     ("tables.existingDescriptors.configMap=mine", r"`tables` has descriptors but no routes: give `tables.routes`"),
+    (r"tables.routes=version: 1,tables.descriptors.a/b\.proto=x,tables.descriptors.a\.b\.proto=x",
+     r"the descriptors `a.b.proto` and `a/b.proto` have the same key in a ConfigMap: rename one"),
     ("services.groups.a={auth},services.groups.b={auth}", r"`auth` is in the groups `a` and `b`"),
     ("services.groups.a={atuh}", r"the group `a` names `atuh`, which is not in `services.names`"),
     ("services.groups.auth={auth,payment}", r"the group `auth` has the name of a service: call it something else"),
