@@ -14,6 +14,7 @@ run: ## gateway and services in one process, on the embedded bus: http://127.0.0
 
 test: fmt clippy tools ## everything: format, lints, unit, contract and whole-system tests on a real nats-server
 	$(CARGO) test --workspace --all-targets -- --test-threads=$(TEST_THREADS)
+	$(CARGO) build --bin tidegate
 	sh tests/chart/run.sh
 	sh tests/image/run.sh --quick
 
@@ -30,6 +31,7 @@ check: ## the routes file of this folder
 	$(CARGO) run --release --bin tidegate -- check
 
 chart-test: ## the helm chart, its alerts and runbooks (python3; fetches helm 3 and 4, schemas and promtool itself)
+	$(CARGO) build --bin tidegate
 	sh tests/chart/run.sh
 
 chart-readme: ## the table of values in charts/tidegate/README.md, from the comments of values.yaml
