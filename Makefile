@@ -14,8 +14,9 @@ run: ## gateway and services in one process, on the embedded bus: http://127.0.0
 
 test: fmt clippy tools ## everything: format, lints, unit, contract and whole-system tests on a real nats-server
 	$(CARGO) test --workspace --all-targets -- --test-threads=$(TEST_THREADS)
+	$(CARGO) build --bin tidegate
 	sh tests/chart/run.sh
-	sh tests/image/run.sh
+	sh tests/image/run.sh --quick
 
 fmt: ## formatting as committed
 	$(CARGO) fmt --all --check
@@ -30,6 +31,7 @@ check: ## the routes file of this folder
 	$(CARGO) run --release --bin tidegate -- check
 
 chart-test: ## the helm chart, its alerts and runbooks (python3; fetches helm 3 and 4, schemas and promtool itself)
+	$(CARGO) build --bin tidegate
 	sh tests/chart/run.sh
 
 chart-readme: ## the table of values in charts/tidegate/README.md, from the comments of values.yaml
@@ -39,7 +41,7 @@ chart-readme: ## the table of values in charts/tidegate/README.md, from the comm
 image: ## the container image (docker, podman or buildah)
 	sh tests/image/build.sh
 
-image-test: ## the image's last stage built and run (buildah and podman), with a binary made by the Dockerfile's flags
+image-test: ## the image's last stage built and run, with a binary made by the Dockerfile's flags (buildah, podman)
 	sh tests/image/run.sh
 
 bench: ## ratios against yardsticks of the same run (transcode, route, gateway, stream)

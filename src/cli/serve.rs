@@ -174,10 +174,14 @@ pub(super) fn told_to_end() -> impl Future<Output = ()> {
 }
 
 async fn count_reloads(mut reloads: tokio::sync::watch::Receiver<Outcome>) {
-    while reloads.changed().await.is_ok() {
+    // Told once before anything happened, so that dashboards and alerts have something to look at.
+    loop {
         let outcome = reloads.borrow_and_update().clone();
         metrics::gauge!(telemetry::RELOAD_STALE).set(f64::from(u8::from(outcome.is_stale)));
         metrics::counter!(telemetry::RELOADS, "outcome" => "applied").absolute(outcome.applied);
         metrics::counter!(telemetry::RELOADS, "outcome" => "refused").absolute(outcome.refused);
+        if reloads.changed().await.is_err() {
+            return;
+        }
     }
 }

