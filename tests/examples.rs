@@ -40,7 +40,6 @@ const NOT_BUILT: &[&str] = &[
     "time-manager",
     "weather-manager",
     "auth",
-    "payment",
     "ai-router",
     "knowledge-base",
     "language-system",

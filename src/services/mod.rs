@@ -9,6 +9,7 @@ pub mod events;
 mod model_management;
 mod notices;
 mod paging;
+mod payment;
 mod performance_mode;
 mod player_settings;
 mod quest_system;
@@ -38,6 +39,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         performance_mode::service(store, settings).await?,
         model_management::service(store, settings).await?,
         capability_registry::service(store, settings).await?,
+        payment::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;
     services.retain(|service| !without.iter().any(|name| name == service.name()));

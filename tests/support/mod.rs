@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod nats;
+pub mod replicas;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
