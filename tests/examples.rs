@@ -39,7 +39,6 @@ const NOT_BUILT: &[&str] = &[
     "event-bus",
     "time-manager",
     "weather-manager",
-    "auth",
     "ai-router",
     "knowledge-base",
     "language-system",

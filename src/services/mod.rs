@@ -2,12 +2,14 @@
 //! and neither HTTP nor the bus nor another service.
 
 mod ai_integration;
+mod auth;
 pub mod buckets;
 mod capability_registry;
 mod checks;
 pub mod events;
 mod model_management;
 mod notices;
+mod numbers;
 mod paging;
 mod payment;
 mod performance_mode;
@@ -39,6 +41,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         performance_mode::service(store, settings).await?,
         model_management::service(store, settings).await?,
         capability_registry::service(store, settings).await?,
+        auth::service(store, settings).await?,
         payment::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidegate::bus::{Bus, Headers, Limits, Request, Subject};
 use tidegate::services::{Settings, roster};
 use tidegate::snapshot::{Method, Snapshot};
-use tidegate::store::{Expected, Store};
+use tidegate::store::{Bucket, Expected, Keys, Store};
 use tidegate::transcode::{
     BodyPlan, Claims, JsonIn, JsonOut, MessageId, Names, Root, Scratch, Unknown, json_to_wire, wire_to_json,
 };
@@ -150,15 +150,25 @@ impl Replicas {
     /// Puts a record into a bucket of a service as a crash would have left it there: `puts` are the bucket, key and
     /// value of what it had still to write elsewhere.
     pub async fn leave_behind(&self, bucket: &'static str, key: &str, value: Value, puts: &[(&str, &str, Value)]) {
-        let config = tidegate::services::buckets::BUCKETS.iter().find(|config| config.name == bucket).unwrap();
-        let bucket = self.store.bucket(config.clone()).await.unwrap();
         let put = |(bucket, key, value): &(&str, &str, Value)| json!({ "revision": null, "work": { "Put": { "bucket": bucket, "key": key, "value": value } } });
         let pending: Vec<Value> = puts.iter().map(put).collect();
         let record = json!({
             "schema": 1, "value": value, "version": 1, "updated_ms": NOW_MS, "expires_at_ms": 0, "changed_at": null,
             "pending": pending, "recent": [],
         });
-        bucket.put(key, record.to_string().into(), Expected::Any).await.unwrap();
+        self.bucket(bucket).await.put(key, record.to_string().into(), Expected::Any).await.unwrap();
+    }
+
+    /// The values of a bucket of a service, as the store has them.
+    pub async fn held(&self, bucket: &'static str) -> Vec<String> {
+        let records = self.bucket(bucket).await.list(&Keys::All).await.unwrap();
+        records.iter().map(|record| String::from_utf8_lossy(&record.value).into_owned()).collect()
+    }
+
+    /// A bucket of a service.
+    pub async fn bucket(&self, name: &'static str) -> Bucket {
+        let config = tidegate::services::buckets::BUCKETS.iter().find(|config| config.name == name).unwrap();
+        self.store.bucket(config.clone()).await.unwrap()
     }
 
     fn method(&self, subject: &str) -> &Arc<Method> {
