@@ -37,8 +37,6 @@ const NOT_BUILT: &[&str] = &[
     "event-bus",
     "time-manager",
     "weather-manager",
-    "auth",
-    "payment",
     "knowledge-base",
     "language-system",
     "environmental-narrative",

@@ -46,6 +46,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("annotate_snippets", &["written/problem"]),
     ("clap", &["cli", "main.rs"]),
     ("reqwest", &["services/"]),
+    ("aws_lc_rs", &["services/auth/"]),
 ];
 
 /// Calls that belong to certain rooms only, and why.

@@ -1,5 +1,6 @@
 //! The checks that every service makes of its requests, and the faults that they give.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use crate::fault::{Code, Fault};
@@ -8,6 +9,10 @@ use crate::worker::types::{Struct, Value};
 
 /// Longest id in bytes.
 const ID_MAX: usize = 128;
+/// Entries of a map, and the longest key and value in bytes.
+const MAP_ENTRIES_MAX: usize = 64;
+const MAP_KEY_MAX: usize = 64;
+const MAP_VALUE_MAX: usize = 4 * 1024;
 /// Deepest nesting of a Struct, and its most bytes as JSON.
 const STRUCT_DEPTH_MAX: usize = 16;
 const STRUCT_BYTES_MAX: usize = 256 * 1024;
@@ -47,6 +52,27 @@ pub(super) fn id(field: &str, value: &str) -> Result<(), Fault> {
     } else {
         Ok(())
     }
+}
+
+/// A map of texts: at most 64 entries, keys of 64 bytes, values of 4 KiB.
+pub(super) fn texts(field: &str, map: &BTreeMap<String, String>) -> Result<(), Fault> {
+    if map.len() > MAP_ENTRIES_MAX {
+        return Err(invalid(field, "too_many", format!("{field} has more than {MAP_ENTRIES_MAX} entries")));
+    }
+    let is_long = |(key, value): (&String, &String)| key.len() > MAP_KEY_MAX || value.len() > MAP_VALUE_MAX;
+    if map.iter().any(is_long) {
+        let text = format!("keys of {field} have at most {MAP_KEY_MAX} bytes, values {MAP_VALUE_MAX}");
+        return Err(invalid(field, "too_long", text));
+    }
+    Ok(())
+}
+
+/// A text of at most so many bytes.
+pub(super) fn short(field: &str, value: &str, bytes_max: usize) -> Result<(), Fault> {
+    if value.len() <= bytes_max {
+        return Ok(());
+    }
+    Err(invalid(field, "too_long", format!("{field} has more than {bytes_max} bytes")))
 }
 
 /// A document: at most 256 KiB of JSON, at most 16 deep.

@@ -3,6 +3,7 @@
 
 mod ai_integration;
 mod ai_router;
+mod auth;
 pub mod buckets;
 mod capabilities;
 mod capability_registry;
@@ -12,7 +13,9 @@ pub mod events;
 mod model_management;
 mod notices;
 mod npc_behavior;
+mod numbers;
 mod paging;
+mod payment;
 mod performance_mode;
 mod player_settings;
 mod priorities;
@@ -66,4 +69,6 @@ roster! {
     "performance-mode" => performance_mode,
     "capability-registry" => capability_registry,
     "ai-router" => ai_router,
+    "payment" => payment,
+    "auth" => auth,
 }

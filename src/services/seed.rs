@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::worker::Context;
 use crate::worker::types::{Struct, Value};
 
 /// A part of a seed.
@@ -36,6 +37,21 @@ pub(super) fn seed(parts: &[Part<'_>]) -> u64 {
 /// The tenant as a part of seeds.
 pub(super) fn tenant_part(tenant: &str) -> Part<'_> {
     Part::Text(if tenant.is_empty() { "_" } else { tenant })
+}
+
+/// What tells a call from all others of its caller: its idempotency key, else its request id. A caller on the bus that
+/// sends neither gets a new one, so that no two of its calls are taken for one.
+pub(super) fn call_key(context: &Context) -> String {
+    match (context.idempotency_key(), context.request_id()) {
+        ("", "") => uuid::Uuid::new_v4().to_string(),
+        ("", request_id) => request_id.to_owned(),
+        (key, _) => key.to_owned(),
+    }
+}
+
+/// An id made of a seed: the prefix and 16 hex digits.
+pub(super) fn id_of(prefix: &str, parts: &[Part<'_>]) -> String {
+    format!("{prefix}_{:016x}", seed(parts))
 }
 
 /// A row of draws (SplitMix64).

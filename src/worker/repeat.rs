@@ -34,6 +34,9 @@ struct Record {
     schema: u32,
     fingerprint: String,
     expires_at_ms: i64,
+    /// What the call had prepared before it began.
+    #[serde(default)]
+    prepared: String,
     /// Nothing while the call runs.
     done: Option<Done>,
 }
@@ -53,7 +56,8 @@ struct KeptFault {
 
 /// What a key says about a call.
 enum Standing {
-    Free(Expected),
+    /// No call is at it; where one with the same request has died, with what that one had prepared.
+    Free(Expected, Option<String>),
     Done(Done),
 }
 
@@ -73,9 +77,24 @@ impl Repeats {
         context: &Context,
         work: impl Future<Output = Result<R, Failed<R>>>,
     ) -> Result<R, Failed<R>> {
+        self.once_prepared(context, String::new, |_| work).await
+    }
+
+    /// As [`Repeats::once`], for work that makes something fresh and random, such as a key: what `prepare` makes is kept
+    /// before the work begins, and when a call dies, the one that takes its key over works with the same.
+    pub async fn once_prepared<R, F>(
+        &self,
+        context: &Context,
+        prepare: impl FnOnce() -> String,
+        work: impl FnOnce(String) -> F,
+    ) -> Result<R, Failed<R>>
+    where
+        R: Serialize + DeserializeOwned,
+        F: Future<Output = Result<R, Failed<R>>>,
+    {
         let key = context.idempotency_key();
         if key.is_empty() {
-            return work.await;
+            return work(prepare()).await;
         }
         if key.len() > KEY_BYTES_MAX {
             let text = format!("the idempotency key is longer than {KEY_BYTES_MAX} bytes");
@@ -83,18 +102,19 @@ impl Repeats {
         }
         let fingerprint = fingerprint(context)?;
         let place = place(context, key);
-        let revision = match self.claim(context, &place, &fingerprint).await? {
-            Ok(revision) => revision,
+        let (revision, prepared) = match self.claim(context, &place, &fingerprint, prepare()).await? {
+            Ok(claimed) => claimed,
             Err(done) => {
                 context.label("idempotent_replay", "true");
                 return replayed(done);
             }
         };
-        let result = work.await;
+        let result = work(prepared).await;
         match kept(&result) {
             Some(done) => {
                 let expires_at_ms = context.now_ms() + KEPT_MS;
-                let record = Record { schema: 1, fingerprint, expires_at_ms, done: Some(done) };
+                let (prepared, done) = (String::new(), Some(done));
+                let record = Record { schema: 1, fingerprint, expires_at_ms, prepared, done };
                 self.put(&place, &record, Expected::Revision(revision)).await.ok();
             }
             None => {
@@ -105,16 +125,24 @@ impl Repeats {
     }
 
     /// Marks the key as running, or finds what an earlier call has left.
-    async fn claim(&self, context: &Context, place: &str, fingerprint: &str) -> Result<Result<u64, Done>, Fault> {
+    async fn claim(
+        &self,
+        context: &Context,
+        place: &str,
+        fingerprint: &str,
+        prepared: String,
+    ) -> Result<Result<(u64, String), Done>, Fault> {
         for _ in 0..TRIES {
-            let expected = match standing(self.0.get(place).await?, fingerprint, context.now_ms())? {
+            let (expected, before) = match standing(self.0.get(place).await?, fingerprint, context.now_ms())? {
                 Standing::Done(done) => return Ok(Err(done)),
-                Standing::Free(expected) => expected,
+                Standing::Free(expected, before) => (expected, before),
             };
+            let prepared = before.unwrap_or_else(|| prepared.clone());
             let expires_at_ms = context.now_ms() + RUNNING_MS;
-            let record = Record { schema: 1, fingerprint: fingerprint.to_owned(), expires_at_ms, done: None };
+            let fingerprint = fingerprint.to_owned();
+            let record = Record { schema: 1, fingerprint, expires_at_ms, prepared, done: None };
             match self.put(place, &record, expected).await {
-                Ok(revision) => return Ok(Ok(revision)),
+                Ok(revision) => return Ok(Ok((revision, record.prepared))),
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -129,11 +157,12 @@ impl Repeats {
 }
 
 fn standing(entry: Option<Entry>, fingerprint: &str, now_ms: i64) -> Result<Standing, Fault> {
-    let Some(entry) = entry else { return Ok(Standing::Free(Expected::Absent)) };
-    let free = Standing::Free(Expected::Revision(entry.revision));
-    let Ok(record) = serde_json::from_slice::<Record>(&entry.value) else { return Ok(free) };
+    let Some(entry) = entry else { return Ok(Standing::Free(Expected::Absent, None)) };
+    let free = |before| Ok(Standing::Free(Expected::Revision(entry.revision), before));
+    let Ok(record) = serde_json::from_slice::<Record>(&entry.value) else { return free(None) };
     if record.expires_at_ms <= now_ms {
-        return Ok(free);
+        let is_same = record.done.is_none() && record.fingerprint == fingerprint;
+        return free(is_same.then_some(record.prepared));
     }
     if record.fingerprint != fingerprint {
         let text = "the idempotency key was used for another request";

@@ -206,6 +206,10 @@ impl Key<'_, '_> {
             };
             let text = match report.secret(&source) {
                 None => None,
+                Some(Ok(text)) if text.trim().is_empty() => {
+                    report.problem(tree.place, format!("the secret of `{}` is empty", self.name));
+                    None
+                }
                 Some(Ok(text)) => Some(text.trim().into()),
                 Some(Err(why)) => {
                     report.problem(tree.place, format!("the secret of `{}` cannot be read: {why}", self.name));

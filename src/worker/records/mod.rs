@@ -251,6 +251,54 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
         key: &str,
         rule: impl Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>>,
     ) -> Result<Done<R>, Failed<R>> {
+        let look = |_: &Stored<T>| std::future::ready(Ok(()));
+        self.change_until_won(context, key, look, |current, ()| rule(current)).await
+    }
+
+    /// As [`Records::change`], for a rule that must know what earlier changes of this key have put into other buckets
+    /// ([`Change::also_put`]): before each try those puts are done, then `look` reads what the rule gets. What it reads
+    /// is as old as the record: a change in between is a lost race, and both are read anew.
+    ///
+    /// Fails as [`Records::change`] and `look` do.
+    pub async fn change_knowing<R, L, F>(
+        &self,
+        context: &Context,
+        key: &str,
+        look: impl Fn() -> F,
+        rule: impl Fn(&Current<T>, L) -> Result<Change<T, R>, Failed<R>>,
+    ) -> Result<Done<R>, Failed<R>>
+    where
+        R: Serialize + DeserializeOwned,
+        F: Future<Output = Result<L, Fault>>,
+    {
+        let look = |before: &Stored<T>| {
+            let (puts, reading) = (self.0.outbox.unfinished_puts(key, &before.pending), look());
+            async move {
+                self.0.outbox.finish(key, &puts).await?;
+                reading.await
+            }
+        };
+        self.change_until_won(context, key, look, rule).await
+    }
+
+    /// Does what earlier changes of a key have still to put into other buckets, so that it can be read there.
+    pub async fn finish_puts(&self, key: &str) -> Result<(), Fault> {
+        let Some(entry) = self.0.bucket.get(key).await? else { return Ok(()) };
+        let puts = self.0.outbox.unfinished_puts(key, &Stored::<T>::read(&entry)?.pending);
+        self.0.outbox.finish(key, &puts).await
+    }
+
+    async fn change_until_won<R, L, F>(
+        &self,
+        context: &Context,
+        key: &str,
+        look: impl Fn(&Stored<T>) -> F,
+        rule: impl Fn(&Current<T>, L) -> Result<Change<T, R>, Failed<R>>,
+    ) -> Result<Done<R>, Failed<R>>
+    where
+        R: Serialize + DeserializeOwned,
+        F: Future<Output = Result<L, Fault>>,
+    {
         let inner = &*self.0;
         let _turn = inner.lane(key).lock().await;
         for attempt in 0..TRIES {
@@ -263,8 +311,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
                 inner.outbox.deliver(context, key, &before.pending).await;
                 return Ok(done);
             }
+            let known = look(&before).await?;
             let current = before.take_current(context.now_ms());
-            let change = rule(&current)?;
+            let change = rule(&current, known)?;
             let (version, revision, now_ms) = (current.version, current.revision, current.now_ms);
             if matches!(change.write, Write::Nothing) {
                 return Ok(Done { reply: change.reply, version, revision, is_repeat: false });

@@ -101,6 +101,24 @@ impl Outbox {
         }
     }
 
+    /// The puts among the work of a record that are not known as done here.
+    pub(super) fn unfinished_puts(&self, key: &str, pending: &[Pending]) -> Vec<Pending> {
+        let is_put =
+            |pending: &&Pending| matches!(pending.work, Work::Put { .. }) && !self.is_sent(key, &pending.id(0));
+        pending.iter().filter(is_put).cloned().collect()
+    }
+
+    /// Does these puts of a record; fails where one of them cannot be done now.
+    pub(super) async fn finish(&self, key: &str, puts: &[Pending]) -> Result<(), Fault> {
+        for pending in puts {
+            if let Work::Put { bucket, key: to, value } = &pending.work {
+                self.put(bucket, to, value).await?;
+                self.sent.note(key, pending.id(0));
+            }
+        }
+        Ok(())
+    }
+
     /// A put that nobody has done yet.
     async fn put(&self, bucket: &str, key: &str, value: &serde_json::Value) -> Result<(), Fault> {
         let Some((_, bucket)) = self.others.iter().find(|(name, _)| *name == bucket) else {

@@ -1,0 +1,195 @@
+//! Two replicas of every service on one bus, called over the bus with JSON in and out, as a gateway or as a service.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate::bus::{Bus, Headers, Limits, Request, Subject};
+use tidegate::services::{Settings, roster};
+use tidegate::snapshot::{Method, Snapshot};
+use tidegate::store::{Bucket, Expected, Keys, Store};
+use tidegate::transcode::{
+    BodyPlan, Claims, JsonIn, JsonOut, MessageId, Names, Root, Scratch, Unknown, json_to_wire, wire_to_json,
+};
+use tidegate::worker::{Options, Worker};
+
+use super::nats::NatsServer;
+use super::{PATIENCE, project};
+
+/// Where the clock stands at first.
+pub const NOW_MS: i64 = 1_760_000_000_000;
+
+pub struct Replicas {
+    pub bus: Bus,
+    pub store: Store,
+    snapshot: Arc<Snapshot>,
+    now_ms: Arc<AtomicI64>,
+    _workers: Vec<Worker>,
+    _server: Option<NatsServer>,
+}
+
+impl Replicas {
+    /// On the embedded bus, with settings as `services.yaml` names them.
+    pub async fn embedded(settings: &[(&str, Value)]) -> Replicas {
+        Replicas::on(Bus::embedded(), None, settings).await
+    }
+
+    /// On a nats-server of their own.
+    pub async fn nats(settings: &[(&str, Value)]) -> Replicas {
+        let server = NatsServer::start();
+        Replicas::on(server.bus().await, Some(server), settings).await
+    }
+
+    async fn on(bus: Bus, server: Option<NatsServer>, settings: &[(&str, Value)]) -> Replicas {
+        let settings = Settings::with(settings.iter().map(|(path, value)| (*path, value)))
+            .unwrap_or_else(|problems| panic!("{problems:?}"));
+        let settings = settings.into();
+        let snapshot = Arc::new(project().build(None).unwrap_or_else(|_| panic!("the tables are refused")));
+        let now_ms = Arc::new(AtomicI64::new(NOW_MS));
+        let store = Store::of(&bus);
+        let mut workers = Vec::new();
+        for _ in 0..2 {
+            let mut options = Options::new(bus.clone(), snapshot.clone());
+            let clock = now_ms.clone();
+            options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
+            if server.is_none() {
+                // There is one embedded store to a process.
+                options.store = store.clone();
+            }
+            let services = roster(&options.store, &settings, |_| true).await.unwrap();
+            workers.push(Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}")));
+        }
+        Replicas { bus, store, snapshot, now_ms, _workers: workers, _server: server }
+    }
+
+    /// Moves all clocks on.
+    pub fn pass(&self, time: Duration) {
+        self.now_ms.fetch_add(time.as_millis() as i64, Ordering::Relaxed);
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    /// The reply to a call, as a service makes it: without its context.
+    pub async fn ask(&self, subject: &str, request: Value) -> Value {
+        let mut reply = self.ask_as(subject, json!({}), request).await;
+        reply.as_object_mut().unwrap().remove("meta");
+        reply
+    }
+
+    /// The reply to a call with an idempotency key, without its context.
+    pub async fn ask_with_key(&self, subject: &str, key: &str, request: Value) -> Value {
+        let mut reply = self.ask_as(subject, json!({ "idempotency_key": key }), request).await;
+        reply.as_object_mut().unwrap().remove("meta");
+        reply
+    }
+
+    /// The reply to a call from the edge, for a user with a role.
+    pub async fn ask_from_edge(&self, subject: &str, user: &str, role: &str, request: Value) -> Value {
+        let meta = json!({ "user_id": user, "labels": { "origin": "edge", "role": role } });
+        let mut reply = self.ask_as(subject, meta, request).await;
+        reply.as_object_mut().unwrap().remove("meta");
+        reply
+    }
+
+    /// The whole reply to a call with this context.
+    pub async fn ask_as(&self, subject: &str, meta: Value, request: Value) -> Value {
+        let method = self.method(subject);
+        let payload = encoded(method, meta, request).into();
+        let subject = Subject::new(subject.to_owned()).unwrap();
+        let request = Request { subject, headers: Headers::new(), payload, timeout: PATIENCE, proof: None };
+        json_of(&method.tables, method.reply, &self.bus.request(request).await.unwrap().payload)
+    }
+
+    /// The first chunks of a stream, without their contexts; `between` is done once the first ones have come.
+    pub async fn chunks(
+        &self,
+        subject: &str,
+        request: Value,
+        [first, then]: [usize; 2],
+        between: impl Future<Output = ()>,
+    ) -> Vec<Value> {
+        let method = self.method(subject);
+        let payload = encoded(method, json!({}), request).into();
+        let to = Subject::new(subject.to_owned()).unwrap();
+        let mut stream = self.bus.open_stream(to, Headers::new(), payload, Limits::STREAM).await.unwrap();
+        let (mut between, mut seen) = (Some(between), Vec::new());
+        while seen.len() < first + then {
+            if seen.len() == first
+                && let Some(between) = between.take()
+            {
+                between.await;
+            }
+            let chunk = tokio::time::timeout(PATIENCE, stream.next()).await.expect("the stream is silent");
+            let mut chunk = json_of(&method.tables, method.chunk, &chunk.unwrap().unwrap().payload);
+            chunk.as_object_mut().unwrap().remove("meta");
+            seen.push(chunk);
+        }
+        seen
+    }
+
+    /// Events on a subject, oldest first, without what differs from run to run: id and metadata of the section.
+    pub async fn events(&self, log: &str, subject: &str, count: usize) -> Vec<(String, BTreeMap<String, String>)> {
+        let mut reader = self.store.read_log(log, subject, 0).await.unwrap();
+        let mut events = Vec::new();
+        for _ in 0..count {
+            let event = tokio::time::timeout(PATIENCE, reader.next()).await.expect("an event in time").unwrap();
+            let envelope = self.snapshot.tables.message_id("event_bus.v1.GameEvent").unwrap();
+            let mut envelope = json_of(&self.snapshot.tables, envelope, &event.payload);
+            let mut metadata: BTreeMap<String, String> = serde_json::from_value(envelope["metadata"].take()).unwrap();
+            metadata.retain(|name, _| !["payload_type", "producer", "request_id"].contains(&name.as_str()));
+            metadata.retain(|_, value| !value.is_empty());
+            events.push((envelope["event_id"].as_str().unwrap().to_owned(), metadata));
+        }
+        events
+    }
+
+    /// Puts a record into a bucket of a service as a crash would have left it there: `puts` are the bucket, key and
+    /// value of what it had still to write elsewhere.
+    pub async fn leave_behind(&self, bucket: &'static str, key: &str, value: Value, puts: &[(&str, &str, Value)]) {
+        let put = |(bucket, key, value): &(&str, &str, Value)| json!({ "revision": null, "work": { "Put": { "bucket": bucket, "key": key, "value": value } } });
+        let pending: Vec<Value> = puts.iter().map(put).collect();
+        let record = json!({
+            "schema": 1, "value": value, "version": 1, "updated_ms": NOW_MS, "expires_at_ms": 0, "changed_at": null,
+            "pending": pending, "recent": [],
+        });
+        self.bucket(bucket).await.put(key, record.to_string().into(), Expected::Any).await.unwrap();
+    }
+
+    /// The values of a bucket of a service, as the store has them.
+    pub async fn held(&self, bucket: &'static str) -> Vec<String> {
+        let records = self.bucket(bucket).await.list(&Keys::All).await.unwrap();
+        records.iter().map(|record| String::from_utf8_lossy(&record.value).into_owned()).collect()
+    }
+
+    /// A bucket of a service.
+    pub async fn bucket(&self, name: &'static str) -> Bucket {
+        let config = tidegate::services::buckets::BUCKETS.iter().find(|config| config.name == name).unwrap();
+        self.store.bucket(config.clone()).await.unwrap()
+    }
+
+    fn method(&self, subject: &str) -> &Arc<Method> {
+        self.snapshot.method_on(subject).unwrap_or_else(|| panic!("no method on `{subject}`"))
+    }
+}
+
+fn encoded(method: &Method, meta: Value, mut request: Value) -> Vec<u8> {
+    request["meta"] = meta;
+    request["meta"]["request_id"] = uuid::Uuid::new_v4().to_string().into();
+    let options = JsonIn { unknown: Unknown::Reject };
+    let plan = BodyPlan { root: Root::Message(method.request), options, claims: Claims::new(), lift: None };
+    let mut payload = Vec::new();
+    json_to_wire(&method.tables, &plan, 0, request.to_string().as_bytes(), &mut payload, None)
+        .unwrap_or_else(|error| panic!("{error}: {request}"));
+    payload
+}
+
+fn json_of(tables: &tidegate::transcode::Tables, message: MessageId, wire: &[u8]) -> Value {
+    let options = JsonOut { names: Names::Proto, ..JsonOut::default() };
+    let mut out = Vec::new();
+    wire_to_json(tables, message, &options, wire, &mut Scratch::default(), &mut out).unwrap();
+    serde_json::from_slice(&out).unwrap()
+}
