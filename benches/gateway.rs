@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use load::Load;
-use process::{Program, free_address, on_path, wait_for};
+use process::{Counted, Program, free_address, on_path, wait_for};
 use prost::Message as _;
 use tidegate_floor::bench::{EchoReply, EchoRequest};
 
@@ -33,7 +33,37 @@ const ROUTES: &str = include_str!("gateway-routes.yaml");
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(run());
+    if std::env::args().any(|argument| argument == "--instructions") {
+        runtime.block_on(count());
+    } else {
+        runtime.block_on(run());
+    }
+}
+
+/// Instructions a request in user space, which neither a noisy machine nor its clock changes; what the kernel does
+/// for a request is not in it. The profiles stay, for `callgrind_annotate`.
+async fn count() {
+    let nats = support::nats::NatsServer::start();
+    let _worker = Worker::start(nats.url()).await;
+    let folder = tempfile::tempdir().expect("a folder").keep();
+    let (arguments, gateway_at) = gateway_arguments(&folder, nats.url());
+    let gateway = (env!("CARGO_BIN_EXE_tidegate").to_owned(), arguments, gateway_at);
+    let floor_at = free_address();
+    let floor = (static_floor(), vec![floor_at.to_string(), nats.url().to_owned()], floor_at);
+    for (name, (program, arguments, address)) in [("gateway", gateway), ("static floor", floor)] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let Some(counted) = Counted::start(name, &folder, &program, &arguments) else {
+            return println!("instructions a request: not counted, valgrind is not on PATH");
+        };
+        load::wait_for_answer(address, "/v1/echo", BODY).await;
+        let mut load = Load::open(address, CONNECTIONS, "/v1/echo", BODY).await;
+        load.run(WARM_UP_EACH).await;
+        counted.zero();
+        load.run(WARM_UP_EACH).await;
+        let (instructions, profile) = counted.dump();
+        let each = instructions as f64 / (CONNECTIONS * WARM_UP_EACH) as f64;
+        println!("  instructions a request, {name}: {each:.0} ({})", profile.display());
+    }
 }
 
 async fn run() {
@@ -111,36 +141,39 @@ fn same_answer(ours: &[u8], floor: &[u8]) {
     }
 }
 
-fn start_gateway(folder: &Path, nats: &str) -> (Program, SocketAddr) {
+/// Writes the gateway's tables; what to start it with, and where it then listens.
+fn gateway_arguments(folder: &Path, nats: &str) -> (Vec<String>, SocketAddr) {
     let descriptors = folder.join("descriptors");
     std::fs::create_dir_all(&descriptors).expect("a folder");
     std::fs::write(descriptors.join("bench.proto"), tidegate_floor::PROTO).expect("bench.proto");
     let routes = folder.join("routes.yaml");
     std::fs::write(&routes, ROUTES).expect("routes.yaml");
     let (address, admin) = (free_address(), free_address());
-    let program = Program::start(
-        "gateway",
-        0,
-        env!("CARGO_BIN_EXE_tidegate"),
-        &[
-            "serve",
-            "--listen",
-            &address.to_string(),
-            "--admin",
-            &admin.to_string(),
-            "--nats",
-            nats,
-            "--routes",
-            &routes.to_string_lossy(),
-            "--descriptors",
-            &descriptors.to_string_lossy(),
-        ],
-    );
+    let arguments = [
+        "serve",
+        "--listen",
+        &address.to_string(),
+        "--admin",
+        &admin.to_string(),
+        "--nats",
+        nats,
+        "--routes",
+        &routes.to_string_lossy(),
+        "--descriptors",
+        &descriptors.to_string_lossy(),
+    ];
+    (arguments.map(str::to_owned).to_vec(), address)
+}
+
+fn start_gateway(folder: &Path, nats: &str) -> (Program, SocketAddr) {
+    let (arguments, address) = gateway_arguments(folder, nats);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let program = Program::start("gateway", 0, env!("CARGO_BIN_EXE_tidegate"), &arguments);
     wait_for(address);
     (program, address)
 }
 
-fn start_floor(nats: &str) -> (Program, SocketAddr) {
+fn static_floor() -> String {
     let path: PathBuf = Path::new(env!("CARGO_BIN_EXE_tidegate")).with_file_name("static-floor");
     // `cargo test --workspace` has built it already; a measuring run builds what it measures.
     let mut build = Command::new(if path.exists() && !bench::is_measuring() { "true" } else { env!("CARGO") });
@@ -149,8 +182,12 @@ fn start_floor(nats: &str) -> (Program, SocketAddr) {
         build.arg("--release");
     }
     assert!(build.status().is_ok_and(|status| status.success()), "static-floor does not build");
+    path.to_string_lossy().into_owned()
+}
+
+fn start_floor(nats: &str) -> (Program, SocketAddr) {
     let address = free_address();
-    let program = Program::start("static floor", 0, &path.to_string_lossy(), &[&address.to_string(), nats]);
+    let program = Program::start("static floor", 0, &static_floor(), &[&address.to_string(), nats]);
     wait_for(address);
     (program, address)
 }

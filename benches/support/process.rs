@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,44 @@ impl Drop for Program {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A program under valgrind's callgrind: every instruction that it runs in user space, to the last one.
+pub struct Counted {
+    program: Program,
+    out: PathBuf,
+}
+
+impl Counted {
+    /// Starts `program`; `None` where valgrind is not there. The profile is `folder/{name}.callgrind`.
+    pub fn start(name: &'static str, folder: &Path, program: &str, arguments: &[&str]) -> Option<Counted> {
+        let valgrind = on_path("valgrind")?;
+        let out = folder.join(format!("{}.callgrind", name.replace(' ', "-")));
+        let file = format!("--callgrind-out-file={}", out.display());
+        let mut all = vec!["--tool=callgrind", "--quiet", &file, program];
+        all.extend(arguments);
+        Some(Counted { program: Program::start(name, 0, &valgrind.to_string_lossy(), &all), out })
+    }
+
+    /// Forgets what was counted so far.
+    pub fn zero(&self) {
+        self.control("--zero");
+    }
+
+    /// Instructions since [`Counted::zero`], and the profile that says where.
+    pub fn dump(&self) -> (u64, PathBuf) {
+        self.control("--dump");
+        // Each dump is a file of its own, numbered from 1.
+        let profile = PathBuf::from(format!("{}.1", self.out.display()));
+        let text = fs::read_to_string(&profile).expect("callgrind writes a profile");
+        let totals = text.lines().find_map(|line| line.strip_prefix("totals:").or(line.strip_prefix("summary:")));
+        (totals.and_then(|count| count.trim().parse().ok()).expect("a profile ends with its totals"), profile)
+    }
+
+    fn control(&self, what: &str) {
+        let told = Command::new("callgrind_control").arg(what).arg(self.program.id().to_string()).output();
+        assert!(told.is_ok_and(|told| told.status.success()), "callgrind_control {what} fails");
     }
 }
 

@@ -19,9 +19,9 @@ use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
 
 use super::body::Answer;
-use super::connection::Socket;
 use super::frames::Form;
 use super::inbound::Inbound;
+use super::socket::Socket;
 use super::{Edge, respond};
 use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subject, Subscription};
 use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE};

@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::listener::until;
-use super::{Edge, connection, life};
+use super::socket::close;
+use super::{Edge, life};
 use guard::{Farewell, Guard};
 use streams::Streams;
 pub(super) use streams::{note_asked, note_given};
@@ -83,5 +84,5 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr,
             break;
         }
     }
-    connection::close(&socket, farewell.take()).await;
+    close(&socket, farewell.take()).await;
 }
