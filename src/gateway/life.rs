@@ -222,7 +222,7 @@ fn bind(
 fn bus_headers(route: &Route, inbound: &Inbound, bound: &Bound, left: Duration) -> Headers {
     let mut headers = Headers::with_capacity(8);
     headers.push("content-type", "application/x-protobuf");
-    headers.push("message-type", &*route.method.request_name);
+    headers.push("message-type", &route.method.request_name);
     headers.push("traceparent", inbound.trace.parent.as_str());
     if let Some(state) = &inbound.trace.state {
         headers.push("tracestate", state.as_str());
