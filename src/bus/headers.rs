@@ -51,8 +51,10 @@ impl Headers {
     /// [`HEADERS_MAX`] already.
     pub fn push(&mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> bool {
         let (name, value) = (name.as_ref().as_bytes(), value.as_ref().as_bytes());
-        let is_name = !name.is_empty() && name.iter().all(|byte| byte.is_ascii_graphic() && *byte != b':');
-        let is_value = value.iter().all(|byte| *byte >= b' ' && *byte != 0x7f);
+        // Without a way out the loops run on sixteen bytes at a time.
+        let is_name =
+            name.iter().fold(!name.is_empty(), |so_far, byte| so_far & byte.is_ascii_graphic() & (*byte != b':'));
+        let is_value = value.iter().fold(true, |so_far, byte| so_far & (*byte >= b' ') & (*byte != 0x7f));
         if !is_name || !is_value || self.pushed >= HEADERS_MAX {
             return false;
         }

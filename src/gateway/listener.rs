@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::connection::{self, Connection};
+use super::inbound::Peer;
 use super::{Edge, admin, http2, life, respond, socket};
 use crate::telemetry;
 
@@ -169,11 +170,10 @@ async fn serve_h1(edge: &Arc<Edge>, stream: TcpStream, peer: SocketAddr, mut sto
     }
     // No `pipeline_flush`: with it hyper takes from a body whatever it gets, and a slow reader's stream piles up.
     let shared = edge.clone();
-    let handle = socket.clone();
-    let service = service_fn(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(handle.clone());
-        let edge = shared.clone();
-        async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
+    let other_side = Peer { address: peer.ip(), socket: Some(socket.clone()) };
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (edge, other_side) = (shared.clone(), other_side.clone());
+        async move { Ok::<_, Infallible>(life::answer(&edge, request, other_side).await) }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(guarded), service));
     // The connection first: it reads the request that has come already before it is told to stop.

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::inbound::Peer;
 use super::listener::until;
 use super::socket::close;
 use super::{Edge, life};
@@ -53,7 +54,8 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr,
     let shared = edge.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let edge = shared.clone();
-        async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
+        let other_side = Peer { address: peer.ip(), socket: None };
+        async move { Ok::<_, Infallible>(life::answer(&edge, request, other_side).await) }
     });
     {
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(guarded), service));
