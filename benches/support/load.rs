@@ -46,9 +46,8 @@ impl Load {
     }
 }
 
-/// Waits until `path` answers 200, as it does once everything behind the server is connected, too.
-pub async fn wait_for_answer(address: SocketAddr, path: &str, body: &str) {
-    let request = post(address, path, body);
+/// Waits until a request is answered 200, as it is once everything behind the server is connected, too.
+pub async fn wait_for_answer(address: SocketAddr, request: &str) {
     for _ in 0..1_000 {
         let mut answer = Vec::new();
         if let Ok(mut socket) = TcpStream::connect(address).await
@@ -60,10 +59,11 @@ pub async fn wait_for_answer(address: SocketAddr, path: &str, body: &str) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("http://{address}{path} does not answer 200 after 20 s");
+    panic!("http://{address} does not answer 200 after 20 s: {request}");
 }
 
-fn post(address: SocketAddr, path: &str, body: &str) -> String {
+/// A POST of JSON.
+pub fn post(address: SocketAddr, path: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"

@@ -127,6 +127,50 @@ fn cpu_of(process: u32) -> Duration {
     Duration::from_nanos(nanos)
 }
 
+/// Writes a gateway's tables, with the bench schema; what to start `tidegate` with, and where it then listens.
+pub fn gateway_arguments(folder: &Path, nats: &str, routes: &str) -> (Vec<String>, SocketAddr) {
+    let descriptors = folder.join("descriptors");
+    fs::create_dir_all(&descriptors).expect("a folder");
+    fs::write(descriptors.join("bench.proto"), tidegate_floor::PROTO).expect("bench.proto");
+    let file = folder.join("routes.yaml");
+    fs::write(&file, routes).expect("routes.yaml");
+    let (address, admin) = (free_address(), free_address());
+    let arguments = [
+        "serve",
+        "--listen",
+        &address.to_string(),
+        "--admin",
+        &admin.to_string(),
+        "--nats",
+        nats,
+        "--routes",
+        &file.to_string_lossy(),
+        "--descriptors",
+        &descriptors.to_string_lossy(),
+    ];
+    (arguments.map(str::to_owned).to_vec(), address)
+}
+
+/// Moves a process and what it starts from now on to one core, where `taskset` is there.
+pub fn pin(process: u32, core: usize) {
+    let _ = Command::new("taskset").args(["-a", "-cp", &core.to_string(), &process.to_string()]).output();
+}
+
+/// Lets this process, and what it starts from now on, open as many files as it may; how many that is.
+pub fn raise_open_files() -> usize {
+    let limits = || {
+        let text = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let row = text.lines().find_map(|line| line.strip_prefix("Max open files").map(str::to_owned));
+        let mut words = row.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>().into_iter();
+        (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+    };
+    let (_, most) = limits();
+    let _ = Command::new("prlimit")
+        .args(["--pid", &std::process::id().to_string(), &format!("--nofile={most}:{most}")])
+        .output();
+    limits().0.parse().unwrap_or(1024)
+}
+
 /// An address on loopback that nobody listens on now.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free loopback port")
