@@ -26,7 +26,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use super::super::{BusError, Figures, Reply, Request, Status};
 use super::link::Link;
 use super::replies::{Replies, Way};
-use super::{NatsOptions, PING, jittered};
+use super::{NatsOptions, PING, RECONNECT_MAX, jittered};
 
 use frames::Said;
 use hello::Refused;
@@ -119,7 +119,7 @@ impl Keeper {
             let server = &self.servers[fastrand::usize(..self.servers.len())];
             match hello::connect(&self.options, server, &pattern).await {
                 Ok((stream, input)) => {
-                    attempts = 0;
+                    let since = Instant::now();
                     let Some(replies) = self.replies.upgrade() else { return };
                     self.link.opened();
                     self.outbox.open();
@@ -128,6 +128,10 @@ impl Keeper {
                     self.outbox.close();
                     self.link.broke();
                     tracing::info!(%error, "request lane lost");
+                    // A server that takes every connection and drops it at once is no reason to hurry.
+                    if since.elapsed() > RECONNECT_MAX {
+                        attempts = 0;
+                    }
                 }
                 Err(Refused::Unfit(why)) => return tracing::info!(why, "requests share the bus' connection"),
                 Err(Refused::Failed(error)) if attempts == QUIET_ATTEMPTS => {
