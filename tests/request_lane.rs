@@ -202,3 +202,18 @@ async fn one_connection_only(server: &NatsServer) -> String {
     });
     url
 }
+
+#[tokio::test]
+async fn a_server_that_is_about_to_stop_loses_its_lane_without_a_failed_request() {
+    let server = NatsServer::start();
+    workers(&server.bus().await).await;
+    let bus = server.lane_bus().await;
+    server.signal("USR2");
+    eventually("requests go another way", async || {
+        let before = bus.figures().on_lane;
+        assert_eq!(bus.request(request("svc.echo", "still here")).await.unwrap().payload, "still here");
+        bus.figures().on_lane == before
+    })
+    .await;
+    assert_eq!(bus.figures().pending, 0);
+}
