@@ -2,8 +2,7 @@
 //! against nginx as a plain HTTP proxy; and the gateway's memory at rest.
 //!
 //! Gateway, static floor and nginx each run alone on core 0; the load, the worker and nats-server share core 1.
-//! Features on: a token bucket, a call slot, metrics, a request id, a deadline, traceparent, the house style's
-//! context and error.
+//! `-- --instructions` counts the instructions of a request instead, where valgrind is there.
 
 #[path = "support/mod.rs"]
 mod bench;
@@ -19,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use load::Load;
-use process::{Program, free_address, on_path, wait_for};
+use process::{Counted, Program, free_address, gateway_arguments, on_path, pin, wait_for};
 use prost::Message as _;
 use tidegate_floor::bench::{EchoReply, EchoRequest};
 
@@ -30,10 +29,43 @@ const BODY: &str = r#"{"player_id":"p1","seed":"4242"}"#;
 const SUBJECT: &str = "svc.bench.v1.echo";
 
 const ROUTES: &str = include_str!("gateway-routes.yaml");
+/// What the gateway does for each request; of these the static floor has the context and the error, and nginx none.
+const FEATURES: &str = "token bucket with RateLimit fields, call slot, metrics, request id, traceparent, deadline, \
+                        limits of head, body and connection, house style's context and error, reload, drain";
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(run());
+    if std::env::args().any(|argument| argument == "--instructions") {
+        runtime.block_on(count());
+    } else {
+        runtime.block_on(run());
+    }
+}
+
+/// Instructions a request in user space, which neither a noisy machine nor its clock changes; what the kernel does
+/// for a request is not in it. The profiles stay, for `callgrind_annotate`.
+async fn count() {
+    let nats = support::nats::NatsServer::start();
+    let _worker = Worker::start(nats.url()).await;
+    let folder = tempfile::tempdir().expect("a folder").keep();
+    let (arguments, gateway_at) = gateway_arguments(&folder, nats.url(), ROUTES);
+    let gateway = (env!("CARGO_BIN_EXE_tidegate").to_owned(), arguments, gateway_at);
+    let floor_at = free_address();
+    let floor = (static_floor(), vec![floor_at.to_string(), nats.url().to_owned()], floor_at);
+    for (name, (program, arguments, address)) in [("gateway", gateway), ("static floor", floor)] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let Some(counted) = Counted::start(name, &folder, &program, &arguments) else {
+            return println!("instructions a request: not counted, valgrind is not on PATH");
+        };
+        load::wait_for_answer(address, &load::post(address, "/v1/echo", BODY)).await;
+        let mut load = Load::open(address, CONNECTIONS, "/v1/echo", BODY).await;
+        load.run(WARM_UP_EACH).await;
+        counted.zero();
+        load.run(WARM_UP_EACH).await;
+        let (instructions, profile) = counted.dump();
+        let each = instructions as f64 / (CONNECTIONS * WARM_UP_EACH) as f64;
+        println!("  instructions a request, {name}: {each:.0} ({})", profile.display());
+    }
 }
 
 async fn run() {
@@ -43,6 +75,8 @@ async fn run() {
     let worker = Worker::start(nats.url()).await;
     let folder = tempfile::tempdir().expect("a folder");
     let (gateway, gateway_at) = start_gateway(folder.path(), nats.url());
+    load::wait_for_answer(gateway_at, &load::post(gateway_at, "/v1/echo", BODY)).await;
+    let idle = mebibytes(&gateway);
     let (floor, floor_at) = start_floor(nats.url());
     let proxied = plain_http_backend().await;
     let nginx = start_nginx(folder.path(), proxied);
@@ -54,7 +88,12 @@ async fn run() {
         "gateway: {CONNECTIONS} connections, {} requests a run, {pairs} interleaved runs",
         CONNECTIONS * REQUESTS_EACH
     );
-    println!("  idle memory after the warm-up: {:.1} MiB", gateway.resident() as f64 / (1024.0 * 1024.0));
+    println!("  features on: {FEATURES}");
+    println!(
+        "  resident memory: idle {idle:.1} MiB, after {} requests on {CONNECTIONS} connections {:.1} MiB",
+        CONNECTIONS * WARM_UP_EACH,
+        mebibytes(&gateway)
+    );
 
     let mut through_nginx = match &nginx {
         Some((_, at)) => {
@@ -83,13 +122,17 @@ async fn run() {
         median(|m| m.1),
         median(|m| m.2)
     );
-    println!("  gateway / static floor: {}", bench::ratio_of(to_floor));
+    println!("  gateway / static floor: {} (median and 95 % interval)", bench::ratio_of(to_floor));
     if to_nginx.is_empty() {
         println!("  gateway / nginx: not measured, nginx is not on PATH (Debian: apt-get install nginx-light)");
     } else {
         println!("  gateway / nginx as a plain proxy: {}", bench::ratio_of(to_nginx));
     }
     drop(worker);
+}
+
+fn mebibytes(program: &Program) -> f64 {
+    program.resident() as f64 / (1024.0 * 1024.0)
 }
 
 async fn micros_each(program: &Program, load: &mut Load) -> f64 {
@@ -112,35 +155,14 @@ fn same_answer(ours: &[u8], floor: &[u8]) {
 }
 
 fn start_gateway(folder: &Path, nats: &str) -> (Program, SocketAddr) {
-    let descriptors = folder.join("descriptors");
-    std::fs::create_dir_all(&descriptors).expect("a folder");
-    std::fs::write(descriptors.join("bench.proto"), tidegate_floor::PROTO).expect("bench.proto");
-    let routes = folder.join("routes.yaml");
-    std::fs::write(&routes, ROUTES).expect("routes.yaml");
-    let (address, admin) = (free_address(), free_address());
-    let program = Program::start(
-        "gateway",
-        0,
-        env!("CARGO_BIN_EXE_tidegate"),
-        &[
-            "serve",
-            "--listen",
-            &address.to_string(),
-            "--admin",
-            &admin.to_string(),
-            "--nats",
-            nats,
-            "--routes",
-            &routes.to_string_lossy(),
-            "--descriptors",
-            &descriptors.to_string_lossy(),
-        ],
-    );
+    let (arguments, address) = gateway_arguments(folder, nats, ROUTES);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let program = Program::start("gateway", 0, env!("CARGO_BIN_EXE_tidegate"), &arguments);
     wait_for(address);
     (program, address)
 }
 
-fn start_floor(nats: &str) -> (Program, SocketAddr) {
+fn static_floor() -> String {
     let path: PathBuf = Path::new(env!("CARGO_BIN_EXE_tidegate")).with_file_name("static-floor");
     // `cargo test --workspace` has built it already; a measuring run builds what it measures.
     let mut build = Command::new(if path.exists() && !bench::is_measuring() { "true" } else { env!("CARGO") });
@@ -149,8 +171,12 @@ fn start_floor(nats: &str) -> (Program, SocketAddr) {
         build.arg("--release");
     }
     assert!(build.status().is_ok_and(|status| status.success()), "static-floor does not build");
+    path.to_string_lossy().into_owned()
+}
+
+fn start_floor(nats: &str) -> (Program, SocketAddr) {
     let address = free_address();
-    let program = Program::start("static floor", 0, &path.to_string_lossy(), &[&address.to_string(), nats]);
+    let program = Program::start("static floor", 0, &static_floor(), &[&address.to_string(), nats]);
     wait_for(address);
     (program, address)
 }
@@ -177,11 +203,6 @@ fn start_nginx(folder: &Path, backend: SocketAddr) -> Option<(Program, SocketAdd
     let program = Program::start("nginx", 0, &nginx.to_string_lossy(), &["-c", &file]);
     wait_for(address);
     Some((program, address))
-}
-
-/// Moves a process and what it starts from now on to one core, where `taskset` is there.
-fn pin(process: u32, core: usize) {
-    let _ = Command::new("taskset").args(["-a", "-cp", &core.to_string(), &process.to_string()]).output();
 }
 
 fn reply_to(request: &EchoRequest) -> EchoReply {

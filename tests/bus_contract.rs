@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use support::nats::NatsServer;
-use support::{PATIENCE, eventually};
+use support::{PATIENCE, eventually, settle};
 use tidegate::bus::{
     Branch, Bus, BusError, Delivery, Headers, IN_FLIGHT_MAX, Limits, Message, Pattern, Reply, Request, Status,
     StreamError, Subject, Subscription,
@@ -29,6 +29,13 @@ macro_rules! contract {
             async fn $rule() {
                 let server = super::NatsServer::start();
                 super::$rule(&server.bus().await).await;
+            })*
+        }
+        mod nats_with_a_request_lane {
+            $(#[tokio::test]
+            async fn $rule() {
+                let server = super::NatsServer::start();
+                super::$rule(&server.lane_bus().await).await;
             })*
         }
     };
@@ -75,7 +82,7 @@ fn call(to: &str, payload: impl Into<Bytes>, timeout: Duration) -> Request<'stat
 
 async fn listen(bus: &Bus, pattern: &str, group: Option<&str>) -> Subscription {
     let subscription = bus.subscribe(&Pattern::new(pattern).unwrap(), group, Limits::WORKER).await.unwrap();
-    bus.flush().await.unwrap();
+    settle(bus).await;
     subscription
 }
 

@@ -31,7 +31,7 @@ async fn without_a_server_the_edge_is_up_but_not_ready_and_connects_later() {
 #[tokio::test]
 async fn a_killed_server_fails_waiting_calls_at_once_and_everything_comes_back_with_it() {
     let mut server = NatsServer::start();
-    let (bus, workers) = (server.bus().await, server.bus().await);
+    let (bus, workers) = (server.lane_bus().await, server.bus().await);
     let (running, _) = gateway(project().build(None).unwrap(), &bus, |_| {}).await;
     let mut held = listen(&workers, "svc.quest.v1.generate", Limits::WORKER).await;
     let killing = async {
@@ -59,7 +59,7 @@ async fn a_killed_server_fails_waiting_calls_at_once_and_everything_comes_back_w
 #[tokio::test]
 async fn a_server_that_hangs_costs_no_call_more_than_its_timeout() {
     let server = NatsServer::start();
-    let (bus, workers) = (server.bus().await, server.bus().await);
+    let (bus, workers) = (server.lane_bus().await, server.bus().await);
     worker(&workers, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
     let (running, _) = gateway(routes(), &bus, |_| {}).await;
     server.signal("STOP");
@@ -77,7 +77,7 @@ async fn a_server_that_hangs_costs_no_call_more_than_its_timeout() {
 #[tokio::test]
 async fn a_stream_that_loses_the_server_says_so() {
     let mut server = NatsServer::start();
-    let bus = server.bus().await;
+    let bus = server.lane_bus().await;
     let mut feed = listen(&bus, "feed", Limits::STREAM).await;
     let workers = server.bus().await;
     worker(&workers, "svc.ai.llm.v1.infer", |delivery| vec![answer(&delivery, b"\x2a\x02Hi")]).await;
@@ -103,7 +103,7 @@ async fn a_stream_that_loses_the_server_says_so() {
 #[tokio::test]
 async fn a_server_in_lame_duck_mode_is_noticed_and_still_used() {
     let server = NatsServer::start();
-    let bus = server.bus().await;
+    let bus = server.lane_bus().await;
     worker(&bus, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
     let (running, _) = gateway(routes(), &bus, |_| {}).await;
     server.signal("USR2");
@@ -191,7 +191,7 @@ async fn a_refused_password_is_never_ready_and_the_right_one_is() {
 #[tokio::test]
 async fn workers_that_misbehave_cost_one_call_each() {
     let server = NatsServer::start();
-    let (bus, workers) = (server.bus().await, server.bus().await);
+    let (bus, workers) = (server.lane_bus().await, server.bus().await);
     let (running, _) = gateway(routes(), &bus, |_| {}).await;
     let mut late = Vec::new();
     let mut call = 0;
@@ -237,7 +237,7 @@ async fn workers_that_misbehave_cost_one_call_each() {
 #[tokio::test]
 async fn no_path_of_a_client_reaches_another_subject() {
     let server = NatsServer::start();
-    let bus = server.bus().await;
+    let bus = server.lane_bus().await;
     let mut all = listen(&server.bus().await, ">", Limits::WORKER).await;
     worker(&bus, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("x"))]).await;
     let (running, _) = gateway(routes(), &bus, |_| {}).await;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each bench uses its part")]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,10 +22,7 @@ struct Connection {
 impl Load {
     /// Opens `count` connections for POSTs of `body` to `path`.
     pub async fn open(address: SocketAddr, count: usize, path: &str, body: &str) -> Load {
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = post(address, path, body);
         let mut connections = Vec::new();
         for _ in 0..count {
             let socket = TcpStream::connect(address).await.expect("the server accepts");
@@ -46,6 +44,30 @@ impl Load {
         });
         futures_util::future::join_all(rounds).await.pop().unwrap_or_default()
     }
+}
+
+/// Waits until a request is answered 200, as it is once everything behind the server is connected, too.
+pub async fn wait_for_answer(address: SocketAddr, request: &str) {
+    for _ in 0..1_000 {
+        let mut answer = Vec::new();
+        if let Ok(mut socket) = TcpStream::connect(address).await
+            && socket.write_all(request.as_bytes()).await.is_ok()
+            && socket.read_buf(&mut answer).await.is_ok()
+            && answer.starts_with(b"HTTP/1.1 200 ")
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("http://{address} does not answer 200 after 20 s: {request}");
+}
+
+/// A POST of JSON.
+pub fn post(address: SocketAddr, path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
 
 impl Connection {

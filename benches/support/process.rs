@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,44 @@ impl Drop for Program {
     }
 }
 
+/// A program under valgrind's callgrind: every instruction that it runs in user space, to the last one.
+pub struct Counted {
+    program: Program,
+    out: PathBuf,
+}
+
+impl Counted {
+    /// Starts `program`; `None` where valgrind is not there. The profile is `folder/{name}.callgrind`.
+    pub fn start(name: &'static str, folder: &Path, program: &str, arguments: &[&str]) -> Option<Counted> {
+        let valgrind = on_path("valgrind")?;
+        let out = folder.join(format!("{}.callgrind", name.replace(' ', "-")));
+        let file = format!("--callgrind-out-file={}", out.display());
+        let mut all = vec!["--tool=callgrind", "--quiet", &file, program];
+        all.extend(arguments);
+        Some(Counted { program: Program::start(name, 0, &valgrind.to_string_lossy(), &all), out })
+    }
+
+    /// Forgets what was counted so far.
+    pub fn zero(&self) {
+        self.control("--zero");
+    }
+
+    /// Instructions since [`Counted::zero`], and the profile that says where.
+    pub fn dump(&self) -> (u64, PathBuf) {
+        self.control("--dump");
+        // Each dump is a file of its own, numbered from 1.
+        let profile = PathBuf::from(format!("{}.1", self.out.display()));
+        let text = fs::read_to_string(&profile).expect("callgrind writes a profile");
+        let totals = text.lines().find_map(|line| line.strip_prefix("totals:").or(line.strip_prefix("summary:")));
+        (totals.and_then(|count| count.trim().parse().ok()).expect("a profile ends with its totals"), profile)
+    }
+
+    fn control(&self, what: &str) {
+        let told = Command::new("callgrind_control").arg(what).arg(self.program.id().to_string()).output();
+        assert!(told.is_ok_and(|told| told.status.success()), "callgrind_control {what} fails");
+    }
+}
+
 fn has_taskset() -> bool {
     Command::new("taskset").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
@@ -87,6 +125,50 @@ fn cpu_of(process: u32) -> Duration {
         .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
         .sum();
     Duration::from_nanos(nanos)
+}
+
+/// Writes a gateway's tables, with the bench schema; what to start `tidegate` with, and where it then listens.
+pub fn gateway_arguments(folder: &Path, nats: &str, routes: &str) -> (Vec<String>, SocketAddr) {
+    let descriptors = folder.join("descriptors");
+    fs::create_dir_all(&descriptors).expect("a folder");
+    fs::write(descriptors.join("bench.proto"), tidegate_floor::PROTO).expect("bench.proto");
+    let file = folder.join("routes.yaml");
+    fs::write(&file, routes).expect("routes.yaml");
+    let (address, admin) = (free_address(), free_address());
+    let arguments = [
+        "serve",
+        "--listen",
+        &address.to_string(),
+        "--admin",
+        &admin.to_string(),
+        "--nats",
+        nats,
+        "--routes",
+        &file.to_string_lossy(),
+        "--descriptors",
+        &descriptors.to_string_lossy(),
+    ];
+    (arguments.map(str::to_owned).to_vec(), address)
+}
+
+/// Moves a process and what it starts from now on to one core, where `taskset` is there.
+pub fn pin(process: u32, core: usize) {
+    let _ = Command::new("taskset").args(["-a", "-cp", &core.to_string(), &process.to_string()]).output();
+}
+
+/// Lets this process, and what it starts from now on, open as many files as it may; how many that is.
+pub fn raise_open_files() -> usize {
+    let limits = || {
+        let text = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let row = text.lines().find_map(|line| line.strip_prefix("Max open files").map(str::to_owned));
+        let mut words = row.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>().into_iter();
+        (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+    };
+    let (_, most) = limits();
+    let _ = Command::new("prlimit")
+        .args(["--pid", &std::process::id().to_string(), &format!("--nofile={most}:{most}")])
+        .output();
+    limits().0.parse().unwrap_or(1024)
 }
 
 /// An address on loopback that nobody listens on now.

@@ -2,6 +2,7 @@
 //! an embedded one for a single process. Knows nothing of protobuf, HTTP or the game.
 
 mod embedded;
+mod headers;
 mod nats;
 mod queue;
 mod subject;
@@ -15,9 +16,10 @@ use tokio::sync::watch;
 use crate::fault::{Code, Fault, Reason, Source};
 use crate::telemetry::BusOutcome;
 
+pub use headers::{HEADERS_MAX, Headers};
 pub use nats::NatsOptions;
 pub use queue::{Limits, StreamError, Subscription};
-pub use subject::{HEADERS_MAX, Headers, Pattern, SUBJECT_MAX, Subject, SubjectError};
+pub use subject::{Pattern, SUBJECT_MAX, Subject, SubjectError};
 
 /// Most requests in flight on one connection; the reply subscription's channel holds twice as many.
 pub const IN_FLIGHT_MAX: usize = 32 * 1024;
@@ -189,6 +191,8 @@ pub struct Figures {
     pub dropped: u64,
     /// Connections made after the first.
     pub reconnects: u64,
+    /// Requests that went over the request lane.
+    pub on_lane: u64,
 }
 
 /// A connection to a bus. Cloning shares it.

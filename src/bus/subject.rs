@@ -1,4 +1,4 @@
-//! Subjects and headers: text that is safe to put on the wire, checked once.
+//! Subjects: text that is safe to put on the wire, checked once.
 
 use std::fmt;
 
@@ -6,8 +6,6 @@ use bytes::Bytes;
 
 /// Longest subject in bytes; a control line holds 4,096 with its reply subject and sizes.
 pub const SUBJECT_MAX: usize = 1_024;
-/// Most headers of one message.
-pub const HEADERS_MAX: usize = 64;
 
 /// A literal subject: non-empty tokens joined by dots, no wildcard, no white space, no control character.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -131,58 +129,6 @@ impl Pattern {
 impl From<Subject> for Pattern {
     fn from(subject: Subject) -> Pattern {
         Pattern(subject)
-    }
-}
-
-/// Names and values of a message's headers, in order; names compare without case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(std::borrow::Cow<'static, str>, String)>);
-
-impl Headers {
-    /// No headers.
-    pub const fn new() -> Headers {
-        Headers(Vec::new())
-    }
-
-    /// Room for that many headers.
-    pub fn with_capacity(count: usize) -> Headers {
-        Headers(Vec::with_capacity(count))
-    }
-
-    /// Adds a header. Returns false, and adds nothing, where the value holds control characters or there are
-    /// [`HEADERS_MAX`] already.
-    pub fn push(&mut self, name: impl Into<std::borrow::Cow<'static, str>>, value: impl Into<String>) -> bool {
-        let (name, value) = (name.into(), value.into());
-        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
-        let is_value = value.bytes().all(|byte| byte >= b' ' && byte != 0x7f);
-        if !is_name || !is_value || self.0.len() >= HEADERS_MAX {
-            return false;
-        }
-        self.0.push((name, value));
-        true
-    }
-
-    /// The first value of a header.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|row| row.0.eq_ignore_ascii_case(name)).map(|row| &*row.1)
-    }
-
-    /// Names and values in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
-    }
-
-    /// True without headers.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Bytes on the wire; none without headers.
-    pub fn size(&self) -> usize {
-        if self.0.is_empty() {
-            return 0;
-        }
-        self.0.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>() + 12
     }
 }
 

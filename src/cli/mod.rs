@@ -219,17 +219,19 @@ fn refused(problems: &[Problem], material: Option<&Material>) -> Fault {
 
 /// A connection to the bus that was asked for.
 async fn bus(args: &NatsArgs, name: &str, user: &str) -> Result<Bus, Fault> {
+    connect(args, NatsOptions { name: name.to_owned(), user: user.to_owned(), ..NatsOptions::default() }).await
+}
+
+async fn connect(args: &NatsArgs, options: NatsOptions) -> Result<Bus, Fault> {
     let Some(url) = &args.nats else { return Ok(Bus::embedded()) };
     let (url, password) = nats_url::split(url);
     let options = NatsOptions {
         url,
         password,
-        name: name.to_owned(),
-        user: user.to_owned(),
         credentials: args.creds.clone(),
         tls_ca: args.nats_ca.clone(),
         tls_identity: args.nats_cert.clone().zip(args.nats_key.clone()),
-        ..NatsOptions::default()
+        ..options
     };
     Ok(Bus::nats(options).await?)
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::settings::SettingsArgs;
-use super::{NatsArgs, TableArgs, address, build, bus, runtime, worker};
-use crate::bus::Bus;
+use super::{NatsArgs, TableArgs, address, build, connect, runtime, worker};
+use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
@@ -66,7 +66,7 @@ struct EndArgs {
 /// `tidegate dev`: the services on a thread and a connection of their own, the gateway here.
 pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
     runtime()?.block_on(async {
-        let bus = bus(&args.nats, "tidegate gateway", "gateway").await?;
+        let bus = gateway_bus(&args.nats).await?;
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
@@ -99,12 +99,18 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
-        let bus = bus(&nats, "tidegate gateway", "gateway").await?;
+        let bus = gateway_bus(&nats).await?;
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         config.trusted.clone_from(&args.trusted);
         gateway(config, &args.tables, bus, args.end, |_, _| Ok(())).await
     })
+}
+
+/// A gateway's connection, with a lane of its own for requests.
+async fn gateway_bus(args: &NatsArgs) -> Result<Bus, Fault> {
+    let (name, user) = ("tidegate gateway".to_owned(), "gateway".to_owned());
+    connect(args, NatsOptions { name, user, request_lane: true, ..NatsOptions::default() }).await
 }
 
 /// Starts an edge, says where it is, and drains it when the process is told to end.

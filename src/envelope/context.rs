@@ -7,44 +7,58 @@ use crate::transcode::wire::{WireReader, put_bytes, put_number, put_varint};
 /// Writes one context message behind a bound request.
 pub struct ContextWriter<'o> {
     number: u32,
-    content: Vec<u8>,
+    /// Where its content begins in `out`.
+    start: usize,
     out: &'o mut Vec<u8>,
 }
 
 impl<'o> ContextWriter<'o> {
     /// A writer for a plan's field.
     pub fn new(plan: &ContextPlan, out: &'o mut Vec<u8>) -> ContextWriter<'o> {
-        ContextWriter { number: plan.number, content: Vec::with_capacity(192), out }
+        ContextWriter { number: plan.number, start: out.len(), out }
     }
 
     /// A text field; nothing where it is empty.
     pub fn text(&mut self, number: u32, text: &str) {
         if !text.is_empty() {
-            put_bytes(number, text.as_bytes(), &mut self.content);
+            put_bytes(number, text.as_bytes(), self.out);
         }
     }
 
     /// A time, in nanoseconds since 1970.
     pub fn time(&mut self, number: u32, nanos: u128) {
         let (seconds, nanos) = ((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u64);
-        let mut time = Vec::with_capacity(12);
-        put_number(1, seconds, &mut time);
-        put_number(2, nanos, &mut time);
-        put_bytes(number, &time, &mut self.content);
+        put_head(number, 2 + varint_len(seconds) + varint_len(nanos), self.out);
+        put_number(1, seconds, self.out);
+        put_number(2, nanos, self.out);
     }
 
     /// A label.
     pub fn label(&mut self, number: u32, key: &str, value: &str) {
-        let mut entry = Vec::with_capacity(key.len() + value.len() + 4);
-        put_bytes(1, key.as_bytes(), &mut entry);
-        put_bytes(2, value.as_bytes(), &mut entry);
-        put_bytes(number, &entry, &mut self.content);
+        let len = |text: &str| 1 + varint_len(text.len() as u64) + text.len();
+        put_head(number, len(key) + len(value), self.out);
+        put_bytes(1, key.as_bytes(), self.out);
+        put_bytes(2, value.as_bytes(), self.out);
     }
 
-    /// Appends the message.
+    /// Puts the message's own head before its content.
     pub fn finish(self) {
-        put_bytes(self.number, &self.content, self.out);
+        let end = self.out.len();
+        put_head(self.number, end - self.start, self.out);
+        let head = self.out.len() - end;
+        self.out[self.start..].rotate_right(head);
     }
+}
+
+/// Tag and length of a field of bytes.
+fn put_head(number: u32, len: usize, out: &mut Vec<u8>) {
+    put_varint(u64::from(number) << 3 | 2, out);
+    put_varint(len as u64, out);
+}
+
+/// Bytes of a varint.
+fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 impl Envelope {

@@ -3,47 +3,19 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::ConnectionLimits;
 use super::framing::Follower;
+use super::socket::{Socket, read_once};
 use super::stall::Stall;
 use crate::fault::{Code, Fault, Reason};
-
-/// A connection's socket, for those who answer on it for long.
-pub(super) struct Socket {
-    pub(super) tcp: TcpStream,
-    /// The answer that is on its way is the connection's last.
-    is_last: AtomicBool,
-}
-
-impl Socket {
-    pub(super) fn new(tcp: TcpStream) -> Arc<Socket> {
-        Arc::new(Socket { tcp, is_last: AtomicBool::new(false) })
-    }
-
-    /// No further request is read behind the present answer.
-    pub(super) fn end_behind_this_answer(&self) {
-        self.is_last.store(true, Ordering::Relaxed);
-    }
-
-    /// True once the client has closed its side; the task is woken when it does.
-    pub(super) fn is_gone(&self, context: &mut Context<'_>) -> bool {
-        let mut byte = [0];
-        match self.tcp.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(read)) => read == 0,
-            Poll::Ready(Err(_)) => true,
-            Poll::Pending => false,
-        }
-    }
-}
 
 /// The refusal that the connection ends with, once hyper has let go of it.
 #[derive(Clone, Default)]
@@ -91,11 +63,16 @@ pub(super) struct Connection {
     held: Vec<u8>,
     /// Bytes of `held` that may be passed on.
     released: usize,
-    /// Runs while a head or a next request is awaited.
+    /// Runs while a head or a next request is awaited. It may ring early: setting it costs more than looking again,
+    /// so it is only set where it would ring too late.
     timer: Pin<Box<Sleep>>,
     clock: Clock,
-    /// Something was written since the clock was last set.
+    /// When the present clock runs out.
+    due: Instant,
+    /// The idle limit counts from now on: a request has been read, or something was written.
     is_touched: bool,
+    /// Bytes written since the present request's head was passed on.
+    written: u64,
     stall: Stall,
     refusal: Refusal,
     is_over: bool,
@@ -105,6 +82,7 @@ impl Connection {
     /// Wraps a socket whose first byte has come.
     pub(super) fn new(socket: Arc<Socket>, limits: ConnectionLimits, refusal: Refusal) -> Connection {
         let (timer, stall) = (Box::pin(sleep(limits.head)), Stall::new(limits.write_stall));
+        let due = timer.deadline();
         Connection {
             socket,
             limits,
@@ -113,7 +91,9 @@ impl Connection {
             released: 0,
             timer,
             clock: Clock::Head,
+            due,
             is_touched: false,
+            written: 0,
             stall,
             refusal,
             is_over: false,
@@ -136,15 +116,14 @@ impl Connection {
         self.is_over = true;
         let mut pending = self.refusal.lock();
         if pending.fault.is_none() {
-            pending.fault = Some(fault);
-            pending.is_inside_request = is_inside_request;
+            *pending = Pending { fault: Some(fault), is_inside_request, written: self.written };
         }
     }
 
     /// A new request begins with nothing written.
-    fn note_heads(&self, before: u64) {
+    fn note_heads(&mut self, before: u64) {
         if self.follower.heads != before {
-            self.refusal.lock().written = 0;
+            self.written = 0;
         }
     }
 
@@ -152,7 +131,10 @@ impl Connection {
     fn note_written(&mut self, result: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(written)) = result {
             self.is_touched = true;
-            self.refusal.lock().written += *written as u64;
+            self.written += *written as u64;
+            if self.is_over {
+                self.refusal.lock().written = self.written;
+            }
         }
     }
 
@@ -173,27 +155,44 @@ impl Connection {
     /// The clock runs while a head is awaited: the idle limit before its first byte, the head limit from there. The
     /// pieces of one head share one limit; `released` bytes before it mean that it is a new one.
     fn watch_the_clock(&mut self, released: usize) {
-        let (clock, limit) = match (self.follower.is_at_head(), self.held.len() == self.released) {
-            (false, _) => (Clock::Off, None),
-            (true, true) => (Clock::Idle, Some(self.limits.idle)),
-            (true, false) => (Clock::Head, Some(self.limits.head)),
+        let clock = match (self.follower.is_at_head(), self.held.len() == self.released) {
+            (false, _) => Clock::Off,
+            (true, true) => Clock::Idle,
+            (true, false) => Clock::Head,
         };
-        if let Some(limit) = limit.filter(|_| clock != self.clock || released > 0) {
-            self.timer.as_mut().reset(Instant::now() + limit);
+        if clock == Clock::Head && (self.clock != Clock::Head || released > 0) {
+            self.count_from_now(self.limits.head);
         }
         self.clock = clock;
-        self.is_touched = false;
+        self.is_touched = clock == Clock::Idle;
+    }
+
+    fn count_from_now(&mut self, limit: Duration) {
+        self.due = Instant::now() + limit;
+        if self.timer.deadline() > self.due || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(self.due);
+        }
     }
 
     /// The clock's word: an idle connection is closed, a slow head is told so.
     fn check_the_clock(&mut self, context: &mut Context<'_>) -> bool {
         if self.clock == Clock::Idle && std::mem::take(&mut self.is_touched) {
             // A connection is idle from the end of its last answer, not from the beginning of the request.
-            self.timer.as_mut().reset(Instant::now() + self.limits.idle);
+            self.count_from_now(self.limits.idle);
         }
-        if self.clock == Clock::Off || self.timer.as_mut().poll(context).is_pending() {
+        if self.clock == Clock::Off {
             return false;
         }
+        while self.timer.as_mut().poll(context).is_ready() {
+            if self.timer.deadline() >= self.due {
+                return self.run_out();
+            }
+            self.timer.as_mut().reset(self.due);
+        }
+        false
+    }
+
+    fn run_out(&mut self) -> bool {
         if self.clock == Clock::Head {
             metrics::counter!(crate::telemetry::CONNECTION_LIMITS, "limit" => "head").increment(1);
             self.refuse(
@@ -246,8 +245,9 @@ impl AsyncRead for Connection {
 impl Connection {
     /// Reads into hyper's buffer; what is not whole yet is taken back and held.
     fn read_through(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<Option<usize>> {
-        let read = self.socket.tcp.try_read(buffer.initialize_unfilled())?;
-        let bytes = &buffer.initialized()[buffer.filled().len()..][..read];
+        let start = buffer.filled().len();
+        let read = read_once(&self.socket.tcp, buffer)?;
+        let bytes = &buffer.filled()[start..];
         let heads = self.follower.heads;
         let released = match self.follower.advance(bytes, &self.limits) {
             Ok(len) => {
@@ -265,7 +265,7 @@ impl Connection {
         if read > 0 {
             self.watch_the_clock(released);
         }
-        buffer.advance(released);
+        buffer.set_filled(start + released);
         if read > 0 && released == 0 {
             // A beginning of a head, or a refusal: the loop goes on without `follow`, which has nothing new to see.
             return Ok(None);
@@ -311,62 +311,5 @@ impl AsyncWrite for Connection {
     /// The listener closes the socket, behind a refusal where there is one.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
-    }
-}
-
-/// Writes the refusal as the connection's last answer, and reads what the client still sends for a moment, so that
-/// the kernel does not throw the answer away with a reset.
-pub(super) async fn close(socket: &TcpStream, last: Option<Vec<u8>>) {
-    const LINGER: Duration = Duration::from_millis(500);
-    if let Some(bytes) = last {
-        let write = async {
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() && socket.writable().await.is_ok() {
-                match socket.try_write(rest) {
-                    Ok(written) => rest = &rest[written..],
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
-            }
-        };
-        if tokio::time::timeout(LINGER, write).await.is_err() {
-            return;
-        }
-        let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
-        let drain = async {
-            let mut block = [0; 4096];
-            while socket.readable().await.is_ok() {
-                match socket.try_read(&mut block) {
-                    Ok(0) => return,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER, drain).await;
-    }
-}
-
-/// The first bytes say which protocol it is.
-pub(super) async fn is_http2(socket: &TcpStream) -> io::Result<bool> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let mut block = [0; 24];
-    let mut pause = Duration::from_millis(1);
-    loop {
-        let read = socket.peek(&mut block).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if block[..read] != PREFACE[..read.min(PREFACE.len())] {
-            return Ok(false);
-        }
-        if read >= PREFACE.len() {
-            return Ok(true);
-        }
-        // A part of the preface: the rest is not long in coming, or the time-out ends the wait. The pause doubles,
-        // so that many such clients cost next to nothing.
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(128));
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn write(
         for source in &field.sources {
             let value = match source {
                 Source::Generated if is_request_id => Some(Value::Shared(&inbound.request_id)),
-                Source::Generated => Some(Value::Shared(&inbound.trace.id)),
+                Source::Generated => Some(Value::Shared(inbound.trace.id())),
                 other => value_of(other, &field.name, snapshot, inbound, lifted)?,
             };
             if let Some(value) = value {
@@ -57,7 +57,7 @@ pub(super) fn idempotency_key<'i>(
     let field =
         plan.fields.iter().find(|field| field.sources.iter().any(|source| matches!(source, Source::BodyMember(_))))?;
     field.sources.iter().find_map(|source| match source {
-        Source::Header { name, .. } => inbound.text(name.as_str()),
+        Source::Header { name, .. } => inbound.text(name),
         Source::BodyMember(_) => lifted,
         _ => None,
     })
@@ -87,7 +87,7 @@ fn value_of<'a>(
         Err(Fault::client(Code::InvalidArgument, text).reason(Reason::MalformedParameter).violation(violation))
     };
     let text = match source {
-        Source::Traceparent => inbound.trace.is_given.then_some(inbound.trace.id.as_str()),
+        Source::Traceparent => inbound.trace.is_given.then_some(inbound.trace.id()),
         Source::Value(text) => Some(text.as_str()),
         Source::BodyMember(_) => lifted,
         Source::Header { is_trusted: true, .. } if !inbound.is_trusted => None,

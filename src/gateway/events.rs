@@ -13,15 +13,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Method as Verb, Response, StatusCode};
+use http::{HeaderName, Method as Verb, Response, StatusCode};
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
 
 use super::body::Answer;
-use super::connection::Socket;
 use super::frames::Form;
 use super::inbound::Inbound;
+use super::socket::Socket;
 use super::{Edge, respond};
 use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subject, Subscription};
 use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE};
@@ -30,6 +30,8 @@ use crate::limits::Slot;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry;
 use crate::transcode::{self, Scratch};
+
+static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Chunks and bytes that a worker may send before it hears from us.
 const WINDOW_CHUNKS: u64 = 64;
@@ -78,7 +80,7 @@ pub(super) async fn open(
 
 /// An EventSource that comes back for a stream that is over is told to stop (204).
 fn is_resume_at_the_end(inbound: &Inbound, id: Option<u64>) -> bool {
-    let last = inbound.text("last-event-id").and_then(|text| text.trim().parse::<u64>().ok());
+    let last = inbound.text(&LAST_EVENT_ID).and_then(|text| text.trim().parse::<u64>().ok());
     inbound.head.method == Verb::GET && matches!((last, id), (Some(last), Some(id)) if id <= last)
 }
 
@@ -144,7 +146,7 @@ impl Events {
             // The present values count, too: a change may have come between the request and its stream.
             draining: WatchStream::new(edge.is_draining.subscribe()),
             changes: WatchStream::new(edge.live.changes()),
-            socket: inbound.head.extensions.get().cloned(),
+            socket: inbound.socket.clone(),
             _slots: slots,
         }
     }

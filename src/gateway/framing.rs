@@ -1,6 +1,8 @@
 //! Where requests begin and end in a connection's bytes, followed without copying them: heads are checked whole,
 //! bodies are counted, chunk lines and trailers are bounded.
 
+use memchr::memchr;
+
 use super::ConnectionLimits;
 use super::head_check::{self, Framing};
 use crate::fault::{Code, Fault, Reason};
@@ -157,7 +159,7 @@ impl Follower {
 /// The offset behind the empty line that ends a head, looked for behind `from`; a bare LF counts, so that the check
 /// can refuse it.
 fn head_end(bytes: &[u8], mut from: usize) -> Option<usize> {
-    while let Some(at) = bytes[from..].iter().position(|byte| *byte == b'\n') {
+    while let Some(at) = memchr(b'\n', &bytes[from..]) {
         let next = from + at + 1;
         match bytes.get(next..) {
             Some([b'\n', ..]) => return Some(next + 1),

@@ -1,15 +1,19 @@
 //! The head of a request, read once: who, what, until when; and its body, under the route's maximum.
 
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, Method, Version, header};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderName, Method, Version, header};
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::socket::Socket;
 use super::trace::Trace;
 use crate::fault::{Code, Fault, Reason};
 use crate::route::Content;
@@ -21,9 +25,24 @@ const RATE_MIN: f64 = 500.0;
 /// Longest client request id that is echoed.
 const CLIENT_ID_MAX: usize = 128;
 
+/// A client's id of its request, and ours on the answer.
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static X_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-timeout-ms");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    /// The HTTP/1 connection itself.
+    pub(super) socket: Option<Arc<Socket>>,
+}
+
 /// A request's head and what follows from it.
 pub(super) struct Inbound {
     pub(super) head: Parts,
+    /// The HTTP/1 connection that it came on.
+    pub(super) socket: Option<Arc<Socket>>,
     /// Address of the client: the peer's, or what a trusted proxy says.
     pub(super) client: IpAddr,
     /// The peer is on the trusted list.
@@ -36,12 +55,13 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Reads a head; nothing in it can fail yet.
-    pub(super) fn read(head: Parts, peer: IpAddr, trusted: &[IpAddr]) -> Inbound {
-        let is_trusted = trusted.contains(&peer);
-        let client = if is_trusted { forwarded(&head.headers, trusted).unwrap_or(peer) } else { peer };
+    pub(super) fn read(head: Parts, peer: Peer, trusted: &[IpAddr]) -> Inbound {
+        let Peer { address, socket } = peer;
+        let is_trusted = trusted.contains(&address);
+        let client = if is_trusted { forwarded(&head.headers, trusted).unwrap_or(address) } else { address };
         let trace = Trace::of(&head.headers);
-        let request_id = uuid::Uuid::new_v4().hyphenated().to_string();
-        Inbound { head, client, is_trusted, request_id, trace, received: Instant::now() }
+        let request_id = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned();
+        Inbound { head, socket, client, is_trusted, request_id, trace, received: Instant::now() }
     }
 
     /// What the checks of an HTTP/1 head refuse before hyper reads it, and HTTP/2's own rules let through (RFC 9113
@@ -70,19 +90,19 @@ impl Inbound {
 
     /// The client's own id of the request, where it sent a clean one.
     pub(super) fn client_request_id(&self) -> Option<&str> {
-        let text = self.text("x-request-id")?;
+        let text = self.text(&X_REQUEST_ID)?;
         let is_clean = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
         (is_clean && (1..=CLIENT_ID_MAX).contains(&text.len())).then_some(text)
     }
 
     /// A header's text.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &HeaderName) -> Option<&str> {
         self.head.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// The route's timeout, shortened by `X-Timeout-Ms`.
     pub(super) fn timeout(&self, route: Duration) -> Result<Duration, Fault> {
-        let Some(value) = self.head.headers.get("x-timeout-ms") else { return Ok(route) };
+        let Some(value) = self.head.headers.get(&X_TIMEOUT_MS) else { return Ok(route) };
         let wanted = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
         match wanted.filter(|ms| (1..=TIMEOUT_MS_MAX).contains(ms)) {
             Some(ms) => Ok(route.min(Duration::from_millis(ms))),
@@ -97,7 +117,9 @@ impl Inbound {
     pub(super) fn content(&self) -> Result<Content<'_>, Fault> {
         let unsupported =
             |text: String| Fault::client(Code::InvalidArgument, text).reason(Reason::UnsupportedMediaType);
-        if let Some(coding) = self.text("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        if let Some(coding) =
+            self.text(&header::CONTENT_ENCODING).filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+        {
             return Err(unsupported(format!("content coding `{coding}`: send the body as it is")));
         }
         let Some(value) = self.head.headers.get(header::CONTENT_TYPE) else { return Ok(Content::Json) };
@@ -117,45 +139,32 @@ impl Inbound {
 
 /// The first address from the right that is no trusted proxy.
 fn forwarded(headers: &HeaderMap, trusted: &[IpAddr]) -> Option<IpAddr> {
-    let list = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let list = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = list.flat_map(|text| text.split(',')).collect();
     hops.iter().rev().take(32).map_while(|hop| hop.trim().parse().ok()).find(|hop| !trusted.contains(hop))
 }
 
-/// Reads a body of at most `max` bytes. It has `progress` in all and a second more for every [`RATE_MIN`] bytes that
-/// have come, but not beyond the request's deadline.
+/// Reads a body of at most `max` bytes. It has `progress` in all, counted from `start`, and a second more for every
+/// [`RATE_MIN`] bytes that have come, but not beyond the request's deadline.
 pub(super) async fn read_body(
     mut body: Incoming,
     max: usize,
+    start: Instant,
     progress: Duration,
     deadline: Instant,
 ) -> Result<Bytes, Fault> {
-    let start = Instant::now();
     let too_large = || {
         Fault::client(Code::InvalidArgument, format!("the body is larger than {max} bytes"))
             .reason(Reason::BodyTooLarge)
     };
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-    loop {
+    while !body.is_end_stream() {
         let earned = Duration::from_secs_f64((first.len() + rest.len()) as f64 / RATE_MIN);
         let until = deadline.min(start + progress + earned);
-        let frame = tokio::time::timeout_at(until.into(), body.frame()).await;
-        let frame = frame.map_err(|_| {
-            metrics::counter!(crate::telemetry::CONNECTION_LIMITS, "limit" => "body").increment(1);
-            Fault::client(Code::DeadlineExceeded, "the body came too slowly").reason(Reason::RequestTimeout)
-        })?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| {
-            Fault::client(Code::InvalidArgument, "the body broke off")
-                .reason(Reason::BadRequest)
-                .internal(error.to_string())
-        })?;
+        let Some(frame) = next_frame(&mut body, until).await? else { break };
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + rest.len() + data.len() > max {
             return Err(too_large());
@@ -171,4 +180,33 @@ pub(super) async fn read_body(
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The next frame, where it comes in time.
+async fn next_frame(body: &mut Incoming, until: Instant) -> Result<Option<Frame<Bytes>>, Fault> {
+    let mut frame = body.frame();
+    // A body that came with its head is there at the second look, as hyper reads it once somebody asks. Only after
+    // that a timer is worth its cost.
+    let mut looks = 0;
+    let early = std::future::poll_fn(|context| match Pin::new(&mut frame).poll(context) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        Poll::Pending if looks == 1 => Poll::Ready(None),
+        Poll::Pending => {
+            looks += 1;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    });
+    let frame = match early.await {
+        Some(frame) => frame,
+        None => tokio::time::timeout_at(until.into(), frame).await.map_err(|_| {
+            metrics::counter!(crate::telemetry::CONNECTION_LIMITS, "limit" => "body").increment(1);
+            Fault::client(Code::DeadlineExceeded, "the body came too slowly").reason(Reason::RequestTimeout)
+        })?,
+    };
+    frame.transpose().map_err(|error| {
+        Fault::client(Code::InvalidArgument, "the body broke off")
+            .reason(Reason::BadRequest)
+            .internal(error.to_string())
+    })
 }

@@ -1,20 +1,19 @@
 //! The life of a request, top to bottom.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use http::{Method as Verb, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::accept::ReplyForm;
 use super::body::Answer;
-use super::inbound::{Inbound, read_body};
+use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
 use super::{Edge, context, events, respond};
 use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
 use crate::fault::{Code, Fault, Reason};
@@ -24,11 +23,13 @@ use crate::snapshot::{LimitKey, Method, Route, Snapshot, Streaming};
 use crate::telemetry::{self, Outcome};
 use crate::transcode::{self, Scratch};
 
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// Name of the message that carries a raw body.
 const HTTP_BODY: &str = "google.api.HttpBody";
 
 /// Answers one request.
-pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
+pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: Peer) -> Response<Answer> {
     let snapshot = edge.live.pin();
     let (head, body) = request.into_parts();
     let inbound = Inbound::read(head, peer, &edge.config.trusted);
@@ -93,22 +94,24 @@ async fn serve(
     body: Incoming,
 ) -> Result<Response<Answer>, Fault> {
     let timeout = inbound.timeout(route.policies.timeout)?;
-    let permit = admit(edge, route, inbound)?;
     let deadline = inbound.received + timeout;
+    let permit = admit(edge, route, inbound)?;
     let body = if route.binding.has_body() {
-        read_body(body, route.policies.body_max, edge.config.limits.body_progress, deadline).await?
+        let progress = edge.config.limits.body_progress;
+        read_body(body, route.policies.body_max, inbound.received, progress, deadline).await?
     } else {
         Bytes::new()
     };
     let bound = bind(snapshot, route, segments, inbound, &body)?;
-    let headers = bus_headers(route, inbound, &bound, timeout.saturating_sub(inbound.received.elapsed()));
+    let left = deadline.saturating_duration_since(Instant::now());
+    let headers = bus_headers(route, inbound, &bound, left);
     if bound.wants_stream {
         drop(permit);
         let slots = stream_slots(snapshot, route)?;
         return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots).await;
     }
     let form = if is_raw(route) { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
-    let reply = ask(edge, &route.method, inbound, headers, bound.payload, timeout).await?;
+    let reply = ask(edge, &route.method, inbound, headers, bound.payload, left).await?;
     let mut answer = print(route, form, &reply)?;
     if let Some(admitted) = permit.admitted {
         respond::rate_limit(&mut answer, admitted.limit, admitted.remaining, None);
@@ -143,7 +146,7 @@ fn find(snapshot: &Snapshot, inbound: &Inbound, fields_max: usize) -> Result<(Ar
 fn admit(edge: &Edge, route: &Route, inbound: &Inbound) -> Result<Permit, Fault> {
     let mut admitted = None;
     if let Some((key, bucket)) = &route.policies.bucket {
-        let now = edge.started.elapsed();
+        let now = inbound.received.saturating_duration_since(edge.started);
         let taken = match key {
             LimitKey::Route => bucket.take(now),
             LimitKey::Client => bucket.take_for(inbound.client, now),
@@ -220,18 +223,16 @@ fn bind(
 
 /// The headers that a worker gets; none of the client's own are among them.
 fn bus_headers(route: &Route, inbound: &Inbound, bound: &Bound, left: Duration) -> Headers {
-    let mut headers = Headers::with_capacity(8);
-    headers.push("content-type", "application/x-protobuf");
-    headers.push("message-type", &*route.method.request_name);
-    headers.push("traceparent", inbound.trace.parent.as_str());
+    let mut headers = route.method.request_headers.and_room_for(6);
+    headers.push("traceparent", inbound.trace.parent());
     if let Some(state) = &inbound.trace.state {
-        headers.push("tracestate", state.as_str());
+        headers.push("tracestate", state);
     }
-    headers.push("Tidegate-Timeout", left.as_millis().max(1).to_string());
-    headers.push("Tidegate-Call", inbound.request_id.as_str());
+    headers.push("Tidegate-Timeout", itoa::Buffer::new().format(left.as_millis().max(1)));
+    headers.push("Tidegate-Call", &inbound.request_id);
     let key = match &route.method.envelope.context {
         Some(plan) => context::idempotency_key(plan, inbound, bound.lifted.as_deref()),
-        None => inbound.text("idempotency-key"),
+        None => inbound.text(&IDEMPOTENCY_KEY),
     };
     if let Some(key) = key {
         headers.push("Nats-Msg-Id", key);
@@ -261,7 +262,7 @@ async fn ask(
         subject: method.subject.clone(),
         headers,
         payload,
-        timeout: timeout.saturating_sub(inbound.received.elapsed()),
+        timeout,
         proof: method.replies.is_proven().then_some(&proof),
     };
     let asked = inbound.received.elapsed();
@@ -274,7 +275,7 @@ async fn ask(
     })?;
     if reply.mismatches > 0 {
         method.replies.give_up();
-    } else if reply.headers.get("Tidegate-Call") == Some(id) {
+    } else if !method.replies.is_proven() && reply.headers.get("Tidegate-Call") == Some(id) {
         method.replies.prove();
     }
     method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
@@ -374,7 +375,7 @@ fn raw_answer(payload: &Bytes) -> Response<Answer> {
 fn finish(mut answer: Response<Answer>, inbound: &Inbound) -> Response<Answer> {
     let id = inbound.client_request_id().unwrap_or(&inbound.request_id);
     if let Ok(value) = HeaderValue::from_str(id) {
-        answer.headers_mut().insert("x-request-id", value);
+        answer.headers_mut().insert(&X_REQUEST_ID, value);
     }
     if inbound.head.method == Verb::HEAD || answer.status() == StatusCode::NO_CONTENT {
         *answer.body_mut() = Answer::Full(None);

@@ -16,7 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::connection::{self, Connection};
-use super::{Edge, admin, http2, life, respond};
+use super::inbound::Peer;
+use super::{Edge, admin, http2, life, respond, socket};
 use crate::telemetry;
 
 /// Connections that wait to be accepted.
@@ -25,6 +26,10 @@ const BACKLOG: i32 = 1_024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection that has sent nothing yet is waited for once we drain: its request may be on the way.
 const LAST_FIRST_BYTE: Duration = Duration::from_millis(200);
+
+/// Header fields that hyper takes without asking for memory; a number of ours, even a smaller one, costs it two
+/// allocations a request.
+const HYPER_HEADERS: usize = 100;
 
 /// A running edge.
 pub struct Running {
@@ -136,38 +141,39 @@ impl Drop for Open {
     }
 }
 
-async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
-    let first = tokio::time::timeout(edge.config.limits.first_byte, connection::is_http2(&socket));
+async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
+    let first = tokio::time::timeout(edge.config.limits.first_byte, socket::is_http2(&stream));
     let first = tokio::select! {
         first = first => first,
         () = async { until(&mut stopped).await; tokio::time::sleep(LAST_FIRST_BYTE).await } => return,
     };
     match first {
-        Ok(Ok(true)) => http2::serve(&edge, socket, peer, stopped).await,
-        Ok(Ok(false)) => serve_h1(&edge, socket, peer, stopped).await,
+        Ok(Ok(true)) => http2::serve(&edge, stream, peer, stopped).await,
+        Ok(Ok(false)) => serve_h1(&edge, stream, peer, stopped).await,
         Ok(Err(_)) => {}
         Err(_) => metrics::counter!(telemetry::CONNECTION_LIMITS, "limit" => "first_byte").increment(1),
     }
 }
 
-async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
-    let (socket, refusal) = (connection::Socket::new(socket), connection::Refusal::default());
+async fn serve_h1(edge: &Arc<Edge>, stream: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
+    let (socket, refusal) = (socket::Socket::new(stream), connection::Refusal::default());
     let guarded = Connection::new(socket.clone(), edge.config.limits.clone(), refusal.clone());
-    // Our own checks come first; hyper's limits lie above them.
+    // Our own checks come first; hyper's limits do not lie below them.
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_headers(edge.config.limits.headers + 8)
         .max_buf_size((edge.config.limits.head_bytes * 2).max(64 * 1024))
         .half_close(true);
+    if edge.config.limits.headers > HYPER_HEADERS {
+        builder.max_headers(edge.config.limits.headers);
+    }
     // No `pipeline_flush`: with it hyper takes from a body whatever it gets, and a slow reader's stream piles up.
     let shared = edge.clone();
-    let handle = socket.clone();
-    let service = service_fn(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(handle.clone());
-        let edge = shared.clone();
-        async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
+    let other_side = Peer { address: peer.ip(), socket: Some(socket.clone()) };
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (edge, other_side) = (shared.clone(), other_side.clone());
+        async move { Ok::<_, Infallible>(life::answer(&edge, request, other_side).await) }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(guarded), service));
     // The connection first: it reads the request that has come already before it is told to stop.
@@ -183,5 +189,5 @@ async fn serve_h1(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, mut sto
         tracing::debug!(%peer, error = %error, "connection");
     }
     let last = refusal.take().map(|fault| respond::raw(&fault));
-    connection::close(&socket.tcp, last).await;
+    socket::close(&socket.tcp, last).await;
 }

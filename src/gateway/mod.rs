@@ -15,6 +15,7 @@ mod inbound;
 mod life;
 mod listener;
 mod respond;
+mod socket;
 mod stall;
 mod trace;
 

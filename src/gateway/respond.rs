@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 
 use super::body::Answer;
 use crate::envelope::Envelope;
@@ -12,6 +12,9 @@ use crate::fault::{Code, Fault, Reason, Source};
 use crate::snapshot::ErrorStyle;
 use crate::telemetry::Outcome;
 use crate::transcode::json_string;
+
+static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Seconds to wait where an unavailable method does not say.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
@@ -130,16 +133,30 @@ pub(super) fn fault(
 /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10): what is left of a bucket, and in how
 /// many seconds the next token comes.
 pub(super) fn rate_limit(answer: &mut Response<Answer>, limit: u32, remaining: u32, after: Option<Duration>) {
-    let seconds = after.map(|after| format!(";t={}", after.as_millis().div_ceil(1000).max(1))).unwrap_or_default();
+    let seconds = after.map(|after| after.as_millis().div_ceil(1000).max(1) as u64);
     let rows = [
-        ("ratelimit", format!("\"default\";r={remaining}{seconds}")),
-        ("ratelimit-policy", format!("\"default\";q={limit}")),
+        (&RATE_LIMIT, short_text("\"default\";r=", u64::from(remaining), seconds)),
+        (&RATE_LIMIT_POLICY, short_text("\"default\";q=", u64::from(limit), None)),
     ];
-    for (name, text) in rows {
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            answer.headers_mut().insert(name, value);
-        }
+    for (name, value) in rows {
+        answer.headers_mut().insert(name, value);
     }
+}
+
+/// `{before}{number}`, and `;t={seconds}` where they are known: written on the stack, as it is on every answer.
+fn short_text(before: &str, number: u64, seconds: Option<u64>) -> HeaderValue {
+    let (mut text, mut len) = ([0; 80], 0);
+    let mut add = |part: &str| {
+        text[len..len + part.len()].copy_from_slice(part.as_bytes());
+        len += part.len();
+    };
+    add(before);
+    add(itoa::Buffer::new().format(number));
+    if let Some(seconds) = seconds {
+        add(";t=");
+        add(itoa::Buffer::new().format(seconds));
+    }
+    HeaderValue::from_bytes(&text[..len]).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 fn retry_after(fault: &Fault, status: StatusCode) -> Option<Duration> {

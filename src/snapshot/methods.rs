@@ -6,7 +6,7 @@ use super::build::Builder;
 use super::manifest::{At, PolicyRow};
 use super::problem::{Place, Problem};
 use super::{Method, ReplyProof, Streaming};
-use crate::bus::{Pattern, Subject};
+use crate::bus::{Headers, Pattern, Subject};
 use crate::envelope::{Envelope, Style};
 use crate::schema::MethodRow;
 use crate::schema::operation::Operation;
@@ -106,6 +106,9 @@ impl Builder<'_> {
         };
         let chunk = parts.chunk.unwrap_or(parts.reply);
         let name_of = |id: MessageId| tables.message(id).name.clone();
+        let mut request_headers = Headers::with_capacity(2);
+        request_headers.push("content-type", "application/x-protobuf");
+        request_headers.push("message-type", name_of(parts.request));
         let method = Arc::new(Method {
             name: parts.name.as_str().into(),
             metrics: SubjectMetrics::new(subject.as_str()),
@@ -113,6 +116,7 @@ impl Builder<'_> {
             queue_group: parts.queue_group.map(Into::into),
             request: parts.request,
             request_name: name_of(parts.request),
+            request_headers,
             reply: parts.reply,
             reply_name: name_of(parts.reply),
             chunk,

@@ -15,7 +15,7 @@ mod styles;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bus::Subject;
+use crate::bus::{Headers, Subject};
 use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
@@ -104,6 +104,8 @@ pub struct Method {
     pub request: MessageId,
     /// Its full name.
     pub request_name: Box<str>,
+    /// The headers that are the same on every request.
+    pub request_headers: Headers,
     /// Reply message.
     pub reply: MessageId,
     /// Its full name.
@@ -138,6 +140,7 @@ impl Method {
             queue_group: None,
             request: none,
             request_name: "".into(),
+            request_headers: Headers::new(),
             reply: none,
             reply_name: "".into(),
             chunk: none,

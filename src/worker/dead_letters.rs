@@ -73,7 +73,7 @@ fn headers(given_up: &GivenUp<'_>, deliveries: u32, event: Option<&Logged>, now_
         if name.eq_ignore_ascii_case(MESSAGE_ID) {
             headers.push(ORIGINAL_ID, value);
         } else if !is_order_to_the_store(name) && !is_ours(name) {
-            headers.push(name.to_owned(), value);
+            headers.push(name, value);
         }
     }
     headers
@@ -127,7 +127,7 @@ pub async fn redrive(store: &Store, sequence: u64) -> Result<Redriven, StoreErro
     let mut headers = Headers::with_capacity(16);
     for (name, value) in letter.headers.iter().filter(|(name, _)| !is_ours(name)) {
         if !name.eq_ignore_ascii_case(MESSAGE_ID) {
-            headers.push(name.to_owned(), value);
+            headers.push(name, value);
         }
     }
     // The same each time, so that a repeat after a lost answer does not send it twice.

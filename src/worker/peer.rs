@@ -237,7 +237,7 @@ impl PeerCall<'_> {
             for header in ["Tidegate-User", "Tidegate-Tenant", "Tidegate-Roles"] {
                 let is_passed = self.behalf == Behalf::Caller || header == "Tidegate-Tenant";
                 if let Some(value) = self.context.header(header).filter(|_| is_passed) {
-                    headers.push(header, value.to_owned());
+                    headers.push(header, value);
                 }
             }
         }

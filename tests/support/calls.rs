@@ -22,7 +22,7 @@ pub fn routes() -> Snapshot {
 
 pub async fn listen(bus: &Bus, pattern: &str, limits: Limits) -> Subscription {
     let subscription = bus.subscribe(&Pattern::new(pattern).unwrap(), None, limits).await.unwrap();
-    bus.flush().await.unwrap();
+    super::settle(bus).await;
     subscription
 }
 

@@ -13,7 +13,7 @@ pub mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate::bus::Bus;
+use tidegate::bus::{Branch, Bus, Headers, Limits, Message};
 use tidegate::gateway::{Gateway, GatewayConfig, Running};
 use tidegate::schema::SourceFile;
 use tidegate::snapshot::problem::render;
@@ -29,6 +29,17 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "{what}: not so after {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Waits until the bus has done everything that was asked of it on this connection: a message of its own comes back
+/// behind all of it. A flush waits for the connection, but then only says that it was sent.
+pub async fn settle(bus: &Bus) {
+    bus.flush().await.unwrap();
+    let inbox = bus.new_inbox(Branch::Reply);
+    let mut back = bus.subscribe(&inbox.clone().into(), None, Limits::WORKER).await.unwrap();
+    let message = Message { subject: inbox, reply: None, headers: Headers::new(), payload: Default::default() };
+    bus.publish(message).await.unwrap();
+    tokio::time::timeout(PATIENCE, back.next()).await.expect("the message comes back").unwrap().unwrap();
 }
 
 /// A snapshot of one routes file and one .proto.

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use tidegate::bus::{Bus, NatsOptions, Status};
+use tidegate::bus::{Bus, Headers, NatsOptions, Request, Status, Subject};
 
 /// A server with a folder of its own.
 pub struct NatsServer {
@@ -174,6 +174,23 @@ impl NatsServer {
         Bus::nats(options).await.unwrap()
     }
 
+    /// A bus whose requests have a lane of their own, as a gateway's; the lane is there.
+    pub async fn lane_bus(&self) -> Bus {
+        self.lane_bus_through(&self.url).await
+    }
+
+    /// The same over another address of the server.
+    pub async fn lane_bus_through(&self, url: &str) -> Bus {
+        let (url, name) = (url.to_owned(), "test".to_owned());
+        let bus = Bus::nats(NatsOptions { url, name, request_lane: true, ..NatsOptions::default() }).await.unwrap();
+        super::eventually("the request lane is there", async || {
+            let _ = bus.request(to_nobody()).await;
+            bus.figures().on_lane > 0
+        })
+        .await;
+        bus
+    }
+
     /// A connected bus.
     pub async fn bus(&self) -> Bus {
         let bus = self.bus_not_waiting().await;
@@ -184,6 +201,11 @@ impl NatsServer {
             .unwrap();
         bus
     }
+}
+
+fn to_nobody() -> Request<'static> {
+    let (subject, headers, payload) = (Subject::new("nobody").unwrap(), Headers::new(), Default::default());
+    Request { subject, headers, payload, timeout: super::PATIENCE, proof: None }
 }
 
 impl Drop for NatsServer {

@@ -34,7 +34,7 @@ pub(super) fn of(options: &NatsOptions) -> Result<ConnectOptions, BusError> {
 }
 
 /// The file as it is now, and the server's nonce signed with its key.
-fn signed(path: &Path, nonce: &[u8]) -> Result<Auth, AuthError> {
+pub(super) fn signed(path: &Path, nonce: &[u8]) -> Result<Auth, AuthError> {
     let credentials = Credentials::read(path).map_err(AuthError::new)?;
     let signature = credentials.key.sign(nonce).map_err(AuthError::new)?;
     let mut auth = Auth::new();

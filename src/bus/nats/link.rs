@@ -95,6 +95,14 @@ impl Link {
         self.has_refused.load(Ordering::Relaxed) && self.refused().contains(subject)
     }
 
+    /// What the server refuses, in its words.
+    pub(super) fn note_error(&self, text: &str) {
+        match MissingRight::of(text) {
+            Some(right) => self.note_missing_right(&right),
+            None => tracing::error!(error = text, "the bus server refuses"),
+        }
+    }
+
     /// What a missing right means: without our inbox nothing can work, without one subject all others can.
     fn note_missing_right(&self, right: &MissingRight<'_>) {
         match right {
@@ -132,22 +140,32 @@ impl Link {
         before
     }
 
+    /// Notes a new connection.
+    pub(super) fn opened(&self) {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        self.is_dropping.store(false, Ordering::Relaxed);
+        self.has_refused.store(false, Ordering::Relaxed);
+        self.refused().clear();
+        if self.set(Status::Connected) == Status::Connected {
+            // The client sheds events when they come in floods: this loss was never told.
+            self.losses.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Notes the loss of the connection.
+    pub(super) fn broke(&self) {
+        self.set(Status::Disconnected);
+        self.losses.send_modify(|count| *count += 1);
+    }
+
     pub(super) fn note(&self, event: &Event) {
         match event {
             Event::Connected => {
-                self.connects.fetch_add(1, Ordering::Relaxed);
-                self.is_dropping.store(false, Ordering::Relaxed);
-                self.has_refused.store(false, Ordering::Relaxed);
-                self.refused().clear();
-                if self.set(Status::Connected) == Status::Connected {
-                    // The client sheds events when they come in floods: this loss was never told.
-                    self.losses.send_modify(|count| *count += 1);
-                }
+                self.opened();
                 tracing::info!("bus connected");
             }
             Event::Disconnected => {
-                self.set(Status::Disconnected);
-                self.losses.send_modify(|count| *count += 1);
+                self.broke();
                 tracing::warn!("bus disconnected");
             }
             Event::LameDuckMode => {
@@ -164,10 +182,7 @@ impl Link {
             Event::ServerError(ServerError::AuthorizationViolation) => {
                 tracing::error!("the bus server does not know this user: its credentials are wrong or have expired");
             }
-            Event::ServerError(ServerError::Other(text)) => match MissingRight::of(text) {
-                Some(right) => self.note_missing_right(&right),
-                None => tracing::error!(error = text, "the bus server refuses"),
-            },
+            Event::ServerError(ServerError::Other(text)) => self.note_error(text),
             other => tracing::info!(event = %other, "bus"),
         }
     }

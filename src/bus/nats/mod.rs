@@ -1,7 +1,9 @@
 //! NATS: one connection, with reply handling and subscriptions of our own over async-nats.
 
+mod address;
 mod headers;
 mod identity;
+mod lane;
 mod link;
 mod moving;
 mod replies;
@@ -10,14 +12,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
 use async_nats::client::PublishErrorKind;
+use async_nats::{Client, ServerAddr};
 use futures_util::StreamExt as _;
 use tokio::sync::{Notify, watch};
 
 use super::queue::{Engaged, Limits, Queue, StreamError, Subscription};
 use super::{BusError, Delivery, Figures, Message, Pattern, Reply, Request, Status, Subject};
 
+use lane::Lane;
 use link::Link;
 use replies::Replies;
 
@@ -51,6 +54,10 @@ pub struct NatsOptions {
     pub tls_ca: Option<PathBuf>,
     /// PEM files of a client certificate and its key.
     pub tls_identity: Option<(PathBuf, PathBuf)>,
+    /// Requests go over a second connection that is made for them, at a third of their cost. They then keep no order
+    /// with what this bus publishes and subscribes, so it is for those who only ask: gateways. Without it, while that
+    /// connection is down, and over TLS, they share the first one.
+    pub request_lane: bool,
 }
 
 /// The engine.
@@ -61,6 +68,7 @@ pub(crate) struct NatsBus {
     replies: Arc<Replies>,
     /// Servers that we were told of at the start.
     servers: usize,
+    lane: Option<Lane>,
 }
 
 impl NatsBus {
@@ -83,9 +91,12 @@ impl NatsBus {
             });
         let servers: Vec<String> = options.url.split(',').map(|url| url.trim().to_owned()).collect();
         let count = servers.len();
+        let addresses: Result<Vec<ServerAddr>, _> = servers.iter().map(|server| server.parse()).collect();
         let client = connecting.connect(servers).await.map_err(|error| BusError::Other(error.to_string()))?;
-        let replies = Replies::start(client.clone(), &user, link.clone()).await?;
-        let bus = Arc::new(NatsBus { client, user, link, replies, servers: count });
+        let replies = Replies::on_client(client.clone(), &user, link.clone()).await?;
+        let lane = addresses.ok().filter(|_| options.request_lane);
+        let lane = lane.map(|addresses| Lane::start(options, addresses, &user, link.clone()));
+        let bus = Arc::new(NatsBus { client, user, link, replies, servers: count, lane });
         tokio::spawn(moving::leave_lame_ducks(Arc::downgrade(&bus)));
         Ok(bus)
     }
@@ -127,7 +138,10 @@ impl NatsBus {
             return Err(BusError::Timeout);
         }
         self.check(&request.subject, request.payload.len() + request.headers.size())?;
-        self.replies.request(request).await
+        match self.lane.as_ref().filter(|lane| lane.takes()) {
+            Some(lane) => lane.request(request).await,
+            None => self.replies.request(request).await,
+        }
     }
 
     pub(super) async fn publish(&self, message: Message) -> Result<(), BusError> {
@@ -188,11 +202,13 @@ impl NatsBus {
     }
 
     pub(super) fn figures(&self) -> Figures {
+        let lane = self.lane.as_ref().map(Lane::figures).unwrap_or_default();
         Figures {
-            pending: self.replies.pending(),
-            strays: self.replies.strays(),
+            pending: self.replies.pending() + lane.pending,
+            strays: self.replies.strays() + lane.strays,
             dropped: self.link.dropped(),
             reconnects: self.link.reconnects(),
+            on_lane: lane.on_lane,
         }
     }
 
@@ -201,6 +217,9 @@ impl NatsBus {
             let _ = tokio::time::timeout(CLOSE_MAX, self.client.flush()).await;
         }
         self.link.close();
+        if let Some(lane) = &self.lane {
+            lane.close();
+        }
         let _ = tokio::time::timeout(CLOSE_MAX, self.client.drain()).await;
     }
 }

@@ -1,5 +1,5 @@
 //! Replies to requests: one subscription `PREFIX.*` for all of them, a slab of waiting slots, one sweep for all
-//! deadlines.
+//! deadlines. Each connection that carries requests has a table of its own.
 //!
 //! A slot's subject carries its generation. Time-outs, cancels and failed publishes raise it, so that a late reply
 //! hits nobody. A subject is used again only for requests that bring a proof, and only between such requests, and it
@@ -19,6 +19,8 @@ use futures_util::StreamExt as _;
 use tokio::task::AbortHandle;
 
 use super::super::{BusError, Headers, IN_FLIGHT_MAX, Reply, Request, Status};
+use super::address::{self, Address};
+use super::lane::Outbox;
 use super::link::Link;
 use super::{headers, is_no_responders, publish_error, to_nats};
 
@@ -29,9 +31,17 @@ const RESTING_MIN: usize = 512;
 /// Replies to one subject that wait for their proof behind the first.
 const LATER_MAX: usize = 4;
 
+/// The connection that requests go out on.
+pub(super) enum Way {
+    /// async-nats'.
+    Client(Client),
+    /// The request lane.
+    Lane(Arc<Outbox>),
+}
+
 /// The reply table of one connection.
 pub(super) struct Replies {
-    client: Client,
+    way: Way,
     prefix: String,
     table: Mutex<Table>,
     link: Arc<Link>,
@@ -71,30 +81,40 @@ enum State {
 }
 
 impl Replies {
-    /// Subscribes, and starts the two tasks that end with the table.
-    pub(super) async fn start(client: Client, user: &str, link: Arc<Link>) -> Result<Arc<Replies>, BusError> {
-        let prefix = format!("_INBOX.{user}.r.{}.", uuid::Uuid::new_v4().simple());
-        let subscribed = client.subscribe(format!("{prefix}*")).await;
-        let mut replies = subscribed.map_err(|error| BusError::Other(error.to_string()))?;
+    /// A table whose replies come through [`Replies::deliver`], and the task that ends what waits too long.
+    pub(super) fn new(way: Way, user: &str, link: Arc<Link>) -> Arc<Replies> {
         let table = Arc::new(Replies {
-            client,
-            prefix,
+            way,
+            prefix: format!("_INBOX.{user}.r.{}.", uuid::Uuid::new_v4().simple()),
             table: Mutex::default(),
             link,
             strays: AtomicU64::new(0),
             started: Instant::now(),
             receiver: OnceLock::new(),
         });
+        tokio::spawn(sweep(Arc::downgrade(&table)));
+        table
+    }
+
+    /// A table on async-nats, subscribed.
+    pub(super) async fn on_client(client: Client, user: &str, link: Arc<Link>) -> Result<Arc<Replies>, BusError> {
+        let table = Replies::new(Way::Client(client.clone()), user, link);
+        let subscribed = client.subscribe(table.pattern()).await;
+        let mut replies = subscribed.map_err(|error| BusError::Other(error.to_string()))?;
         let weak = Arc::downgrade(&table);
         let receiver = tokio::spawn(async move {
             while let Some(message) = replies.next().await {
                 let Some(table) = weak.upgrade() else { return };
-                table.deliver(message);
+                table.deliver_message(message);
             }
         });
         let _ = table.receiver.set(receiver.abort_handle());
-        tokio::spawn(sweep(Arc::downgrade(&table)));
         Ok(table)
+    }
+
+    /// What the replies are subscribed with.
+    pub(super) fn pattern(&self) -> String {
+        format!("{}*", self.prefix)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -120,13 +140,20 @@ impl Replies {
         let is_reused = request.proof.is_some();
         // The guard comes before the publish, so that a cancelled one gives the slot back, too.
         let waiting = self.take_slot(deadline_ms, is_reused)?;
+        let client = match &self.way {
+            Way::Client(client) => client,
+            Way::Lane(outbox) => {
+                outbox.publish(request.subject.as_str(), &waiting.subject, &request.headers, &request.payload)?;
+                return waiting.run(std::future::ready(Ok(())), request.proof).await;
+            }
+        };
         let subject = to_nats(&request.subject)?;
         let (reply_to, payload) = (waiting.subject.clone(), request.payload);
         let map = headers::to_nats(&request.headers)?;
         let publish = async {
             match request.headers.is_empty() {
-                true => self.client.publish_with_reply(subject, reply_to, payload).await,
-                false => self.client.publish_with_reply_and_headers(subject, reply_to, map, payload).await,
+                true => client.publish_with_reply(subject, reply_to, payload).await,
+                false => client.publish_with_reply_and_headers(subject, reply_to, map, payload).await,
             }
         };
         waiting.run(publish, request.proof).await
@@ -142,7 +169,7 @@ impl Replies {
             Some(index) => index,
             None => {
                 let index = table.slots.len() as u32;
-                let subject = self.subject_of(index, 0);
+                let subject = address::subject(&self.prefix, index, 0);
                 table.slots.push(Slot {
                     generation: 0,
                     deadline_ms: 0,
@@ -171,25 +198,26 @@ impl Replies {
     /// A new subject, which no earlier reply can hit.
     fn renew(&self, index: u32, slot: &mut Slot) {
         slot.generation = slot.generation.wrapping_add(1);
-        slot.subject = self.subject_of(index, slot.generation);
+        slot.subject = address::subject(&self.prefix, index, slot.generation);
         slot.is_worn = false;
     }
 
-    /// `PREFIX.INDEX-GENERATION`, both in hexadecimal.
-    fn subject_of(&self, index: u32, generation: u32) -> async_nats::Subject {
-        async_nats::Subject::from(format!("{}{index:x}-{generation:x}", self.prefix))
+    /// The slot that a reply's subject names.
+    pub(super) fn address(&self, subject: &[u8]) -> Address {
+        address::read(&self.prefix, subject)
     }
 
-    fn deliver(&self, message: async_nats::Message) {
-        let token = message.subject.as_str().get(self.prefix.len()..).and_then(|token| token.split_once('-'));
-        let address = token.and_then(|(index, generation)| {
-            Some((usize::from_str_radix(index, 16).ok()?, u32::from_str_radix(generation, 16).ok()?))
-        });
-        let result = if is_no_responders(&message) {
-            Err(BusError::NoResponders)
-        } else {
-            Ok((message.headers.as_ref().map(headers::from_nats).unwrap_or_default(), message.payload))
-        };
+    fn deliver_message(&self, message: async_nats::Message) {
+        let address = self.address(message.subject.as_bytes());
+        if is_no_responders(&message) {
+            return self.deliver(address, Err(BusError::NoResponders));
+        }
+        let headers = message.headers.as_ref().map(headers::from_nats).unwrap_or_default();
+        self.deliver(address, Ok((headers, message.payload)));
+    }
+
+    /// Hands a reply to the request that waits in its slot.
+    pub(super) fn deliver(&self, address: Address, result: Result<(Headers, Bytes), BusError>) {
         let mut table = self.lock();
         let slot = address
             .and_then(|(index, generation)| table.slots.get_mut(index).filter(|slot| slot.generation == generation));

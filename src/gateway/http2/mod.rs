@@ -18,8 +18,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::inbound::Peer;
 use super::listener::until;
-use super::{Edge, connection, life};
+use super::socket::close;
+use super::{Edge, life};
 use guard::{Farewell, Guard};
 use streams::Streams;
 pub(super) use streams::{note_asked, note_given};
@@ -52,7 +54,8 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr,
     let shared = edge.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let edge = shared.clone();
-        async move { Ok::<_, Infallible>(life::answer(&edge, request, peer.ip()).await) }
+        let other_side = Peer { address: peer.ip(), socket: None };
+        async move { Ok::<_, Infallible>(life::answer(&edge, request, other_side).await) }
     });
     {
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(guarded), service));
@@ -83,5 +86,5 @@ pub(super) async fn serve(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr,
             break;
         }
     }
-    connection::close(&socket, farewell.take()).await;
+    close(&socket, farewell.take()).await;
 }

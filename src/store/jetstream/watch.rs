@@ -149,7 +149,7 @@ fn headers(map: &HeaderMap) -> Headers {
     let mut headers = Headers::with_capacity(map.len());
     for (name, values) in map.iter() {
         for value in values {
-            headers.push(AsRef::<str>::as_ref(name).to_owned(), value.as_str().to_owned());
+            headers.push(name, value);
         }
     }
     headers
