@@ -265,6 +265,7 @@ async fn a_user_without_rights_is_not_ready_or_fails_at_once() {
 }
 
 /// A token as nats-server wants it: `header.claims.signature`, signed by the issuer.
+#[allow(clippy::needless_pass_by_value, reason = "calls write the claims where they stand")]
 fn token(issuer: &nkeys::KeyPair, subject: &str, kind: &str, expires: Option<u64>, rest: serde_json::Value) -> String {
     let mut claims = serde_json::json!({"jti": "test", "iat": 1, "iss": issuer.public_key(), "sub": subject});
     claims["nats"] = rest;

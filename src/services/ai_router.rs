@@ -58,8 +58,11 @@ pub(super) async fn service(_: &Store, _: &LiveSettings) -> Result<Service, Faul
 /// Keeps nothing but what the registry said a moment ago, by tenant.
 #[derive(Default)]
 struct AiRouter {
-    registered: Mutex<HashMap<String, (Instant, Arc<Vec<ServiceCapability>>)>>,
+    registered: Mutex<HashMap<String, Registered>>,
 }
+
+/// What the registry said, and when.
+type Registered = (Instant, Arc<Vec<ServiceCapability>>);
 
 #[derive(Serialize, Deserialize)]
 struct Route {
