@@ -37,7 +37,6 @@ const NOT_BUILT: &[&str] = &[
     "orchestration",
     "router",
     "event-bus",
-    "time-manager",
     "weather-manager",
     "auth",
     "payment",

@@ -3,6 +3,7 @@
 
 mod ai_integration;
 mod ai_router;
+mod background;
 pub mod buckets;
 mod capabilities;
 mod capability_registry;
@@ -19,6 +20,7 @@ mod seed;
 pub mod settings;
 mod state_manager;
 mod text;
+mod time_manager;
 
 use crate::fault::Fault;
 use crate::store::Store;
@@ -42,6 +44,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         model_management::service(store, settings).await?,
         ai_router::service(),
         capability_registry::service(store, settings).await?,
+        time_manager::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;
     services.retain(|service| !without.iter().any(|name| name == service.name()));
