@@ -135,6 +135,8 @@ on_each_bus!(
     a_jump_tells_only_the_newest_hour,
     a_schedule_fires_once_and_a_recurring_one_again,
     a_watch_of_time_tells_hours_and_jumps,
+    two_replicas_tell_a_change_of_weather_once,
+    a_season_comes_with_its_day,
 );
 
 async fn two_replicas_tell_each_hour_once(game: Game) {
@@ -225,4 +227,41 @@ async fn a_watch_of_time_tells_hours_and_jumps(game: Game) {
     let evening = json!({"target_time": {"year": 1, "month": 1, "day": 1, "hour": 20}});
     game.ask("PUT", "/v1/worlds/w1/time", evening).await;
     assert_eq!(hour().await, 20);
+}
+
+async fn two_replicas_tell_a_change_of_weather_once(game: Game) {
+    let path = "/v1/worlds/w1/zones/docks/weather";
+    let mut watch = game.watch("/v1/worlds/w1/zones/docks/weather:watch").await;
+    let mut item = async || {
+        let item = watch.next().await;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&item["change"]), text(&item["weather"]["condition_type"]))
+    };
+    assert_eq!(item().await, ("snapshot".to_owned(), "cloudy".to_owned()));
+    let (_, weather) = game.ask("GET", path, Value::Null).await;
+    let next_ms: i64 = weather["next_change_ms"].as_str().unwrap().parse().unwrap();
+    game.pass(next_ms - NOW_MS);
+    let (change, natural) = item().await;
+    assert_eq!(change, "natural");
+    assert_eq!(game.ask("GET", path, Value::Null).await.1["current_weather"]["condition_type"], natural);
+    let storm = json!({"target_weather": {"condition_type": "Storm"}});
+    assert_eq!(game.ask("PUT", path, storm.clone()).await.0, 200);
+    assert_eq!(item().await, ("set".to_owned(), "storm".to_owned()));
+    assert_eq!(game.ask("PUT", path, storm).await.0, 200);
+    let minute = next_ms / MINUTE_MS;
+    let ids = [format!("w1:docks:{minute}:{natural}"), format!("w1:docks:{minute}:storm")];
+    game.told("evt.weather.changed.v1", &ids.each_ref().map(String::as_str)).await;
+    let refused = json!({"target_weather": {"condition_type": "fog"}, "transition_seconds": 5});
+    let (status, refused) = game.ask("PUT", path, refused).await;
+    assert_eq!((status, &refused["error"]["details"]["reason"]), (400, &json!("conflicting_fields")));
+    let (status, bad) = game.ask("GET", "/v1/worlds/w1/zones/_x/weather", Value::Null).await;
+    assert_eq!((status, &bad["error"]["details"]["reason"]), (400, &json!("bad_id")));
+}
+
+async fn a_season_comes_with_its_day(game: Game) {
+    let season = async || game.ask("GET", "/v1/worlds/w1/weather", Value::Null).await.1["season"].clone();
+    assert_eq!(season().await, "winter");
+    let april = json!({"target_time": {"year": 1, "month": 4, "day": 1, "hour": 12}});
+    game.ask("PUT", "/v1/worlds/w1/time", april).await;
+    eventually("the season is told", async || season().await == "spring").await;
 }

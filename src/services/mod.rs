@@ -21,6 +21,7 @@ pub mod settings;
 mod state_manager;
 mod text;
 mod time_manager;
+mod weather_manager;
 
 use crate::fault::Fault;
 use crate::store::Store;
@@ -45,6 +46,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         ai_router::service(),
         capability_registry::service(store, settings).await?,
         time_manager::service(store, settings).await?,
+        weather_manager::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;
     services.retain(|service| !without.iter().any(|name| name == service.name()));

@@ -189,10 +189,10 @@ impl TimeManager {
                 seen = times.next(context) => if let RecordSeen::Change { key, document, .. } = seen?
                     && let Some(Document { value: Kept::Clock(clock), .. }) = document
                 {
-                    timetable.set_clock(key, clock);
+                    timetable.set_clock(&key, clock);
                 },
                 seen = schedules.next(context) => if let RecordSeen::Change { key, document, .. } = seen? {
-                    timetable.set(key, document.map(|document| document.value));
+                    timetable.set(&key, document.map(|document| document.value));
                 },
                 () = timetable.agenda.until_next(context.now_ms()) => {}
                 _ = context.until_cancelled() => return Ok(()),
@@ -291,8 +291,8 @@ struct Head {
 }
 
 impl Timetable {
-    fn set_clock(&mut self, place: String, clock: Clock) {
-        self.clocks.insert(place.clone(), clock);
+    fn set_clock(&mut self, place: &str, clock: Clock) {
+        self.clocks.insert(place.to_owned(), clock);
         let moved: Vec<String> =
             self.heads.iter().filter(|(_, head)| head.clock == place).map(|(key, _)| key.clone()).collect();
         for key in moved {
@@ -300,7 +300,7 @@ impl Timetable {
         }
     }
 
-    fn set(&mut self, place: String, schedule: Option<Schedule>) {
+    fn set(&mut self, place: &str, schedule: Option<Schedule>) {
         let head = schedule.map(|schedule| Head {
             clock: clock_key(&schedule.tenant, &schedule.what.world_id),
             tenant: schedule.tenant,
@@ -309,12 +309,12 @@ impl Timetable {
         });
         match head {
             Some(head) if head.next_ms.is_some() || head.claimed_until_ms.is_some() => {
-                self.heads.insert(place.clone(), head);
-                self.plan(&place);
+                self.heads.insert(place.to_owned(), head);
+                self.plan(place);
             }
             _ => {
-                self.heads.remove(&place);
-                self.agenda.remove(&place);
+                self.heads.remove(place);
+                self.agenda.remove(place);
             }
         }
     }
