@@ -4,6 +4,7 @@
 mod ai_integration;
 mod ai_router;
 mod auth;
+mod background;
 pub mod buckets;
 mod capabilities;
 mod capability_registry;
@@ -24,6 +25,8 @@ mod seed;
 pub mod settings;
 mod state_manager;
 mod text;
+mod time_manager;
+mod weather_manager;
 
 use crate::fault::Fault;
 use crate::store::Store;
@@ -47,13 +50,13 @@ macro_rules! roster {
             settings: &LiveSettings,
             is_wanted: impl Fn(&str) -> bool,
         ) -> Result<Vec<Service>, Fault> {
+            if ROSTER.iter().any(|name| is_wanted(name)) {
+                events::provide(store).await?;
+            }
             let mut services = Vec::new();
             $(if is_wanted($name) {
                 services.push($room::service(store, settings).await?);
             })*
-            if !services.is_empty() {
-                events::provide(store).await?;
-            }
             Ok(services)
         }
     };
@@ -69,6 +72,8 @@ roster! {
     "performance-mode" => performance_mode,
     "capability-registry" => capability_registry,
     "ai-router" => ai_router,
+    "weather-manager" => weather_manager,
+    "time-manager" => time_manager,
     "payment" => payment,
     "auth" => auth,
 }

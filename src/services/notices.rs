@@ -82,3 +82,8 @@ fn seal(context: &Context, notice: &Notice, id: &str) -> Result<Sealed, Fault> {
 pub(super) async fn publish(context: &Context, notice: Notice) {
     context.publish_later(notice, seal).await;
 }
+
+/// Pushes an event to a subject that a caller has named. Whoever listens gets it; nothing keeps it.
+pub(super) async fn push(context: &Context, subject: &str, event: &GameEvent) -> Result<(), Fault> {
+    context.publish(subject, ENVELOPE, event).await
+}

@@ -24,6 +24,7 @@ use crate::telemetry;
 use outbox::Outbox;
 use stored::{Pending, Stored, Work};
 
+pub(crate) use notice::base64_text;
 pub use notice::{EventId, Notice, Seal, Sealed, plain_seal};
 pub use watch::{RecordSeen, RecordWatch};
 

@@ -1,0 +1,267 @@
+//! Clock, weather and state of worlds with two replicas, on the embedded bus and on a real nats-server: what happens by
+//! itself, races and streams. What they answer is in `tests/examples.rs`.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use support::calls::{listen, next};
+use support::nats::NatsServer;
+use support::{eventually, gateway, project, url};
+use tidegate::bus::{Bus, Limits};
+use tidegate::gateway::Running;
+use tidegate::services::{LiveSettings, Settings, roster};
+use tidegate::store::Store;
+use tidegate::worker::{Options, Worker};
+
+const NOW_MS: i64 = 1_760_000_000_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// A gateway and two replicas of every service.
+struct Game {
+    bus: Bus,
+    store: Store,
+    running: Running,
+    client: reqwest::Client,
+    now_ms: Arc<AtomicI64>,
+    _workers: Vec<Worker>,
+}
+
+impl Game {
+    async fn on(bus: Bus) -> Game {
+        let (store, now_ms) = (Store::of(&bus), Arc::new(AtomicI64::new(NOW_MS)));
+        let refused = "the project's own tables are refused";
+        let (running, _) = gateway(project().build(None).unwrap_or_else(|_| panic!("{refused}")), &bus, |_| {}).await;
+        let settings = LiveSettings::from(Settings::default());
+        let mut workers = Vec::new();
+        for _ in 0..2 {
+            let snapshot = project().build(None).unwrap_or_else(|_| panic!("{refused}"));
+            let mut options = Options::new(bus.clone(), Arc::new(snapshot));
+            options.store = store.clone();
+            let clock = now_ms.clone();
+            options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
+            let services = roster(&store, &settings).await.unwrap();
+            workers.push(Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}")));
+        }
+        Game { bus, store, running, client: reqwest::Client::new(), now_ms, _workers: workers }
+    }
+
+    fn pass(&self, millis: i64) {
+        self.now_ms.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// Status and body, without the context.
+    async fn ask(&self, verb: &str, path: &str, body: Value) -> (u16, Value) {
+        let mut request = self.client.request(verb.parse().unwrap(), url(&self.running, path));
+        if !body.is_null() {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        let mut body: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        body.as_object_mut().unwrap().remove("meta");
+        (status, body)
+    }
+
+    /// The ids of the events of a subject so far, in order.
+    async fn ids(&self, subject: &str) -> Vec<String> {
+        let mut reader = self.store.read_log("GAME_EVENTS", subject, 0).await.unwrap();
+        let mut ids = Vec::new();
+        // Everything that is there comes at once; the wait only finds the end.
+        while let Ok(event) = tokio::time::timeout(Duration::from_millis(150), reader.next()).await {
+            ids.push(event.unwrap().headers.get("Nats-Msg-Id").unwrap().to_owned());
+        }
+        ids
+    }
+
+    /// Waits until the events of a subject are these.
+    async fn told(&self, subject: &str, ids: &[&str]) {
+        eventually(&format!("{subject} says {ids:?}"), async || self.ids(subject).await == ids).await;
+    }
+
+    async fn watch(&self, path: &str) -> Chunks {
+        let answer = self.client.get(url(&self.running, path)).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        Chunks { bytes: Box::pin(answer.bytes_stream()), seen: String::new() }
+    }
+}
+
+/// The items of a watch.
+struct Chunks {
+    bytes: std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes>>>>,
+    seen: String,
+}
+
+impl Chunks {
+    async fn next(&mut self) -> Value {
+        loop {
+            while let Some((line, rest)) = self.seen.split_once('\n') {
+                let chunk = line.strip_prefix("data:").map(|chunk| serde_json::from_str(chunk).unwrap());
+                self.seen = rest.to_owned();
+                if let Some(chunk) = chunk {
+                    return chunk;
+                }
+            }
+            let more = tokio::time::timeout(support::PATIENCE, self.bytes.next()).await.expect("the watch is silent");
+            self.seen.push_str(std::str::from_utf8(&more.expect("the watch goes on").unwrap()).unwrap());
+        }
+    }
+}
+
+macro_rules! on_each_bus {
+    ($($test:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Game::on(tidegate::bus::Bus::embedded()).await).await;
+            })*
+        }
+        mod nats {
+            $(#[tokio::test]
+            async fn $test() {
+                let server = super::NatsServer::start();
+                super::$test(super::Game::on(server.bus().await).await).await;
+            })*
+        }
+    };
+}
+
+on_each_bus!(
+    two_replicas_tell_each_hour_once,
+    a_jump_tells_only_the_newest_hour,
+    a_schedule_fires_once_and_a_recurring_one_again,
+    a_watch_of_time_tells_hours_and_jumps,
+    two_replicas_tell_a_change_of_weather_once,
+    a_season_comes_with_its_day,
+);
+
+async fn two_replicas_tell_each_hour_once(game: Game) {
+    game.ask("GET", "/v1/worlds/w1/time", Value::Null).await;
+    let ids: Vec<String> = (8..18).map(|hour| format!("w1:h:0:{hour}")).collect();
+    for told in 1..=10 {
+        game.pass(MINUTE_MS);
+        let so_far: Vec<&str> = ids[..told].iter().map(String::as_str).collect();
+        game.told("evt.time.hour.changed.v1", &so_far).await;
+    }
+    assert!(game.ids("evt.time.day.changed.v1").await.is_empty());
+}
+
+async fn a_jump_tells_only_the_newest_hour(game: Game) {
+    game.ask("GET", "/v1/worlds/w1/time", Value::Null).await;
+    let jump = async |day: i32, hour: i32| {
+        let target = json!({"target_time": {"year": 1, "month": 1, "day": day, "hour": hour}});
+        assert_eq!(game.ask("PUT", "/v1/worlds/w1/time", target).await.0, 200);
+    };
+    jump(3, 9).await;
+    game.told("evt.time.hour.changed.v1", &["w1:h:1:57"]).await;
+    game.told("evt.time.day.changed.v1", &["w1:d:1:2"]).await;
+    jump(3, 8).await;
+    game.told("evt.time.hour.changed.v1", &["w1:h:1:57", "w1:h:2:56"]).await;
+    let back = json!({"target_time": {"year": 1, "month": 1, "day": 1}, "gradual": true});
+    let (status, refused) = game.ask("PUT", "/v1/worlds/w1/time", back).await;
+    assert_eq!((status, &refused["error"]["details"]["reason"]), (412, &json!("backwards")));
+}
+
+async fn a_schedule_fires_once_and_a_recurring_one_again(game: Game) {
+    let mut callbacks = listen(&game.bus, "cb.game.>", Limits::WORKER).await;
+    let schedule = async |event_id: &str, recurrence_hours: i32| {
+        let body = json!({
+            "event_id": event_id,
+            "scheduled_time": {"year": 1, "month": 1, "day": 1, "hour": 8},
+            "callback_subject": format!("cb.game.{event_id}"),
+            "recurring": recurrence_hours > 0,
+            "recurrence_hours": recurrence_hours,
+        });
+        game.ask("POST", "/v1/schedules", body).await
+    };
+    let (status, once) = schedule("once", 0).await;
+    assert_eq!((status, &once["real_trigger_time_ms"]), (200, &json!("1760000060000")));
+    assert_eq!(schedule("once", 0).await.1, once);
+    assert_eq!(schedule("once", 2).await.0, 409);
+    let (_, recurring) = schedule("again", 2).await;
+    let mut subjects = async |count: usize| {
+        let mut subjects = Vec::new();
+        for _ in 0..count {
+            subjects.push(next(&mut callbacks).await.unwrap().unwrap().subject.as_str().to_owned());
+        }
+        subjects.sort();
+        subjects
+    };
+    game.pass(MINUTE_MS);
+    assert_eq!(subjects(2).await, ["cb.game.again", "cb.game.once"]);
+    // Four hours later two occurrences were due: it fires once, and goes on at the next multiple.
+    game.pass(4 * MINUTE_MS);
+    assert_eq!(subjects(1).await, ["cb.game.again"]);
+    game.pass(2 * MINUTE_MS);
+    assert_eq!(subjects(1).await, ["cb.game.again"]);
+    assert_eq!(schedule("once", 0).await.1, once, "a repeat gets its answer after the event, too");
+    let cancel = async |scheduled: &Value| {
+        let path = format!("/v1/schedules/{}", scheduled["schedule_id"].as_str().unwrap());
+        let (status, body) = game.ask("DELETE", &path, Value::Null).await;
+        (status, body["error"]["details"]["reason"].clone())
+    };
+    eventually("both replicas have done with the pushed events", async || cancel(&once).await.1 == "fired").await;
+    assert_eq!(cancel(&recurring).await, (200, Value::Null));
+    assert_eq!(cancel(&recurring).await.0, 404);
+    game.pass(10 * MINUTE_MS);
+    assert_eq!(schedule("last", 0).await.0, 412);
+    let last = json!({"event_id": "last", "callback_subject": "cb.game.last",
+        "scheduled_time": {"year": 1, "month": 1, "day": 3}});
+    assert_eq!(game.ask("POST", "/v1/schedules", last).await.0, 200);
+    let midnight = json!({"target_time": {"year": 1, "month": 1, "day": 3}});
+    assert_eq!(game.ask("PUT", "/v1/worlds/default/time", midnight).await.0, 200);
+    // The jump fires it, and the cancelled one has not come before it.
+    assert_eq!(subjects(1).await, ["cb.game.last"]);
+}
+
+async fn a_watch_of_time_tells_hours_and_jumps(game: Game) {
+    let mut watch = game.watch("/v1/worlds/w1/time:watch").await;
+    let mut hour = async || watch.next().await["game_time"]["hour"].clone();
+    assert_eq!(hour().await, 7);
+    game.pass(MINUTE_MS);
+    assert_eq!(hour().await, 8);
+    let evening = json!({"target_time": {"year": 1, "month": 1, "day": 1, "hour": 20}});
+    game.ask("PUT", "/v1/worlds/w1/time", evening).await;
+    assert_eq!(hour().await, 20);
+}
+
+async fn two_replicas_tell_a_change_of_weather_once(game: Game) {
+    let path = "/v1/worlds/w1/zones/docks/weather";
+    let mut watch = game.watch("/v1/worlds/w1/zones/docks/weather:watch").await;
+    let mut item = async || {
+        let item = watch.next().await;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&item["change"]), text(&item["weather"]["condition_type"]))
+    };
+    assert_eq!(item().await, ("snapshot".to_owned(), "cloudy".to_owned()));
+    let (_, weather) = game.ask("GET", path, Value::Null).await;
+    let next_ms: i64 = weather["next_change_ms"].as_str().unwrap().parse().unwrap();
+    game.pass(next_ms - NOW_MS);
+    let (change, natural) = item().await;
+    assert_eq!(change, "natural");
+    assert_eq!(game.ask("GET", path, Value::Null).await.1["current_weather"]["condition_type"], natural);
+    let storm = json!({"target_weather": {"condition_type": "Storm"}});
+    assert_eq!(game.ask("PUT", path, storm.clone()).await.0, 200);
+    assert_eq!(item().await, ("set".to_owned(), "storm".to_owned()));
+    assert_eq!(game.ask("PUT", path, storm).await.0, 200);
+    let minute = next_ms / MINUTE_MS;
+    let ids = [format!("w1:docks:{minute}:{natural}"), format!("w1:docks:{minute}:storm")];
+    game.told("evt.weather.changed.v1", &ids.each_ref().map(String::as_str)).await;
+    let refused = json!({"target_weather": {"condition_type": "fog"}, "transition_seconds": 5});
+    let (status, refused) = game.ask("PUT", path, refused).await;
+    assert_eq!((status, &refused["error"]["details"]["reason"]), (400, &json!("conflicting_fields")));
+    let (status, bad) = game.ask("GET", "/v1/worlds/w1/zones/_x/weather", Value::Null).await;
+    assert_eq!((status, &bad["error"]["details"]["reason"]), (400, &json!("bad_id")));
+}
+
+async fn a_season_comes_with_its_day(game: Game) {
+    let season = async || game.ask("GET", "/v1/worlds/w1/weather", Value::Null).await.1["season"].clone();
+    assert_eq!(season().await, "winter");
+    let april = json!({"target_time": {"year": 1, "month": 4, "day": 1, "hour": 12}});
+    game.ask("PUT", "/v1/worlds/w1/time", april).await;
+    eventually("the season is told", async || season().await == "spring").await;
+}
