@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::VERSION;
-use super::capabilities::{Capability, Requirements, ServiceCapability};
+use super::capabilities::{Capability, Requirements, ServiceCapability, registered};
 use super::checks::required;
-use super::paging::Pagination;
 use super::priorities::weights;
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
@@ -111,18 +110,6 @@ struct Item {
     service: Option<ServiceHealth>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Query {
-    include_offline: bool,
-    page: Option<Pagination>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Queried {
-    services: Vec<ServiceCapability>,
-    next_page_token: String,
-}
-
 /// An instance that can take a request, and how well.
 struct Candidate<'r> {
     service: &'r ServiceCapability,
@@ -206,7 +193,7 @@ impl AiRouter {
         {
             return services.clone();
         }
-        match read(context).await {
+        match registered(context).await {
             Ok(services) => {
                 let services = Arc::new(services);
                 let mut all = all();
@@ -221,20 +208,6 @@ impl AiRouter {
                 known.map(|(_, services)| services).unwrap_or_default()
             }
         }
-    }
-}
-
-async fn read(context: &Context) -> Result<Vec<ServiceCapability>, Fault> {
-    let (mut services, mut page) = (Vec::new(), Pagination::first(500));
-    loop {
-        let query = Query { include_offline: true, page: Some(page) };
-        let found: Queried =
-            context.call_as_service("capability_registry.v1.CapabilityRegistryService/Query", &query).await?;
-        services.extend(found.services);
-        if found.next_page_token.is_empty() {
-            return Ok(services);
-        }
-        page = Pagination::behind(500, found.next_page_token);
     }
 }
 

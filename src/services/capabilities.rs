@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::checks::invalid;
+use super::paging::Pagination;
 use crate::fault::Fault;
+use crate::worker::Context;
 
 /// `capability_registry.v1.Capability`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,11 @@ pub(super) struct ServiceCapability {
 }
 
 impl ServiceCapability {
+    /// Name of its service: its id is `service@instance`.
+    pub(super) fn service(&self) -> &str {
+        self.service_id.split('@').next().unwrap_or_default()
+    }
+
     /// A figure of the last heartbeat.
     pub(super) fn metric(&self, name: &str) -> Option<f64> {
         self.metadata.get(&format!("metric.{name}")).and_then(|text| text.parse().ok())
@@ -41,6 +48,33 @@ impl ServiceCapability {
     pub(super) fn only(mut self, is_wanted: impl Fn(&Capability) -> bool) -> Option<ServiceCapability> {
         self.capabilities.retain(is_wanted);
         Some(self).filter(|service| !service.capabilities.is_empty())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Query {
+    include_offline: bool,
+    page: Option<Pagination>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Queried {
+    services: Vec<ServiceCapability>,
+    next_page_token: String,
+}
+
+/// Every instance that the registry knows in the tenant, those that are offline as well.
+pub(super) async fn registered(context: &Context) -> Result<Vec<ServiceCapability>, Fault> {
+    let (mut services, mut page) = (Vec::new(), Pagination::first(500));
+    loop {
+        let query = Query { include_offline: true, page: Some(page) };
+        let found: Queried =
+            context.call_as_service("capability_registry.v1.CapabilityRegistryService/Query", &query).await?;
+        services.extend(found.services);
+        if found.next_page_token.is_empty() {
+            return Ok(services);
+        }
+        page = Pagination::behind(500, found.next_page_token);
     }
 }
 

@@ -15,6 +15,7 @@ mod model_management;
 mod notices;
 mod npc_behavior;
 mod numbers;
+mod orchestration;
 mod paging;
 mod payment;
 mod performance_mode;
@@ -68,6 +69,7 @@ roster! {
     "state-manager" => state_manager,
     "quest-system" => quest_system,
     "npc-behavior" => npc_behavior,
+    "orchestration" => orchestration,
     "settings" => player_settings,
     "performance-mode" => performance_mode,
     "capability-registry" => capability_registry,

@@ -108,6 +108,23 @@ impl Context {
         Context::own(&self.0.around, tenant)
     }
 
+    /// [`Context::own`] for a caller, with those of the headers that say something.
+    pub(super) fn own_for(
+        around: &Arc<Surroundings>,
+        tenant: &str,
+        caller: Caller,
+        headers: &[(&'static str, &String)],
+    ) -> Context {
+        let mut context = Context::own(around, tenant);
+        if let Some(inner) = Arc::get_mut(&mut context.0) {
+            inner.caller = caller;
+            for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
+                inner.headers.push(*name, value.as_str());
+            }
+        }
+        context
+    }
+
     /// The service's own work on an event, whose trace goes on.
     pub(super) fn of_event(around: &Arc<Surroundings>, event: &Logged) -> Context {
         let mut context = Context::own(around, "");

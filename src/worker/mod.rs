@@ -14,6 +14,7 @@ mod publish;
 pub mod records;
 mod repeat;
 mod reply;
+mod requester;
 mod service;
 mod streams;
 mod tasks;
@@ -42,6 +43,7 @@ pub use declared::declared;
 pub use listen::{Heard, Notices};
 pub use peer::PeerCall;
 pub use repeat::{Repeats, fingerprint, hex};
+pub use requester::Requester;
 pub use service::{Failed, Service, Sharing};
 pub use streams::Chunks;
 

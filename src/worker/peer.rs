@@ -87,19 +87,41 @@ impl Context {
         self.peer(method)?.as_service().ask(request).await
     }
 
+    /// A call of a peer's operation by the names that people use: `quest-system` and the last token of the subject,
+    /// `generate`. `None` where the schema has no such operation.
+    pub fn operation(&self, service: &str, operation: &str) -> Option<PeerCall<'_>> {
+        let row = self.around().snapshot.services.iter().find(|row| &*row.short_name == service)?;
+        let is_it = |method: &&Arc<Method>| method.subject.as_str().rsplit('.').next() == Some(operation);
+        row.methods.iter().find(is_it).map(|method| PeerCall::new(self, method))
+    }
+
+    /// True for the name of a service of the schema.
+    pub fn knows_service(&self, service: &str) -> bool {
+        self.around().snapshot.services.iter().any(|row| &*row.short_name == service)
+    }
+
     /// A call of a peer's method by its full name, or by its subject.
     pub fn peer(&self, method: &str) -> Result<PeerCall<'_>, Fault> {
         let snapshot = &self.around().snapshot;
-        let Some(method) = snapshot.method(method).or_else(|| snapshot.method_on(method)).cloned() else {
+        let Some(method) = snapshot.method(method).or_else(|| snapshot.method_on(method)) else {
             let text = format!("no descriptor and no route names `{method}`");
             return Err(Fault::ours(Code::Internal, "a peer is not known here").internal(text));
         };
-        let (key, timeout) = (String::new(), TIMEOUT_MAX);
-        Ok(PeerCall { context: self, method, behalf: Behalf::Caller, key, timeout })
+        Ok(PeerCall::new(self, method))
     }
 }
 
-impl PeerCall<'_> {
+impl<'c> PeerCall<'c> {
+    fn new(context: &'c Context, method: &Arc<Method>) -> PeerCall<'c> {
+        let (key, timeout) = (String::new(), TIMEOUT_MAX);
+        PeerCall { context, method: method.clone(), behalf: Behalf::Caller, key, timeout }
+    }
+
+    /// The method that is called.
+    pub fn method(&self) -> &Arc<Method> {
+        &self.method
+    }
+
     /// On the service's own account: only tenant and trace are passed on.
     #[must_use]
     pub fn as_service(mut self) -> Self {
@@ -135,6 +157,12 @@ impl PeerCall<'_> {
 
     /// The reply, as ProtoJSON. Unknown members of the request are refused.
     pub async fn ask_json(&self, request: &Value) -> Result<Value, Fault> {
+        let reply = self.ask_encoded(&self.encode(request)?).await?;
+        self.reply_json(&reply)
+    }
+
+    /// A request in ProtoJSON as bytes. Unknown members are refused.
+    pub fn encode(&self, request: &Value) -> Result<Vec<u8>, Fault> {
         let method = &self.method;
         let plan = BodyPlan {
             root: Root::Message(method.request),
@@ -148,12 +176,17 @@ impl PeerCall<'_> {
             let text = format!("the request is no `{}`: {error}", method.request_name);
             Fault::client(Code::InvalidArgument, text).detail("reason", "malformed")
         })?;
-        let reply = self.ask_encoded(&fields).await?;
+        Ok(fields)
+    }
+
+    /// A reply's bytes as ProtoJSON, with the fields' proto names.
+    pub fn reply_json(&self, reply: &[u8]) -> Result<Value, Fault> {
+        let method = &self.method;
         let (mut json, options) = (
             Vec::with_capacity(reply.len() * 2),
             JsonOut { names: crate::transcode::Names::Proto, ..JsonOut::default() },
         );
-        wire_to_json(&method.tables, method.reply, &options, &reply, &mut Scratch::default(), &mut json)
+        wire_to_json(&method.tables, method.reply, &options, reply, &mut Scratch::default(), &mut json)
             .map_err(|error| self.undecoded(&error.to_string()))?;
         serde_json::from_slice(&json).map_err(|error| self.undecoded(&error.to_string()))
     }

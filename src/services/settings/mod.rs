@@ -22,6 +22,7 @@ mod router;
 mod story_teller;
 mod time_manager;
 mod weather_manager;
+mod workflows;
 mod world_state;
 
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub use router::Router;
 pub use story_teller::StoryTeller;
 pub use time_manager::{GameTime, TimeManager};
 pub use weather_manager::WeatherManager;
+pub use workflows::workflow_files;
 pub use world_state::WorldState;
 
 /// Names of all services, which are the sections' names too.
