@@ -44,7 +44,7 @@ impl Game {
             options.store = store.clone();
             let clock = now_ms.clone();
             options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
-            let services = roster(&store, &settings).await.unwrap();
+            let services = roster(&store, &settings, |_| true).await.unwrap();
             workers.push(Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}")));
         }
         Game { bus, store, running, client: reqwest::Client::new(), now_ms, _workers: workers }

@@ -39,8 +39,10 @@ pub(super) struct Traits {
     pub(super) curiosity: f64,
 }
 
-/// Archetypes: traits that differ from the defaults, and what one says.
-const ARCHETYPES: [(&str, &[(&str, f64)], &str); 4] = [
+/// A name, traits that differ from the defaults, and what one says.
+type Archetype = (&'static str, &'static [(&'static str, f64)], &'static str);
+
+const ARCHETYPES: [Archetype; 4] = [
     (
         "merchant",
         &[("extraversion", 0.7), ("agreeableness", 0.8), ("conscientiousness", 0.7)],
