@@ -3,6 +3,7 @@
 
 mod ai_integration;
 mod auth;
+mod body_broker_integration;
 pub mod buckets;
 mod capability_registry;
 mod checks;
@@ -43,6 +44,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         capability_registry::service(store, settings).await?,
         auth::service(store, settings).await?,
         payment::service(store, settings).await?,
+        body_broker_integration::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;
     services.retain(|service| !without.iter().any(|name| name == service.name()));
