@@ -60,6 +60,14 @@ pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
 /// Seconds for which the oldest event of a committed change waits to be published, by bucket; 0 where none waits.
 pub const PENDING_OLDEST: &str = "tidegate_pending_oldest_seconds";
+/// Parts harvested, by quality and by the player's path.
+pub const BROKER_PARTS: &str = "tidegate_broker_parts_total";
+/// Negotiations by outcome; alarm where those above `poor` fall below half.
+pub const BROKER_NEGOTIATIONS: &str = "tidegate_broker_negotiations_total";
+/// Units paid in completed deals, by drug.
+pub const BROKER_DRUG_UNITS: &str = "tidegate_broker_drug_units_total";
+/// Reputation after completed deals, by the family's drug.
+pub const BROKER_REPUTATION: &str = "tidegate_broker_reputation";
 
 /// Buckets of durations in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];

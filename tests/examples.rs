@@ -38,7 +38,6 @@ const NOT_BUILT: &[&str] = &[
     "language-system",
     "environmental-narrative",
     "story-teller",
-    "body-broker-integration",
 ];
 
 /// Examples that work with services besides their own.

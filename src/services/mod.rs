@@ -5,6 +5,7 @@ mod ai_integration;
 mod ai_router;
 mod auth;
 mod background;
+mod body_broker_integration;
 pub mod buckets;
 mod capabilities;
 mod capability_registry;
@@ -74,6 +75,7 @@ roster! {
     "performance-mode" => performance_mode,
     "capability-registry" => capability_registry,
     "ai-router" => ai_router,
+    "body-broker-integration" => body_broker_integration,
     "weather-manager" => weather_manager,
     "time-manager" => time_manager,
     "payment" => payment,

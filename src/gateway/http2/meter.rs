@@ -172,6 +172,6 @@ mod tests {
         let mut allowance = Allowance::new(start);
         assert_eq!(spent(&mut allowance, PING, start), 1_000);
         assert_eq!(spent(&mut allowance, PING, start + Duration::from_secs(2)), 99);
-        assert_eq!(spent(&mut allowance, PING, start + Duration::from_secs(3_600)), 999);
+        assert_eq!(spent(&mut allowance, PING, start + Duration::from_secs(3_600)), 1_000);
     }
 }
