@@ -84,7 +84,8 @@ impl<'t> Reader<'t, '_, '_> {
             return Err(TranscodeError::new(ErrorKind::Conflict, at, "given twice"));
         }
         if self.cursor.peek() == b'n' && !self.takes_null(field) {
-            return if self.cursor.eat_word(b"null") { Ok(()) } else { expected(&self.cursor, "a value") };
+            let is_null = field.spec.presence != Presence::Required && self.cursor.eat_word(b"null");
+            return if is_null { Ok(()) } else { expected(&self.cursor, "a value") };
         }
         if let Some(oneof) = field.spec.oneof
             && !seen.oneof(oneof)

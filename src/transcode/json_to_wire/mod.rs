@@ -11,6 +11,7 @@ mod well_known;
 use std::cell::Cell;
 
 pub(super) use collections::map_key_to_wire;
+pub(super) use scalars::wrong_value;
 
 use super::claims::{Claims, Verdict};
 use super::error::{ErrorKind, Result, TranscodeError};
@@ -159,7 +160,16 @@ pub(super) fn value_to_wire(
         lifted: None,
     };
     skip_space(&mut reader.cursor);
-    reader.element(tables.message(message).field(field), &NOTHING)?;
+    let field = tables.message(message).field(field);
+    if field.spec.is_packed {
+        // The tag says that a length follows: one element is a packed list of one.
+        reader.tag(field);
+        let at = reader.begin();
+        reader.bare(field.spec.kind)?;
+        reader.end(at);
+    } else {
+        reader.element(field, &NOTHING)?;
+    }
     skip_space(&mut reader.cursor);
     if reader.cursor.at() == reader.cursor.end() { Ok(()) } else { expected(&reader.cursor, "the end of the value") }
 }
@@ -243,6 +253,10 @@ impl<'t> Reader<'t, '_, '_> {
     fn message(&mut self, id: MessageId, claims: &Claims) -> Result<()> {
         let table = self.tables.message(id);
         if table.shape != Shape::Plain {
+            // The way back counts each of them as a level; an object counts when it is opened.
+            if self.depth >= DEPTH_MAX {
+                return Err(scan::too_deep(self.cursor.at(), DEPTH_MAX));
+            }
             return self.well_known(table);
         }
         self.open(b'{', "an object")?;

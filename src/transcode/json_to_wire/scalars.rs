@@ -385,7 +385,7 @@ impl<'t> Reader<'t, '_, '_> {
 
 /// A value of the right JSON type that does not fit.
 #[cold]
-pub(super) fn wrong_value(at: usize, what: &str, value: &[u8]) -> TranscodeError {
+pub(in super::super) fn wrong_value(at: usize, what: &str, value: &[u8]) -> TranscodeError {
     let text = String::from_utf8_lossy(value);
     let mut shown: String = text.chars().take(QUOTED_MAX).collect();
     if shown.len() < text.len() {
