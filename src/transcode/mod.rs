@@ -12,6 +12,7 @@ mod json_to_wire;
 mod name_index;
 mod print;
 mod raw;
+mod ready;
 mod rust_names;
 mod rust_to_wire;
 mod scalar;

@@ -13,15 +13,14 @@ impl<'t> Reader<'t, '_, '_> {
         if self.cursor.peek() == b'"'
             && let Some(field) = table.fields.get(next)
         {
-            self.cursor.bump();
-            let (eight, rest) = (self.cursor.eight(), self.cursor.rest());
+            let behind_quote = self.cursor.at() + 1;
+            let (sixteen, rest) = (self.cursor.sixteen(behind_quote), &self.cursor.rest()[1..]);
             for key in field.keys().iter().flatten() {
-                if key.matches(eight, rest) {
-                    self.cursor.advance(key.len());
+                if key.matches(sixteen, rest) {
+                    self.cursor.advance(1 + key.len());
                     return Ok(Some(FieldId(next as u16)));
                 }
             }
-            self.cursor.seek(self.cursor.at() - 1);
         }
         self.key_by_name(table)
     }

@@ -203,36 +203,38 @@ struct Reader<'t, 'c, 'o> {
 struct Seen {
     fields: u64,
     oneofs: u64,
-    more_fields: Vec<u16>,
-    more_oneofs: Vec<u16>,
+    /// Fields from 64 on; oneofs with the highest bit set.
+    more: Vec<u16>,
 }
 
 impl Seen {
     #[inline(always)]
-    fn insert(bits: &mut u64, more: &mut Vec<u16>, index: u16) -> bool {
-        if index < 64 {
-            let bit = 1 << index;
-            let is_new = *bits & bit == 0;
-            *bits |= bit;
-            return is_new;
-        }
-        let is_new = !more.contains(&index);
-        more.push(index);
+    fn insert(bits: &mut u64, index: u16) -> bool {
+        let bit = 1 << index;
+        let is_new = *bits & bit == 0;
+        *bits |= bit;
+        is_new
+    }
+
+    #[cold]
+    fn insert_more(&mut self, index: u16) -> bool {
+        let is_new = !self.more.contains(&index);
+        self.more.push(index);
         is_new
     }
 
     #[inline(always)]
     fn field(&mut self, id: FieldId) -> bool {
-        Seen::insert(&mut self.fields, &mut self.more_fields, id.0)
+        if id.0 < 64 { Seen::insert(&mut self.fields, id.0) } else { self.insert_more(id.0) }
     }
 
     #[inline(always)]
     fn oneof(&mut self, id: OneofId) -> bool {
-        Seen::insert(&mut self.oneofs, &mut self.more_oneofs, id.0)
+        if id.0 < 64 { Seen::insert(&mut self.oneofs, id.0) } else { self.insert_more(id.0 | 1 << 15) }
     }
 
     fn has_field(&self, id: FieldId) -> bool {
-        if id.0 < 64 { self.fields >> id.0 & 1 == 1 } else { self.more_fields.contains(&id.0) }
+        if id.0 < 64 { self.fields >> id.0 & 1 == 1 } else { self.more.contains(&id.0) }
     }
 }
 
