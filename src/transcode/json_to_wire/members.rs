@@ -129,6 +129,12 @@ impl<'t> Reader<'t, '_, '_> {
         }
     }
 
+    /// True for a single message with members of its own.
+    pub(super) fn is_branch(&self, field: &Field) -> bool {
+        field.spec.cardinality == Cardinality::Single
+            && field.message().is_some_and(|id| self.tables.message(id).shape == Shape::Plain)
+    }
+
     /// A field's value, its path noted for the field mask.
     #[inline(never)]
     pub(super) fn masked_field(&mut self, field: &'t Field, claims: &Claims) -> Result<()> {
@@ -138,8 +144,7 @@ impl<'t> Reader<'t, '_, '_> {
             mask.prefix.push('.');
         }
         mask.prefix.push_str(&field.spec.name);
-        let is_branch = field.spec.cardinality == Cardinality::Single
-            && field.message().is_some_and(|id| self.tables.message(id).shape == Shape::Plain);
+        let is_branch = self.is_branch(field);
         let noted = mask.paths.len();
         let result = if is_branch {
             self.mask = Some(mask);

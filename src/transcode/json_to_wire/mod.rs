@@ -244,11 +244,13 @@ impl<'t> Reader<'t, '_, '_> {
         let table = self.tables.message(message);
         let field = table.field(id);
         self.depth = 1;
-        match claims.verdict(id, field.spec.oneof, self.active) {
-            Verdict::Partly(below) => self.field(field, below),
-            _ => self.field(field, &NOTHING),
-        }
-        .map_err(|error| error.inside(field.spec.name.as_str()))
+        let below = match claims.verdict(id, field.spec.oneof, self.active) {
+            Verdict::Partly(below) => below,
+            _ => &NOTHING,
+        };
+        // A mask's paths count from the resource that the body is (AIP-134), so its own field is no part of them.
+        if self.is_branch(field) { self.single(field, true, below) } else { self.field(field, below) }
+            .map_err(|error| error.inside(field.spec.name.as_str()))
     }
 
     /// A message's content; the cursor stands at its JSON form.
