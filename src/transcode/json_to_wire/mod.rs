@@ -203,8 +203,8 @@ struct Reader<'t, 'c, 'o> {
 struct Seen {
     fields: u64,
     oneofs: u64,
-    /// Fields from 64 on; oneofs with the highest bit set.
-    more: Vec<u16>,
+    /// A bit for each of those from 64 on: fields at even places, oneofs at odd ones.
+    more: Vec<u64>,
 }
 
 impl Seen {
@@ -217,24 +217,27 @@ impl Seen {
     }
 
     #[cold]
-    fn insert_more(&mut self, index: u16) -> bool {
-        let is_new = !self.more.contains(&index);
-        self.more.push(index);
-        is_new
+    fn insert_more(&mut self, place: usize) -> bool {
+        if self.more.len() <= place / 64 {
+            self.more.resize(place / 64 + 1, 0);
+        }
+        Seen::insert(&mut self.more[place / 64], (place % 64) as u16)
     }
 
     #[inline(always)]
     fn field(&mut self, id: FieldId) -> bool {
-        if id.0 < 64 { Seen::insert(&mut self.fields, id.0) } else { self.insert_more(id.0) }
+        if id.0 < 64 { Seen::insert(&mut self.fields, id.0) } else { self.insert_more(2 * usize::from(id.0)) }
     }
 
     #[inline(always)]
     fn oneof(&mut self, id: OneofId) -> bool {
-        if id.0 < 64 { Seen::insert(&mut self.oneofs, id.0) } else { self.insert_more(id.0 | 1 << 15) }
+        if id.0 < 64 { Seen::insert(&mut self.oneofs, id.0) } else { self.insert_more(2 * usize::from(id.0) + 1) }
     }
 
     fn has_field(&self, id: FieldId) -> bool {
-        if id.0 < 64 { self.fields >> id.0 & 1 == 1 } else { self.more.contains(&id.0) }
+        let place = 2 * usize::from(id.0);
+        let is_more = || self.more.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1);
+        if id.0 < 64 { self.fields >> id.0 & 1 == 1 } else { is_more() }
     }
 }
 
