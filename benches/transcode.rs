@@ -140,7 +140,7 @@ fn disorder(ours: &Ours) {
         interleaved(ours, 2_500 * factor);
     }
     for factor in [1, 4, 16] {
-        shuffled(ours, 64 * factor);
+        shuffled(64 * factor);
     }
 }
 
@@ -176,7 +176,7 @@ fn interleaved(ours: &Ours, count: usize) {
 }
 
 /// A message of that many fields whose members come in no order, against the same in order.
-fn shuffled(ours: &Ours, count: usize) {
+fn shuffled(count: usize) {
     let fields: String = (1..=count).map(|number| format!("int64 some_field_{number} = {number};")).collect();
     let source = format!("syntax = \"proto3\"; message Wide {{ {fields} }}");
     let source = SourceFile { name: "wide.proto".to_owned(), bytes: source.into_bytes() };

@@ -64,7 +64,7 @@ pub(super) fn binary_body(
     let mut kept = Vec::with_capacity(body.len());
     match plan.root {
         Root::Message(_) => {
-            transcode::unclaimed(tables, message, &plan.claims, active, body, &mut kept).map_err(fault)?
+            transcode::unclaimed(tables, message, &plan.claims, active, body, &mut kept).map_err(fault)?;
         }
         Root::Field(_, id) => {
             let below = plan.claims.below(id).unwrap_or(&NOTHING);
