@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests of one binary share two cores with a real nats-server; more threads only add waiting.
 TEST_THREADS ?= 4
 
-.PHONY: help run test fmt clippy tools check chart-test chart-readme image image-test bench fuzz-build clean
+.PHONY: help run test fmt clippy tools check chart-test chart-readme image image-test bench fuzz-build fuzz-seeds fuzz clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,29 @@ image-test: ## the image's last stage built and run, with a binary made by the D
 
 bench: ## ratios against yardsticks of the same run (transcode, route, gateway, stream)
 	$(CARGO) bench --workspace
+
+# libFuzzer needs its coverage pass in the code, which stable can add, and a C++ compiler for itself. No address
+# sanitizer: that takes a nightly (`cargo +nightly fuzz run TARGET` in this folder).
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+FUZZ_TARGETS = json_to_wire wire_to_json text_to_wire canonical wire_to_rust template manifest head
+FUZZ_SECONDS ?= 60
+FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz-build: ## the fuzz targets, as plain programs under fuzz/target
+	@command -v c++ >/dev/null || { echo "fuzz-build needs a C++ compiler (c++) for libFuzzer; there is none"; exit 1; }
+	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --target $(FUZZ_HOST)
+
+fuzz-seeds: ## the corpus as seeds of the fuzz targets, into fuzz/corpus
+	TIDEGATE_FUZZ_SEEDS=$(CURDIR)/fuzz/corpus $(CARGO) test --test fuzz_bodies the_corpus_harms_no_target
+
+fuzz: fuzz-build fuzz-seeds ## every fuzz target for FUZZ_SECONDS (60)
+	@mkdir -p fuzz/artifacts
+	@for target in $(FUZZ_TARGETS); do \
+		fuzz/target/$(FUZZ_HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
+			-artifact_prefix=fuzz/artifacts/$$target- -print_final_stats=1 fuzz/corpus/$$target || exit 1; \
+	done
 
 clean: ## build products
 	$(CARGO) clean

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use support::{is_measuring, nanos, times_faster};
 use tidegate::schema::{self, SourceFile};
+use tidegate::transcode::wire::{put_bytes, put_number};
 use tidegate::transcode::{
     BodyPlan, Claims, JsonIn, JsonOut, MessageId, Root, Scratch, Tables, json_to_wire, wire_to_json,
 };
@@ -132,23 +133,33 @@ fn compare<T: Message + Default + DeserializeOwned + PartialEq>(
     assert!(oracle == known, "our JSON differs from the oracle's");
 }
 
-/// A reply of 1 MiB whose two lists are interleaved record by record, against the same in order.
+/// What disorder costs, at one, four and sixteen times the size: a ratio that grows with the size by little more than a
+/// constant is O(n log n).
 fn disorder(ours: &Ours) {
+    for factor in [1, 4, 16] {
+        interleaved(ours, 2_500 * factor);
+    }
+    for factor in [1, 4, 16] {
+        shuffled(64 * factor);
+    }
+}
+
+/// A reply whose two lists are interleaved record by record, against the same in order. Sixteen times is 1 MiB.
+fn interleaved(ours: &Ours, count: usize) {
     let id = ours.tables.message_id("bench.v1.Item").expect("Item");
     let entry = |number: usize| {
         let mut bytes = Vec::new();
         let mut pair = Vec::new();
-        tidegate::transcode::wire::put_bytes(1, format!("key{number:07}").as_bytes(), &mut pair);
-        tidegate::transcode::wire::put_bytes(2, b"value", &mut pair);
-        tidegate::transcode::wire::put_bytes(6, &pair, &mut bytes);
+        put_bytes(1, format!("key{number:07}").as_bytes(), &mut pair);
+        put_bytes(2, b"value", &mut pair);
+        put_bytes(6, &pair, &mut bytes);
         bytes
     };
     let socket = |number: usize| {
         let mut bytes = Vec::new();
-        tidegate::transcode::wire::put_number(7, number as u64, &mut bytes);
+        put_number(7, number as u64, &mut bytes);
         bytes
     };
-    let count = 40_000;
     let in_order: Vec<u8> = (0..count).flat_map(entry).chain((0..count).flat_map(socket)).collect();
     let interleaved: Vec<u8> = (0..count).flat_map(|number| [entry(number), socket(number)].concat()).collect();
     let print = |wire: &[u8]| {
@@ -160,6 +171,42 @@ fn disorder(ours: &Ours) {
     assert!(print(&in_order) == print(&interleaved), "disorder changes the JSON");
     if is_measuring() {
         let ratio = times_faster(|| drop(black_box(print(&in_order))), || drop(black_box(print(&interleaved))));
-        println!("  disorder: {} B interleaved cost {ratio} of the same in order (at most 10x)", interleaved.len());
+        println!("  interleaved wire, {:>7} B: {ratio} of the same in order (at most 10x)", interleaved.len());
+    }
+}
+
+/// A message of that many fields whose members come in no order, against the same in order.
+fn shuffled(count: usize) {
+    let fields: String = (1..=count).map(|number| format!("int64 some_field_{number} = {number};")).collect();
+    let source = format!("syntax = \"proto3\"; message Wide {{ {fields} }}");
+    let source = SourceFile { name: "wide.proto".to_owned(), bytes: source.into_bytes() };
+    let tables = schema::load(&[source]).expect("the schema loads").tables;
+    let root = Root::Message(tables.message_id("Wide").expect("Wide"));
+    let plan = BodyPlan { root, options: JsonIn::default(), claims: Claims::new(), lift: None };
+    let body = |numbers: &mut dyn Iterator<Item = usize>| {
+        let members: Vec<String> = numbers.map(|number| format!("\"someField{number}\":{number}")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    // 29 has no factor in common with a power of two, so every number comes once.
+    let in_order = body(&mut (1..=count));
+    let shuffled = body(&mut (0..count).map(|index| index * 29 % count + 1));
+    let read = |json: &str| {
+        let mut wire = Vec::with_capacity(json.len());
+        json_to_wire(&tables, &plan, 0, black_box(json.as_bytes()), &mut wire, None).expect("wire");
+        wire
+    };
+    let print = |wire: &[u8]| {
+        let (mut text, id) = (Vec::new(), tables.message_id("Wide").expect("Wide"));
+        wire_to_json(&tables, id, &JsonOut::default(), wire, &mut Scratch::default(), &mut text).expect("JSON");
+        text
+    };
+    assert!(print(&read(&in_order)) == print(&read(&shuffled)), "disorder changes the message");
+    if is_measuring() {
+        let ratio = times_faster(|| drop(black_box(read(&in_order))), || drop(black_box(read(&shuffled))));
+        let (one, other) = (nanos(|| drop(black_box(read(&in_order)))), nanos(|| drop(black_box(read(&shuffled)))));
+        let (one, other) = (one / count as f64, other / count as f64);
+        println!(
+            "  shuffled names, {count:>4} members: {ratio} of the same in order ({one:.0} and {other:.0} ns a member)"
+        );
     }
 }

@@ -27,7 +27,7 @@ fn steps(text: &str) -> Vec<Step> {
         match line {
             "```console" => is_inside = true,
             "```" => is_inside = false,
-            line if !is_inside => {}
+            _ if !is_inside => {}
             line => match (line.strip_prefix("$ "), steps.last_mut()) {
                 (Some(command), _) => steps.push(Step { command: command.to_owned(), printed: Vec::new() }),
                 (None, Some(step)) => step.printed.push(line.to_owned()),

@@ -1,7 +1,10 @@
 //! Wire → JSON, row by row: `corpus/wire_to_json/*.jsonl` says what every legal or broken wire gives, to the byte.
 
+#[path = "corpus/mod.rs"]
+mod corpus;
+
+use corpus::{bytes, tables};
 use serde::Deserialize;
-use tidegate::schema::{self, SourceFile};
 use tidegate::transcode::{
     Defaults, Enums, JsonOut, Names, Scratch, Tables, canonical, check, field_to_json, wire_to_json,
 };
@@ -31,30 +34,8 @@ struct Options {
     enums: String,
 }
 
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
-
-fn tables() -> std::sync::Arc<Tables> {
-    let files =
-        ["kinds.proto", "kinds2.proto", "test_messages_proto3.proto", "test_messages_proto2.proto"].map(|name| {
-            SourceFile {
-                name: name.to_owned(),
-                bytes: std::fs::read(format!("{CORPUS}/protos/{name}")).expect("a schema"),
-            }
-        });
-    schema::load(&files).expect("the schemas load").tables
-}
-
 fn rows() -> Vec<Row> {
-    let mut rows = Vec::new();
-    for file in std::fs::read_dir(format!("{CORPUS}/wire_to_json")).expect("the corpus") {
-        let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
-        rows.extend(text.lines().map(|line| serde_json::from_str::<Row>(line).expect(line)));
-    }
-    rows
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
+    corpus::rows("wire_to_json")
 }
 
 /// What the row's wire gives, and what it should.

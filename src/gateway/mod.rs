@@ -33,6 +33,11 @@ use crate::snapshot::Live;
 pub use admin::{Readiness, bus_readiness};
 pub use listener::Running;
 
+/// Checks a request's head, its empty line included, as the edge does before hyper sees it. For the fuzz target.
+pub fn check_head(head: &[u8], limits: &ConnectionLimits) -> Result<(), Fault> {
+    head_check::check(head, limits).map(|_| ())
+}
+
 /// Limits of connections; each has a safe default.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {

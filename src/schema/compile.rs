@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use prost_reflect::prost_types::field_descriptor_proto::Type;
-use prost_reflect::{Cardinality as PoolCardinality, DescriptorPool, EnumDescriptor, FieldDescriptor};
+use prost_reflect::{Cardinality as PoolCardinality, DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor};
 use prost_reflect::{ExtensionDescriptor, Kind as PoolKind, MessageDescriptor, Syntax, Value};
 
 use crate::transcode::table::{
@@ -108,7 +108,7 @@ fn field_spec(
             _ => Cardinality::Single,
         },
         presence,
-        is_packed: field.is_packed(),
+        is_packed: packed_option(&field.options()).unwrap_or(field.is_packed()),
         oneof,
         checks_utf8: note.map_or(is_proto3, |note| note.checks_utf8),
         default: default_on_wire(&field.kind(), &field.default_value()),
@@ -126,11 +126,17 @@ fn extension_spec(ids: &Ids, lowered: &Lowered, extension: &ExtensionDescriptor)
         kind: ids.kind(&extension.kind(), is_group),
         cardinality: if is_repeated { Cardinality::Repeated } else { Cardinality::Single },
         presence: if is_repeated { Presence::Implicit } else { Presence::Explicit },
-        is_packed: extension.is_packed(),
+        is_packed: packed_option(&extension.options()).unwrap_or(extension.is_packed()),
         oneof: None,
         checks_utf8: note.map_or(extension.parent_file().syntax() == Syntax::Proto3, |note| note.checks_utf8),
         default: default_on_wire(&extension.kind(), &extension.default_value()),
     }
+}
+
+/// What `[packed = …]` says. The pool of a `.proto` source decides `is_packed` before it has read the options, so its
+/// own answer is right only where the option is not given.
+fn packed_option(options: &DynamicMessage) -> Option<bool> {
+    if options.has_field_by_name("packed") { options.get_field_by_name("packed")?.as_bool() } else { None }
 }
 
 /// A default that differs from the kind's zero, as one value without tag (text and bytes without length).

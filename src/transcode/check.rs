@@ -20,9 +20,11 @@ fn check_part(tables: &Tables, message: MessageId, wire: &[u8], from: usize, to:
     while let Some(record) = reader.record()? {
         let Some(field) = table.field_by_number(record.number).map(|id| table.field(id)) else { continue };
         let inside = |error: TranscodeError| error.inside(field.spec.name.as_str());
+        // A map's entries are no level of their own: JSON shows none, and neither direction counts them.
+        let below = depth + u32::from(field.spec.cardinality != Cardinality::Map);
         match field.spec.kind {
             Kind::Message(id) if record.wire_type == WireType::Length => {
-                check_part(tables, id, wire, record.from, record.to, depth + 1).map_err(inside)?;
+                check_part(tables, id, wire, record.from, record.to, below).map_err(inside)?;
             }
             Kind::Group(id) if record.wire_type == WireType::StartGroup => {
                 check_part(tables, id, wire, record.from, record.to, depth + 1).map_err(inside)?;

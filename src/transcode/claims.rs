@@ -1,11 +1,13 @@
 //! Which field paths a binding has claimed, so that no other door can set them.
 //!
-//! Path variables, presets, bound headers and the caller context claim; the body scanner skips what is claimed, and
-//! the query binder refuses it. That makes `body ++ path ++ query ++ context` a valid encoding with nothing
+//! Path variables, presets, bound headers and the caller context claim; the body scanner skips what is claimed,
+//! [`unclaimed`] cuts it out of a binary body, and the query binder refuses it. That makes `body ++ path ++ query ++ context` a valid encoding with nothing
 //! overwritten.
 
+use super::error::{ErrorKind, Result, TranscodeError};
 use super::field_path::FieldPath;
-use super::table::{FieldId, OneofId, Tables};
+use super::table::{FieldId, MessageId, OneofId, Tables, WireType};
+use super::wire::{WireReader, put_bytes};
 
 /// When a claim holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +95,11 @@ impl Claims {
         }
     }
 
+    /// The claims inside a field's message, where there are some.
+    pub fn below(&self, field: FieldId) -> Option<&Claims> {
+        self.entries.iter().find(|entry| entry.field == field).map(|entry| &entry.below)
+    }
+
     /// What the claims that hold now say of a field with this oneof.
     pub(super) fn verdict(&self, field: FieldId, oneof: Option<OneofId>, active: u32) -> Verdict<'_> {
         let mut verdict = Verdict::Free;
@@ -137,9 +144,61 @@ impl Claims {
         }
         None
     }
+}
 
-    /// The top-level fields that are claimed whole for every request; a binary body has them cut out.
-    pub fn whole_fields(&self) -> impl Iterator<Item = FieldId> {
-        self.entries.iter().filter(|entry| entry.whole == Some(Claim::Always)).map(|entry| entry.field)
+/// Appends an encoding without what is claimed in it, however often and however deep: what a binary body keeps. `active`
+/// as for `json_to_wire`. Fails where the bytes are broken, or set another member of a claimed oneof.
+pub fn unclaimed(
+    tables: &Tables,
+    message: MessageId,
+    claims: &Claims,
+    active: u32,
+    wire: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    keep(tables, message, claims, active, WireReader::new(wire), wire, out)
+}
+
+/// Goes no deeper than the longest claimed path.
+fn keep(
+    tables: &Tables,
+    message: MessageId,
+    claims: &Claims,
+    active: u32,
+    mut reader: WireReader<'_>,
+    wire: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let table = tables.message(message);
+    loop {
+        let start = reader.at();
+        let Some(record) = reader.record()? else { return Ok(()) };
+        let whole = &wire[start..reader.at()];
+        let Some(id) = table.field_by_number(record.number) else {
+            out.extend_from_slice(whole);
+            continue;
+        };
+        let field = table.field(id);
+        match (claims.verdict(id, field.spec.oneof, active), field.message()) {
+            (Verdict::Claimed, _) => {}
+            (Verdict::OtherMember(other), _) => {
+                let text = format!("excluded by `{}`, which the path or a header sets", table.field(other).spec.name);
+                return Err(TranscodeError::new(ErrorKind::Conflict, start, text).inside(field.spec.name.as_str()));
+            }
+            (Verdict::Partly(below), Some(inner)) if field.fits(record.wire_type) => {
+                let part = WireReader::part(wire, record.from, record.to);
+                let mut content = Vec::with_capacity(record.to - record.from);
+                keep(tables, inner, below, active, part, wire, &mut content)
+                    .map_err(|error| error.inside(field.spec.name.as_str()))?;
+                if record.wire_type == WireType::Length {
+                    put_bytes(record.number, &content, out);
+                } else {
+                    out.extend_from_slice(&wire[start..record.from]);
+                    out.extend_from_slice(&content);
+                    out.extend_from_slice(&wire[record.to..reader.at()]);
+                }
+            }
+            _ => out.extend_from_slice(whole),
+        }
     }
 }

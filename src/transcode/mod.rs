@@ -12,6 +12,7 @@ mod json_to_wire;
 mod name_index;
 mod print;
 mod raw;
+mod ready;
 mod rust_names;
 mod rust_to_wire;
 mod scalar;
@@ -26,7 +27,7 @@ mod wire_to_rust;
 
 pub use canonical::canonical;
 pub use check::check;
-pub use claims::{Claim, Claims};
+pub use claims::{Claim, Claims, unclaimed};
 pub use error::{ErrorKind, TranscodeError};
 pub use field_path::{FieldPath, FieldPathError};
 pub use json_to_wire::{BodyPlan, JsonIn, Lifted, MaskPaths, Root, Unknown, json_to_wire};

@@ -1,40 +1,38 @@
-//! Member name → field, for names that come in no expected order. Built once from the schema's names, which are
+//! Member name → field, and value name → number, for names that come in no expected order. Built once from the schema's names, which are
 //! trusted; a client chooses only what is looked up, so a look-up costs at most the longest run of taken slots.
-
-use super::table::FieldId;
 
 /// An open-addressing hash table, at most half full.
 #[derive(Debug)]
-pub(super) struct NameIndex {
+pub(super) struct NameIndex<T> {
     /// Index into `names` + 1; 0 = empty. A power of two of them.
-    slots: Box<[u16]>,
-    names: Vec<(Box<[u8]>, FieldId)>,
+    slots: Box<[u32]>,
+    names: Vec<(Box<[u8]>, T)>,
 }
 
-impl NameIndex {
-    /// An index with room for two names a field.
-    pub(super) fn new(fields: usize) -> NameIndex {
-        NameIndex { slots: vec![0; (fields * 4).next_power_of_two().max(8)].into(), names: Vec::new() }
+impl<T: Copy> NameIndex<T> {
+    /// An index with room for two names a thing.
+    pub(super) fn new(things: usize) -> NameIndex<T> {
+        NameIndex { slots: vec![0; (things * 4).next_power_of_two().max(8)].into(), names: Vec::new() }
     }
 
-    /// Adds a name, or points one that is there to another field.
-    pub(super) fn insert(&mut self, name: &str, field: FieldId) {
+    /// Adds a name, or points one that is there to another thing.
+    pub(super) fn insert(&mut self, name: &str, thing: T) {
         let mut slot = hash(name.as_bytes()) & (self.slots.len() - 1);
         while let Some(taken) = self.slots[slot].checked_sub(1) {
             let entry = &mut self.names[taken as usize];
             if *entry.0 == *name.as_bytes() {
-                entry.1 = field;
+                entry.1 = thing;
                 return;
             }
             slot = (slot + 1) & (self.slots.len() - 1);
         }
-        self.names.push((name.as_bytes().into(), field));
-        self.slots[slot] = self.names.len() as u16;
+        self.names.push((name.as_bytes().into(), thing));
+        self.slots[slot] = self.names.len() as u32;
     }
 
-    /// The field with that name.
+    /// The thing with that name.
     #[inline]
-    pub(super) fn find(&self, name: &[u8]) -> Option<FieldId> {
+    pub(super) fn find(&self, name: &[u8]) -> Option<T> {
         let mut slot = hash(name) & (self.slots.len() - 1);
         while let Some(taken) = self.slots[slot].checked_sub(1) {
             let entry = &self.names[taken as usize];

@@ -44,20 +44,41 @@ fn string_end(rest: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the text between two offsets of some bytes, quoted. What lies behind it is read, too, but never printed:
-/// so that a short text costs one load and one store instead of two calls of `memcpy`.
-#[inline(always)]
-pub(super) fn string_part(bytes: &[u8], from: usize, to: usize, out: &mut Vec<u8>) {
+/// Appends the text between two offsets of some bytes, quoted; where the first sixteen bytes begin that are not all
+/// ASCII, if there are such. What lies behind the text is read, too, but never printed: so that a short text costs one
+/// load and one store instead of two calls of `memcpy`.
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(super) fn string_part(bytes: &[u8], from: usize, to: usize, out: &mut Vec<u8>) -> Option<usize> {
+    let len = to.saturating_sub(from);
+    if len <= 16
+        && let Some(block) = bytes.get(from..).and_then(|rest| rest.first_chunk::<16>())
+    {
+        let ours = (1 << len) - 1;
+        if raw::special_bytes(block) & ours == 0 {
+            raw::put_quoted(out, block, len);
+            return (raw::high_bytes(block) & ours != 0).then_some(from);
+        }
+    }
+    long_string_part(bytes, from, to, out)
+}
+
+fn long_string_part(bytes: &[u8], from: usize, to: usize, out: &mut Vec<u8>) -> Option<usize> {
     out.reserve(to.saturating_sub(from) + 34);
     out.push(b'"');
-    let mut at = from;
+    let (mut at, mut not_ascii) = (from, None);
     while at < to {
         let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) else {
-            string_end(&bytes[at..to], out);
+            let end = &bytes[at..to];
+            string_end(end, out);
+            not_ascii = not_ascii.or(if end.is_ascii() { None } else { Some(at) });
             break;
         };
         let len = (to - at).min(16);
-        let special = raw::special_bytes(block) & ((1 << len) - 1);
+        let ours = (1 << len) - 1;
+        if not_ascii.is_none() && raw::high_bytes(block) & ours != 0 {
+            not_ascii = Some(at);
+        }
+        let special = raw::special_bytes(block) & ours;
         if special == 0 {
             raw::put_short(out, block, len);
             at += len;
@@ -69,6 +90,7 @@ pub(super) fn string_part(bytes: &[u8], from: usize, to: usize, out: &mut Vec<u8
         }
     }
     out.push(b'"');
+    not_ascii
 }
 
 #[inline(never)]
@@ -99,35 +121,16 @@ pub fn json_string(text: &str, out: &mut Vec<u8>) {
 /// Appends an integer.
 #[inline(always)]
 pub(super) fn integer<I: itoa::Integer>(value: I, out: &mut Vec<u8>) {
-    text(itoa::Buffer::new().format(value).as_bytes(), out);
+    raw::put_text(out, itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Appends a short text by copies of fixed sizes that overlap, which beats a call of `memcpy`.
-#[inline(always)]
-fn text(text: &[u8], out: &mut Vec<u8>) {
-    let end = out.len() + text.len();
-    if let (Some(head), Some(tail)) = (text.first_chunk::<16>(), text.last_chunk::<16>())
-        && text.len() <= 32
-    {
-        out.extend_from_slice(head);
-        out.truncate(end - 16);
-        out.extend_from_slice(tail);
-    } else if let (Some(head), Some(tail)) = (text.first_chunk::<8>(), text.last_chunk::<8>())
-        && text.len() <= 16
-    {
-        out.extend_from_slice(head);
-        out.truncate(end - 8);
-        out.extend_from_slice(tail);
-    } else if let (Some(head), Some(tail)) = (text.first_chunk::<4>(), text.last_chunk::<4>())
-        && text.len() <= 8
-    {
-        out.extend_from_slice(head);
-        out.truncate(end - 4);
-        out.extend_from_slice(tail);
-    } else if text.len() < 4 {
-        text.iter().for_each(|byte| out.push(*byte));
+/// Appends `true` or `false`.
+#[inline]
+pub(super) fn boolean(value: bool, out: &mut Vec<u8>) {
+    if value {
+        raw::put_short(out, b"true            ", 4);
     } else {
-        out.extend_from_slice(text);
+        raw::put_short(out, b"false           ", 5);
     }
 }
 
@@ -153,5 +156,5 @@ pub(super) fn float<F: zmij::Float + Into<f64> + Copy>(value: F, out: &mut Vec<u
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value);
-    self::text(text.strip_suffix(".0").unwrap_or(text).as_bytes(), out);
+    raw::put_text(out, text.strip_suffix(".0").unwrap_or(text).as_bytes());
 }

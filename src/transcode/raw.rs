@@ -121,12 +121,40 @@ impl<'a> Cursor<'a> {
         &self.padded[from..to]
     }
 
-    /// The sixteen bytes from `from`, for a copy that may take more than it needs.
+    /// The sixteen bytes from `from`, for a look that may see more than it needs.
     #[inline(always)]
     pub(super) fn sixteen(&self, from: usize) -> &'a [u8; 16] {
         assert!(from <= self.end);
         // SAFETY: `from + 16 <= end + PADDING == padded.len()`; arrays of bytes have alignment 1.
         unsafe { &*self.padded.as_ptr().add(from).cast::<[u8; 16]>() }
+    }
+
+    /// The thirty-two bytes from `from`, for a copy that may take more than it needs.
+    #[inline(always)]
+    pub(super) fn thirty_two(&self, from: usize) -> &'a [u8; 32] {
+        assert!(from <= self.end);
+        // SAFETY: `from + 32 <= end + PADDING == padded.len()`; arrays of bytes have alignment 1.
+        unsafe { &*self.padded.as_ptr().add(from).cast::<[u8; 32]>() }
+    }
+
+    /// Steps over decimal digits, eight at a time; `value` with them behind it (modulo 2^64), and how many they are.
+    #[inline(always)]
+    pub(super) fn digits(&mut self, mut value: u64) -> (u64, usize) {
+        const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+        let start = self.at;
+        loop {
+            let (eight, len) = leading_digits(self.eight());
+            if len == 0 {
+                break;
+            }
+            value = value.wrapping_mul(POWERS[len]).wrapping_add(eight);
+            // The padding is zeros, no digits, so they lie inside the text.
+            self.at += len;
+            if len < 8 {
+                break;
+            }
+        }
+        (value, self.at - start)
     }
 
     /// Offset of the first `"`, `\` or control character (the end's zero counts as one) at or behind `from`.
@@ -142,6 +170,23 @@ impl<'a> Cursor<'a> {
         }
         self.end
     }
+}
+
+/// The value of the decimal digits at the front of eight bytes of text, the first one lowest; and how many they are.
+#[inline(always)]
+fn leading_digits(eight: u64) -> (u64, usize) {
+    let digits = eight ^ 0x3030_3030_3030_3030;
+    // The highest bit of a byte is set where it is no digit; a carry only reaches bytes behind the first such one.
+    let others = (digits.wrapping_add(0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080;
+    let len = (others.trailing_zeros() / 8) as usize;
+    if len == 0 {
+        return (0, 0);
+    }
+    // Zeros in front, then neighbours joined: to pairs, to fours, to eight.
+    let digits = digits << (64 - 8 * len);
+    let pairs = (digits.wrapping_mul(10) + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    (((fours.wrapping_mul(10_000) + (fours >> 32)) & 0xffff_ffff), len)
 }
 
 /// A bit for each of the sixteen bytes that is `"`, `\` or below 0x20.
@@ -194,5 +239,71 @@ pub(super) fn put_block(out: &mut Vec<u8>, block: &[u8; 32], len: usize) {
     unsafe {
         out.as_mut_ptr().add(old).cast::<[u8; 32]>().write_unaligned(*block);
         out.set_len(old + len.min(32));
+    }
+}
+
+/// A bit for each of the sixteen bytes that is not ASCII.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn high_bytes(block: &[u8; 16]) -> u32 {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_movemask_epi8};
+    // SAFETY: SSE2 is part of x86_64, and `block` is sixteen readable bytes; the load needs no alignment.
+    unsafe { _mm_movemask_epi8(_mm_loadu_si128(block.as_ptr().cast::<__m128i>())) as u32 }
+}
+
+/// A bit for each of the sixteen bytes that is not ASCII.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(super) fn high_bytes(block: &[u8; 16]) -> u32 {
+    block.iter().enumerate().fold(0, |bits, (index, byte)| bits | u32::from(*byte >> 7) << index)
+}
+
+/// Appends the first `len` (at most 16) bytes of `block` between quotes.
+// Inlined where the compiler optimises: in a debug build it would make the frames of the recursion around it too large.
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(super) fn put_quoted(out: &mut Vec<u8>, block: &[u8; 16], len: usize) {
+    debug_assert!(len <= 16);
+    out.reserve(18);
+    let (old, len) = (out.len(), len.min(16));
+    // SAFETY: `reserve` made room for eighteen bytes behind `old`; with `len` at most sixteen every write ends inside
+    // them, and the `len + 2` bytes that are kept have all been written.
+    unsafe {
+        let to = out.as_mut_ptr().add(old);
+        to.write(b'"');
+        to.add(1).cast::<[u8; 16]>().write_unaligned(*block);
+        to.add(1 + len).write(b'"');
+        out.set_len(old + len + 2);
+    }
+}
+
+/// Appends a short text by two copies of a fixed size that overlap, which beats a call of `memcpy`.
+// Inlined where the compiler optimises: in a debug build it would make the frames of the recursion around it too large.
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(super) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    out.reserve(32);
+    let (old, len) = (out.len(), text.len());
+    // SAFETY: `reserve` made room for thirty-two bytes behind `old`. Each arm writes its first and its last bytes of
+    // the text, which are at least half of it, so that all `len` bytes are written; `len` is at most 32 there.
+    unsafe {
+        let to = out.as_mut_ptr().add(old);
+        if let (Some(head), Some(tail), true) = (text.first_chunk::<16>(), text.last_chunk::<16>(), len <= 32) {
+            to.cast::<[u8; 16]>().write_unaligned(*head);
+            to.add(len - 16).cast::<[u8; 16]>().write_unaligned(*tail);
+        } else if let (Some(head), Some(tail), true) = (text.first_chunk::<8>(), text.last_chunk::<8>(), len <= 16) {
+            to.cast::<[u8; 8]>().write_unaligned(*head);
+            to.add(len - 8).cast::<[u8; 8]>().write_unaligned(*tail);
+        } else if let (Some(head), Some(tail), true) = (text.first_chunk::<4>(), text.last_chunk::<4>(), len <= 8) {
+            to.cast::<[u8; 4]>().write_unaligned(*head);
+            to.add(len - 4).cast::<[u8; 4]>().write_unaligned(*tail);
+        } else if let (Some(head), Some(tail), true) = (text.first_chunk::<2>(), text.last_chunk::<2>(), len <= 4) {
+            to.cast::<[u8; 2]>().write_unaligned(*head);
+            to.add(len - 2).cast::<[u8; 2]>().write_unaligned(*tail);
+        } else if let [byte] = text {
+            to.write(*byte);
+        } else {
+            out.extend_from_slice(text);
+            return;
+        }
+        out.set_len(old + len);
     }
 }

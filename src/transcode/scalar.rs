@@ -110,13 +110,39 @@ pub(super) fn double(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok()?.parse::<f64>().ok().filter(|value| value.is_finite())
 }
 
-/// `±mantissa ÷ 10^behind`, where that is one exact operation (Clinger's fast path).
+/// `±mantissa ÷ 10^behind`, correctly rounded; `None` where 10^behind has more than 64 bits.
 #[inline(always)]
-pub(super) fn exact_double(is_negative: bool, mantissa: u64, behind: usize) -> Option<f64> {
-    if mantissa > 1 << 53 || behind > 22 {
+pub(super) fn short_double(is_negative: bool, mantissa: u64, behind: usize) -> Option<f64> {
+    let value = if mantissa <= 1 << 53 && behind <= 22 {
+        // Clinger's fast path, as in `double`.
+        mantissa as f64 / EXACT_POWERS[behind]
+    } else {
+        quotient(mantissa, 10u64.checked_pow(behind as u32)?)
+    };
+    Some(if is_negative { -value } else { value })
+}
+
+/// Two numbers (neither zero) divided and rounded once, ties to even: by a long division to 64 bits, the last of which
+/// stands for everything behind it, too. The conversion to a double rounds them; the scaling by a power of two is exact.
+fn quotient(mantissa: u64, divisor: u64) -> f64 {
+    let (up, down) = (mantissa.leading_zeros(), divisor.leading_zeros());
+    let numerator = u128::from(mantissa << up) << 64;
+    let denominator = u128::from(divisor << down);
+    let (whole, rest) = (numerator / denominator, numerator % denominator);
+    // Both highest bits are set, so there are 64 or 65 bits.
+    let excess = (whole >> 64) as i32;
+    let bits = (whole >> excess) as u64 | u64::from(rest != 0 || whole & excess as u128 != 0);
+    let exponent = excess - 64 - up as i32 + down as i32;
+    bits as f64 * f64::from_bits(((1_023 + exponent) as u64) << 52)
+}
+
+/// `±mantissa ÷ 10^behind`, where that is one exact operation on floats.
+#[inline(always)]
+pub(super) fn exact_float(is_negative: bool, mantissa: u64, behind: usize) -> Option<f32> {
+    if mantissa > 1 << 24 || behind > 10 {
         return None;
     }
-    let value = mantissa as f64 / EXACT_POWERS[behind];
+    let value = mantissa as f32 / EXACT_POWERS[behind] as f32;
     Some(if is_negative { -value } else { value })
 }
 
@@ -156,5 +182,31 @@ pub(super) fn append_base64(text: &[u8], out: &mut Vec<u8>) -> Result<(), Expect
             out.truncate(old);
             Err("base64")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{exact_float, short_double};
+
+    /// The standard library rounds correctly, too.
+    #[test]
+    fn short_numbers_are_rounded_as_the_standard_library_rounds_them() {
+        let mut state = 1u64;
+        for round in 0..200_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Every length of mantissa, and those around powers of two, where ties are.
+            let mantissa = (state >> (state >> 58)).wrapping_add(u64::from(round % 3 == 0)) | 1;
+            for behind in [0, 1, round % 20, 19] {
+                let text = format!("{mantissa}e-{behind}");
+                let double = short_double(false, mantissa, behind).expect("in range");
+                assert_eq!(double.to_bits(), text.parse::<f64>().expect("a number").to_bits(), "{text}");
+                if let Some(float) = exact_float(false, mantissa, behind) {
+                    assert_eq!(float.to_bits(), text.parse::<f32>().expect("a number").to_bits(), "{text}");
+                }
+            }
+        }
+        assert_eq!(short_double(false, 1, 20), Some(1e-20));
+        assert_eq!(short_double(false, u64::MAX, 20), None);
     }
 }

@@ -1,7 +1,7 @@
 //! JSON tokens over a [`Cursor`]: white space, strings, numbers, whole values to skip (RFC 8259, nothing laxer).
 
 use super::error::{ErrorKind, Result, TranscodeError};
-use super::raw::Cursor;
+use super::raw::{self, Cursor};
 
 /// Deepest nesting of objects, arrays, messages, `Struct` and `Any`, for both directions.
 pub const DEPTH_MAX: u32 = 100;
@@ -37,8 +37,8 @@ pub(super) fn found(cursor: &Cursor) -> String {
         b'"' => "a string".to_owned(),
         b'{' => "an object".to_owned(),
         b'[' => "an array".to_owned(),
-        b't' | b'f' => "a boolean".to_owned(),
-        b'n' => "null".to_owned(),
+        _ if cursor.rest().starts_with(b"true") || cursor.rest().starts_with(b"false") => "a boolean".to_owned(),
+        _ if cursor.rest().starts_with(b"null") => "null".to_owned(),
         b'-' | b'0'..=b'9' => "a number".to_owned(),
         byte if byte.is_ascii_graphic() => format!("`{}`", byte as char),
         byte => format!("byte 0x{byte:02x}"),
@@ -97,19 +97,24 @@ fn string_slow(cursor: &mut Cursor, from: usize) -> Result<Token> {
 #[inline(always)]
 pub(super) fn append_text(cursor: &Cursor, token: Token, out: &mut Vec<u8>) -> Result<()> {
     if token.has_escapes {
-        return append_unescaped(cursor.slice(token.from, token.to), token.from, out);
+        return append_unescaped(cursor, token, out);
     }
     out.extend_from_slice(cursor.slice(token.from, token.to));
     Ok(())
 }
 
 #[inline(never)]
-fn append_unescaped(text: &[u8], offset: usize, out: &mut Vec<u8>) -> Result<()> {
-    let mut at = 0;
+fn append_unescaped(cursor: &Cursor, token: Token, out: &mut Vec<u8>) -> Result<()> {
+    let (text, offset, mut at) = (cursor.slice(token.from, token.to), token.from, 0);
     while at < text.len() {
         if text[at] != b'\\' {
-            let run = text[at..].iter().position(|byte| *byte == b'\\').unwrap_or(text.len() - at);
-            out.extend_from_slice(&text[at..at + run]);
+            // Up to the next backslash, or to the quote behind the text.
+            let run = cursor.string_end(offset + at) - offset - at;
+            if run <= 32 {
+                raw::put_block(out, cursor.thirty_two(offset + at), run);
+            } else {
+                out.extend_from_slice(&text[at..at + run]);
+            }
             at += run;
             continue;
         }

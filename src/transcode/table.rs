@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use super::name_index::NameIndex;
+use super::ready::{KeyMatch, Printed};
 pub use super::spec::{Cardinality, EnumSpec, FieldSpec, Kind, MessageSpec, Presence, Shape, WireType};
 
 /// Index of a message in [`Tables`].
@@ -32,43 +33,11 @@ pub struct Field {
     tag: [u8; 16],
     tag_len: u8,
     /// `,"jsonName":`, ready to print.
-    key_camel: PrintedKey,
+    key_camel: Printed,
     /// `,"proto_name":`, ready to print.
-    key_proto: PrintedKey,
+    key_proto: Printed,
     /// The JSON name, and the proto name where it is another, as they stand behind an opening quote.
     keys: [Option<KeyMatch>; 2],
-}
-
-/// A member name and its closing quote, prepared for a comparison by one masked load.
-#[derive(Debug)]
-pub(super) struct KeyMatch {
-    /// The first eight bytes of `name"`, zeros behind them.
-    first: u64,
-    mask: u64,
-    quoted: Box<[u8]>,
-}
-
-impl KeyMatch {
-    fn new(name: &str) -> KeyMatch {
-        let quoted = format!("{name}\"").into_bytes();
-        let mut first = [0; 8];
-        let len = quoted.len().min(8);
-        first[..len].copy_from_slice(&quoted[..len]);
-        let mask = if len == 8 { u64::MAX } else { (1 << (8 * len)) - 1 };
-        KeyMatch { first: u64::from_le_bytes(first), mask, quoted: quoted.into() }
-    }
-
-    /// `name"`, if it stands at the cursor; `eight` is what the cursor reads there.
-    #[inline(always)]
-    pub(super) fn matches(&self, eight: u64, text: &[u8]) -> bool {
-        eight & self.mask == self.first && (self.quoted.len() <= 8 || text.starts_with(&self.quoted))
-    }
-
-    /// Length of the name and its quote.
-    #[inline(always)]
-    pub(super) fn len(&self) -> usize {
-        self.quoted.len()
-    }
 }
 
 impl Field {
@@ -85,8 +54,8 @@ impl Field {
         Field {
             tag,
             tag_len: tag_len as u8 + 1,
-            key_camel: PrintedKey::new(&spec.json_name),
-            key_proto: PrintedKey::new(&spec.name),
+            key_camel: Printed::key(&spec.json_name),
+            key_proto: Printed::key(&spec.name),
             keys: [
                 Some(KeyMatch::new(&spec.json_name)),
                 (spec.name != spec.json_name).then(|| KeyMatch::new(&spec.name)),
@@ -102,13 +71,13 @@ impl Field {
 
     /// `,"jsonName":` as printed.
     #[inline(always)]
-    pub(super) fn key_camel(&self) -> &PrintedKey {
+    pub(super) fn key_camel(&self) -> &Printed {
         &self.key_camel
     }
 
     /// `,"proto_name":` as printed.
     #[inline(always)]
-    pub(super) fn key_proto(&self) -> &PrintedKey {
+    pub(super) fn key_proto(&self) -> &Printed {
         &self.key_proto
     }
 
@@ -142,40 +111,6 @@ impl Field {
     }
 }
 
-/// A member name as printed, comma, quotes and colon included; short ones as a block of a fixed size.
-#[derive(Debug)]
-pub(super) struct PrintedKey {
-    block: [u8; 32],
-    whole: Box<[u8]>,
-}
-
-impl PrintedKey {
-    fn new(name: &str) -> PrintedKey {
-        let mut whole = vec![b','];
-        whole.extend(serde_json::to_vec(name).unwrap_or_default());
-        whole.push(b':');
-        let mut block = [0; 32];
-        let len = whole.len().min(32);
-        block[..len].copy_from_slice(&whole[..len]);
-        PrintedKey { block, whole: whole.into() }
-    }
-
-    /// Length in bytes.
-    pub(super) fn len(&self) -> usize {
-        self.whole.len()
-    }
-
-    /// Appends it.
-    #[inline(always)]
-    pub(super) fn put(&self, out: &mut Vec<u8>) {
-        if self.whole.len() <= 32 {
-            super::raw::put_block(out, &self.block, self.whole.len());
-        } else {
-            out.extend_from_slice(&self.whole);
-        }
-    }
-}
-
 /// A message as the transcoder reads it.
 #[derive(Debug)]
 pub struct MessageTable {
@@ -191,7 +126,9 @@ pub struct MessageTable {
     pub oneofs: Box<[Box<str>]>,
     /// Field index + 1 by number, for the numbers below its length; 0 = no such field.
     dense: Box<[u16]>,
-    names: NameIndex,
+    /// Field index + 1 by tags of one byte, of a record that fits the field; 0 = none.
+    short_tags: Box<[u16; 128]>,
+    names: NameIndex<FieldId>,
 }
 
 /// Numbers below this are found by one indexed load, the others by binary search.
@@ -203,10 +140,18 @@ impl MessageTable {
         let fields: Box<[Field]> = spec.fields.into_iter().map(Field::new).collect();
         let highest = fields.iter().map(|f| f.spec.number).filter(|n| *n < DENSE_NUMBERS_MAX).max().unwrap_or(0);
         let mut dense = vec![0; highest as usize + 1];
+        let mut short_tags = Box::new([0; 128]);
         let mut names = NameIndex::new(fields.len());
         for (index, field) in fields.iter().enumerate() {
             if let Some(entry) = dense.get_mut(field.spec.number as usize) {
                 *entry = index as u16 + 1;
+            }
+            for wire_type in [field.spec.kind.wire_type(), WireType::Length].into_iter().filter(|one| field.fits(*one))
+            {
+                let tag = field.spec.number << 3 | wire_type as u32;
+                if let Some(entry) = short_tags.get_mut(tag as usize) {
+                    *entry = index as u16 + 1;
+                }
             }
             names.insert(&field.spec.name, FieldId(index as u16));
         }
@@ -221,6 +166,7 @@ impl MessageTable {
             fields,
             oneofs: spec.oneofs.into_iter().map(String::into_boxed_str).collect(),
             dense: dense.into(),
+            short_tags,
             names,
         }
     }
@@ -232,6 +178,12 @@ impl MessageTable {
             return entry.checked_sub(1).map(FieldId);
         }
         self.fields.binary_search_by_key(&number, |f| f.spec.number).ok().map(|i| FieldId(i as u16))
+    }
+
+    /// The field that a record with this tag of one byte (below 128) is a value of.
+    #[inline(always)]
+    pub(super) fn field_by_short_tag(&self, tag: u8) -> Option<FieldId> {
+        self.short_tags[usize::from(tag & 0x7f)].checked_sub(1).map(FieldId)
     }
 
     /// The field with that JSON name or proto name; extensions by `[full.name]`.
@@ -280,37 +232,45 @@ pub struct EnumTable {
     /// The number of the first value.
     pub default: i32,
     /// `"NAME"` ready to print, by number, the first alias only, in order of numbers.
-    printed: Box<[(i32, Box<[u8]>)]>,
-    numbers: HashMap<Box<[u8]>, i32>,
+    printed: Box<[(i32, Printed)]>,
+    numbers: NameIndex<i32>,
 }
 
 impl EnumTable {
     fn new(spec: EnumSpec) -> EnumTable {
-        let mut printed: Vec<(i32, Box<[u8]>)> = Vec::new();
+        let mut printed: Vec<(i32, Printed)> = Vec::new();
         for (name, number) in &spec.values {
             if !printed.iter().any(|(other, _)| other == number) {
-                printed.push((*number, format!("\"{name}\"").into_bytes().into()));
+                printed.push((*number, Printed::new(format!("\"{name}\"").into_bytes())));
             }
         }
         printed.sort_by_key(|row| row.0);
+        let mut numbers = NameIndex::new(spec.values.len());
+        spec.values.iter().for_each(|(name, number)| numbers.insert(name, *number));
         EnumTable {
             is_null: spec.name == "google.protobuf.NullValue",
             name: spec.name.into(),
             is_closed: spec.is_closed,
             default: spec.values.first().map_or(0, |v| v.1),
             printed: printed.into(),
-            numbers: spec.values.into_iter().map(|(name, number)| (name.into_bytes().into(), number)).collect(),
+            numbers,
         }
     }
 
     /// `"NAME"` as printed; `None` for a number without a name.
     #[inline]
     pub fn printed_name(&self, number: i32) -> Option<&[u8]> {
+        self.printed(number).map(Printed::whole)
+    }
+
+    /// `"NAME"` ready to print; `None` for a number without a name.
+    #[inline]
+    pub(super) fn printed(&self, number: i32) -> Option<&Printed> {
         // Most enums count from zero without holes, so the number is usually its own index.
         let guess = self.printed.get(number as usize).filter(|row| row.0 == number);
         let row = guess
             .or_else(|| self.printed.binary_search_by_key(&number, |row| row.0).ok().map(|index| &self.printed[index]));
-        row.map(|row| &*row.1)
+        row.map(|row| &row.1)
     }
 
     /// The bare name; `None` for a number without a name.
@@ -321,7 +281,7 @@ impl EnumTable {
 
     /// The number of a value's name, aliases included.
     pub fn number_of(&self, name: &[u8]) -> Option<i32> {
-        self.numbers.get(name).copied()
+        self.numbers.find(name)
     }
 
     /// Names and numbers in order of numbers, the first alias only.

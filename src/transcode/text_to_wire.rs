@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::claims::Claims;
 use super::field_path::{FieldPath, FieldPathError};
-use super::json_to_wire::{map_key_to_wire, value_to_wire};
+use super::json_to_wire::{map_key_to_wire, value_to_wire, wrong_value};
 use super::print;
 use super::table::{Cardinality, Field, FieldId, Kind, MessageId, OneofId, Shape, Tables};
 use super::wire::put_varint;
@@ -74,6 +74,10 @@ fn map_entry(tables: &Tables, map: &Field, key: &str, text: &str, out: &mut Vec<
 fn one_value(tables: &Tables, message: MessageId, id: FieldId, text: &str, out: &mut Vec<u8>) -> Result<(), String> {
     let field = tables.message(message).field(id);
     let mut json = Vec::with_capacity(text.len() + 2);
+    if is_boolean(tables, field) && !matches!(text, "true" | "false") {
+        // As JSON it could be anything; the caller wrote a word and is shown it.
+        return Err(wrong_value(0, "`true` or `false`", text.as_bytes()).text().to_owned());
+    }
     if is_bare(tables, field, text) {
         json.extend_from_slice(text.as_bytes());
     } else if field.message().is_some_and(|id| tables.message(id).shape == Shape::FieldMask) {
@@ -90,6 +94,15 @@ fn one_value(tables: &Tables, message: MessageId, id: FieldId, text: &str, out: 
         out.extend_from_slice(&element);
     }
     Ok(())
+}
+
+fn is_boolean(tables: &Tables, field: &Field) -> bool {
+    match field.spec.kind {
+        Kind::Message(id) if tables.message(id).shape == Shape::Wrapper => {
+            is_boolean(tables, tables.message(id).field(FieldId(0)))
+        }
+        kind => kind == Kind::Bool,
+    }
 }
 
 /// True where a text is JSON already: booleans, enum numbers, objects.

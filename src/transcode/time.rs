@@ -43,10 +43,15 @@ fn nanos(digits: &[u8]) -> Option<i64> {
 
 /// Seconds and nanoseconds of an RFC 3339 time; any offset, up to nine fractional digits, no leap seconds.
 pub(super) fn parse_timestamp(text: &[u8]) -> Option<(i64, i64)> {
-    let (date, rest) = text.split_at_checked(19)?;
-    let is_shaped = date[4] == b'-' && date[7] == b'-' && date[10] == b'T' && date[13] == b':' && date[16] == b':';
-    let (year, month, day) = (number(&date[..4])?, number(&date[5..7])?, number(&date[8..10])?);
-    let (hour, minute, second) = (number(&date[11..13])?, number(&date[14..16])?, number(&date[17..19])?);
+    let (date, rest) = text.split_first_chunk::<19>()?;
+    let mut is_shaped = date[4] == b'-' && date[7] == b'-' && date[10] == b'T' && date[13] == b':' && date[16] == b':';
+    let mut two = |at: usize| {
+        let (tens, ones) = (date[at].wrapping_sub(b'0'), date[at + 1].wrapping_sub(b'0'));
+        is_shaped &= tens <= 9 && ones <= 9;
+        i64::from(tens) * 10 + i64::from(ones)
+    };
+    let (year, month, day) = (two(0) * 100 + two(2), two(5), two(8));
+    let (hour, minute, second) = (two(11), two(14), two(17));
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days = match month {
         2 if is_leap => 29,
@@ -102,18 +107,17 @@ pub(super) fn print_timestamp(seconds: i64, nanos: u32, out: &mut Vec<u8>) {
     let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
     let second = seconds.rem_euclid(86_400);
     let mut text = *b"0000-00-00T00:00:00";
-    let mut put = |at: usize, width: usize, mut value: i64| {
-        for index in (at..at + width).rev() {
-            text[index] = b'0' + (value % 10) as u8;
-            value /= 10;
-        }
+    let mut put = |at: usize, value: i64| {
+        let value = value as u8;
+        (text[at], text[at + 1]) = (b'0' + value / 10, b'0' + value % 10);
     };
-    put(0, 4, year);
-    put(5, 2, month);
-    put(8, 2, day);
-    put(11, 2, second / 3_600);
-    put(14, 2, second / 60 % 60);
-    put(17, 2, second % 60);
+    put(0, year / 100);
+    put(2, year % 100);
+    put(5, month);
+    put(8, day);
+    put(11, second / 3_600);
+    put(14, second / 60 % 60);
+    put(17, second % 60);
     out.extend_from_slice(&text);
     print_nanos(nanos, out);
     out.push(b'Z');

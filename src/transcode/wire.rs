@@ -61,13 +61,37 @@ impl<'a> WireReader<'a> {
     /// Reads a varint of up to ten bytes.
     #[inline(always)]
     pub fn varint(&mut self) -> Result<u64> {
-        match self.bytes.get(self.at) {
-            Some(byte) if *byte < 0x80 => {
+        match self.bytes.get(self.at..) {
+            Some([byte, ..]) if *byte < 0x80 => {
                 self.at += 1;
                 Ok(u64::from(*byte))
             }
+            Some([low, high, ..]) if *high < 0x80 => {
+                self.at += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
+            }
             _ => self.varint_long(),
         }
+    }
+
+    /// The next byte, where there is one and it is a whole varint; a tag of a field number up to 15, say.
+    #[inline(always)]
+    pub(super) fn short(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied().filter(|byte| *byte < 0x80)
+    }
+
+    /// Steps over the byte that [`WireReader::short`] gave.
+    #[inline(always)]
+    pub(super) fn step(&mut self) {
+        self.at += 1;
+    }
+
+    /// Steps over `byte` if it is next.
+    #[inline(always)]
+    pub(super) fn eat(&mut self, byte: u8) -> bool {
+        let is_next = self.bytes.get(self.at) == Some(&byte);
+        self.at += usize::from(is_next);
+        is_next
     }
 
     #[inline(never)]

@@ -204,7 +204,9 @@ impl Binding {
     /// Appends the request message's bytes.
     pub fn bind(&self, tables: &Tables, parts: &Parts<'_>, out: &mut Vec<u8>) -> Result<Bound, Fault> {
         let active = self.active(parts.headers);
-        let mut mask = self.mask.as_ref().map(|_| MaskPaths::default());
+        // Of a binary body no mask is made: absent, it stands for all that is there.
+        let makes_mask = self.mask.is_some() && parts.content != Content::Protobuf;
+        let mut mask = makes_mask.then(MaskPaths::default);
         let lifted = self.bind_body(tables, parts, active, mask.as_mut(), out)?;
         for capture in &self.captures {
             self.bind_capture(tables, parts, capture, out)?;
@@ -251,7 +253,7 @@ impl Binding {
                 Ok(None)
             }
             (BodyRule::Json(plan), Content::Protobuf) => {
-                parts::binary_body(tables, plan, parts.body, out)?;
+                parts::binary_body(tables, plan, active, parts.body, out)?;
                 Ok(None)
             }
             (BodyRule::Json(plan), Content::Json | Content::Form) => {

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::Content;
 use crate::fault::{Code, Fault, Reason, Violation};
-use crate::transcode::{self, BodyPlan, ErrorKind, FieldPath, Root, Tables, TranscodeError};
+use crate::transcode::{self, BodyPlan, Claims, ErrorKind, FieldPath, Root, Tables, TranscodeError};
 
 /// A header's text; the quotes of an entity tag are taken off (RFC 9110 §8.8.3).
 pub(super) fn bind_header(
@@ -45,9 +45,20 @@ pub(super) fn body_fault(error: &TranscodeError) -> Fault {
     Fault::client(Code::InvalidArgument, error.to_string()).reason(reason).violation(violation)
 }
 
+static NOTHING: Claims = Claims::new();
+
 /// A protobuf body as it is, without the fields that something else sets.
-pub(super) fn binary_body(tables: &Tables, plan: &BodyPlan, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+pub(super) fn binary_body(
+    tables: &Tables,
+    plan: &BodyPlan,
+    active: u32,
+    body: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
     let fault = |error: TranscodeError| {
+        if error.kind() == ErrorKind::Conflict {
+            return body_fault(&error);
+        }
         Fault::client(Code::InvalidArgument, format!("the body is no valid protobuf: {error}"))
             .reason(Reason::MalformedBody)
     };
@@ -62,17 +73,13 @@ pub(super) fn binary_body(tables: &Tables, plan: &BodyPlan, body: &[u8], out: &m
         },
     };
     let mut kept = Vec::with_capacity(body.len());
-    let table = tables.message(message);
-    let claimed: Vec<u32> = match plan.root {
-        Root::Message(_) => plan.claims.whole_fields().map(|id| table.field(id).spec.number).collect(),
-        Root::Field(..) => Vec::new(),
-    };
-    let mut reader = transcode::wire::WireReader::new(body);
-    loop {
-        let start = reader.at();
-        let Some(record) = reader.record().map_err(fault)? else { break };
-        if !claimed.contains(&record.number) {
-            kept.extend_from_slice(&body[start..reader.at()]);
+    match plan.root {
+        Root::Message(_) => {
+            transcode::unclaimed(tables, message, &plan.claims, active, body, &mut kept).map_err(fault)?;
+        }
+        Root::Field(_, id) => {
+            let below = plan.claims.below(id).unwrap_or(&NOTHING);
+            transcode::unclaimed(tables, message, below, active, body, &mut kept).map_err(fault)?;
         }
     }
     transcode::check(tables, message, &kept).map_err(fault)?;

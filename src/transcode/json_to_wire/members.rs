@@ -13,15 +13,14 @@ impl<'t> Reader<'t, '_, '_> {
         if self.cursor.peek() == b'"'
             && let Some(field) = table.fields.get(next)
         {
-            self.cursor.bump();
-            let (eight, rest) = (self.cursor.eight(), self.cursor.rest());
+            let behind_quote = self.cursor.at() + 1;
+            let (sixteen, rest) = (self.cursor.sixteen(behind_quote), &self.cursor.rest()[1..]);
             for key in field.keys().iter().flatten() {
-                if key.matches(eight, rest) {
-                    self.cursor.advance(key.len());
+                if key.matches(sixteen, rest) {
+                    self.cursor.advance(1 + key.len());
                     return Ok(Some(FieldId(next as u16)));
                 }
             }
-            self.cursor.seek(self.cursor.at() - 1);
         }
         self.key_by_name(table)
     }
@@ -84,7 +83,8 @@ impl<'t> Reader<'t, '_, '_> {
             return Err(TranscodeError::new(ErrorKind::Conflict, at, "given twice"));
         }
         if self.cursor.peek() == b'n' && !self.takes_null(field) {
-            return if self.cursor.eat_word(b"null") { Ok(()) } else { expected(&self.cursor, "a value") };
+            let is_null = field.spec.presence != Presence::Required && self.cursor.eat_word(b"null");
+            return if is_null { Ok(()) } else { expected(&self.cursor, "a value") };
         }
         if let Some(oneof) = field.spec.oneof
             && !seen.oneof(oneof)
@@ -129,6 +129,12 @@ impl<'t> Reader<'t, '_, '_> {
         }
     }
 
+    /// True for a single message with members of its own.
+    pub(super) fn is_branch(&self, field: &Field) -> bool {
+        field.spec.cardinality == Cardinality::Single
+            && field.message().is_some_and(|id| self.tables.message(id).shape == Shape::Plain)
+    }
+
     /// A field's value, its path noted for the field mask.
     #[inline(never)]
     pub(super) fn masked_field(&mut self, field: &'t Field, claims: &Claims) -> Result<()> {
@@ -138,8 +144,7 @@ impl<'t> Reader<'t, '_, '_> {
             mask.prefix.push('.');
         }
         mask.prefix.push_str(&field.spec.name);
-        let is_branch = field.spec.cardinality == Cardinality::Single
-            && field.message().is_some_and(|id| self.tables.message(id).shape == Shape::Plain);
+        let is_branch = self.is_branch(field);
         let noted = mask.paths.len();
         let result = if is_branch {
             self.mask = Some(mask);

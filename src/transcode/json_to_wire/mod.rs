@@ -11,6 +11,7 @@ mod well_known;
 use std::cell::Cell;
 
 pub(super) use collections::map_key_to_wire;
+pub(super) use scalars::wrong_value;
 
 use super::claims::{Claims, Verdict};
 use super::error::{ErrorKind, Result, TranscodeError};
@@ -159,7 +160,16 @@ pub(super) fn value_to_wire(
         lifted: None,
     };
     skip_space(&mut reader.cursor);
-    reader.element(tables.message(message).field(field), &NOTHING)?;
+    let field = tables.message(message).field(field);
+    if field.spec.is_packed {
+        // The tag says that a length follows: one element is a packed list of one.
+        reader.tag(field);
+        let at = reader.begin();
+        reader.bare(field.spec.kind)?;
+        reader.end(at);
+    } else {
+        reader.element(field, &NOTHING)?;
+    }
     skip_space(&mut reader.cursor);
     if reader.cursor.at() == reader.cursor.end() { Ok(()) } else { expected(&reader.cursor, "the end of the value") }
 }
@@ -193,36 +203,41 @@ struct Reader<'t, 'c, 'o> {
 struct Seen {
     fields: u64,
     oneofs: u64,
-    more_fields: Vec<u16>,
-    more_oneofs: Vec<u16>,
+    /// A bit for each of those from 64 on: fields at even places, oneofs at odd ones.
+    more: Vec<u64>,
 }
 
 impl Seen {
     #[inline(always)]
-    fn insert(bits: &mut u64, more: &mut Vec<u16>, index: u16) -> bool {
-        if index < 64 {
-            let bit = 1 << index;
-            let is_new = *bits & bit == 0;
-            *bits |= bit;
-            return is_new;
-        }
-        let is_new = !more.contains(&index);
-        more.push(index);
+    fn insert(bits: &mut u64, index: u16) -> bool {
+        let bit = 1 << index;
+        let is_new = *bits & bit == 0;
+        *bits |= bit;
         is_new
+    }
+
+    #[cold]
+    fn insert_more(&mut self, place: usize) -> bool {
+        if self.more.len() <= place / 64 {
+            self.more.resize(place / 64 + 1, 0);
+        }
+        Seen::insert(&mut self.more[place / 64], (place % 64) as u16)
     }
 
     #[inline(always)]
     fn field(&mut self, id: FieldId) -> bool {
-        Seen::insert(&mut self.fields, &mut self.more_fields, id.0)
+        if id.0 < 64 { Seen::insert(&mut self.fields, id.0) } else { self.insert_more(2 * usize::from(id.0)) }
     }
 
     #[inline(always)]
     fn oneof(&mut self, id: OneofId) -> bool {
-        Seen::insert(&mut self.oneofs, &mut self.more_oneofs, id.0)
+        if id.0 < 64 { Seen::insert(&mut self.oneofs, id.0) } else { self.insert_more(2 * usize::from(id.0) + 1) }
     }
 
     fn has_field(&self, id: FieldId) -> bool {
-        if id.0 < 64 { self.fields >> id.0 & 1 == 1 } else { self.more_fields.contains(&id.0) }
+        let place = 2 * usize::from(id.0);
+        let is_more = || self.more.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1);
+        if id.0 < 64 { self.fields >> id.0 & 1 == 1 } else { is_more() }
     }
 }
 
@@ -232,17 +247,23 @@ impl<'t> Reader<'t, '_, '_> {
         let table = self.tables.message(message);
         let field = table.field(id);
         self.depth = 1;
-        match claims.verdict(id, field.spec.oneof, self.active) {
-            Verdict::Partly(below) => self.field(field, below),
-            _ => self.field(field, &NOTHING),
-        }
-        .map_err(|error| error.inside(field.spec.name.as_str()))
+        let below = match claims.verdict(id, field.spec.oneof, self.active) {
+            Verdict::Partly(below) => below,
+            _ => &NOTHING,
+        };
+        // A mask's paths count from the resource that the body is (AIP-134), so its own field is no part of them.
+        if self.is_branch(field) { self.single(field, true, below) } else { self.field(field, below) }
+            .map_err(|error| error.inside(field.spec.name.as_str()))
     }
 
     /// A message's content; the cursor stands at its JSON form.
     fn message(&mut self, id: MessageId, claims: &Claims) -> Result<()> {
         let table = self.tables.message(id);
         if table.shape != Shape::Plain {
+            // The way back counts each of them as a level; an object counts when it is opened.
+            if self.depth >= DEPTH_MAX {
+                return Err(scan::too_deep(self.cursor.at(), DEPTH_MAX));
+            }
             return self.well_known(table);
         }
         self.open(b'{', "an object")?;

@@ -1,5 +1,7 @@
 //! Single values: numbers, booleans, text, bytes, enums, and messages with their tag and length.
 
+use std::borrow::Cow;
+
 use super::super::error::{ErrorKind, Result, TranscodeError};
 use super::super::raw;
 use super::super::scalar;
@@ -9,6 +11,18 @@ use super::{Claims, Reader, mismatch};
 
 /// Longest piece of a wrong value that an error text repeats, in bytes.
 const QUOTED_MAX: usize = 40;
+
+/// The integers of a kind: the largest magnitude below and above zero, and their name in error texts.
+struct Range {
+    below: u64,
+    above: u64,
+    what: &'static str,
+}
+
+const INT32: Range = Range { below: 1 << 31, above: (1 << 31) - 1, what: "a 32-bit integer" };
+const INT64: Range = Range { below: 1 << 63, above: (1 << 63) - 1, what: "a 64-bit integer" };
+const UINT32: Range = Range { below: 0, above: u32::MAX as u64, what: "an unsigned 32-bit integer" };
+const UINT64: Range = Range { below: 0, above: u64::MAX, what: "an unsigned 64-bit integer" };
 
 /// A number token: its text, and where it began.
 struct Number<'a> {
@@ -79,17 +93,17 @@ impl<'t> Reader<'t, '_, '_> {
             }
             Kind::Enum(id) => self.enumeration(id),
             Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
-                let value = self.integer(i128::from(i32::MIN), i128::from(i32::MAX), "a 32-bit integer")? as i32;
+                let value = self.integer(&INT32, || INT32.what.into())? as i32;
                 self.put_i32(kind, value);
                 Ok(value == 0)
             }
             Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
-                let value = self.integer(i128::from(i64::MIN), i128::from(i64::MAX), "a 64-bit integer")? as i64;
+                let value = self.integer(&INT64, || INT64.what.into())? as i64;
                 self.put_i64(kind, value);
                 Ok(value == 0)
             }
             Kind::Uint32 | Kind::Fixed32 => {
-                let value = self.integer(0, i128::from(u32::MAX), "an unsigned 32-bit integer")? as u32;
+                let value = self.integer(&UINT32, || UINT32.what.into())? as u32;
                 if kind == Kind::Fixed32 {
                     self.out.extend_from_slice(&value.to_le_bytes());
                 } else {
@@ -98,7 +112,7 @@ impl<'t> Reader<'t, '_, '_> {
                 Ok(value == 0)
             }
             _ => {
-                let value = self.integer(0, i128::from(u64::MAX), "an unsigned 64-bit integer")? as u64;
+                let value = self.integer(&UINT64, || UINT64.what.into())?;
                 if kind == Kind::Fixed64 {
                     self.out.extend_from_slice(&value.to_le_bytes());
                 } else {
@@ -127,42 +141,31 @@ impl<'t> Reader<'t, '_, '_> {
         }
     }
 
-    /// An integer as number or string. The fast path takes plain digits; everything else is parsed exactly.
+    /// An integer as number or string, in two's complement. The fast path takes plain digits; everything else is parsed
+    /// exactly.
     #[inline(always)]
-    fn integer(&mut self, low: i128, high: i128, what: &str) -> Result<i128> {
+    fn integer(&mut self, range: &Range, what: impl Fn() -> Cow<'static, str>) -> Result<u64> {
         let start = self.cursor.at();
         let is_quoted = self.cursor.eat(b'"');
         let is_negative = self.cursor.eat(b'-');
-        let first = self.cursor.at();
-        let mut value = 0u64;
-        loop {
-            let digit = self.cursor.peek().wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-            self.cursor.bump();
-        }
-        let digits = self.cursor.at() - first;
-        let has_leading_zero = digits > 1 && self.cursor.slice(first, first + 1) == b"0";
-        let is_plain = (1..=18).contains(&digits) && !has_leading_zero;
+        let first = self.cursor.peek();
+        let (value, digits) = self.cursor.digits(0);
+        let is_plain = first != b'0' && digits <= 19 || digits == 1;
         let is_over = if is_quoted { self.cursor.eat(b'"') } else { !matches!(self.cursor.peek(), b'.' | b'e' | b'E') };
-        if is_plain && is_over {
-            let value = if is_negative { -i128::from(value) } else { i128::from(value) };
-            if value >= low && value <= high {
-                return Ok(value);
-            }
+        if is_plain && is_over && digits > 0 && value <= if is_negative { range.below } else { range.above } {
+            return Ok(if is_negative { value.wrapping_neg() } else { value });
         }
         self.cursor.seek(start);
-        self.integer_slow(low, high, what)
+        self.integer_slow(range, &what())
     }
 
     #[inline(never)]
-    fn integer_slow(&mut self, low: i128, high: i128, what: &str) -> Result<i128> {
+    fn integer_slow(&mut self, range: &Range, what: &str) -> Result<u64> {
         let mut text = std::mem::take(&mut self.text);
         let number = self.number_text(&mut text, what)?;
+        let (low, high) = (-i128::from(range.below), i128::from(range.above));
         let value = scalar::integer(number.text).filter(|value| *value >= low && *value <= high);
-        let result = value.ok_or_else(|| wrong_value(number.at, what, number.text));
+        let result = value.map(|value| value as u64).ok_or_else(|| wrong_value(number.at, what, number.text));
         self.text = text;
         result
     }
@@ -194,42 +197,31 @@ impl<'t> Reader<'t, '_, '_> {
         }
     }
 
-    /// Up to 18 digits that make an exact mantissa, and no exponent: what games send.
+    /// Up to 19 digits and no exponent: what games send.
     #[inline(always)]
     fn short_double(&mut self) -> Option<f64> {
+        let (is_negative, mantissa, behind) = self.short_decimal()?;
+        scalar::short_double(is_negative, mantissa, behind)
+    }
+
+    /// A decimal number of up to 19 digits without an exponent: its sign, its digits, and how many are behind the point.
+    #[inline(always)]
+    fn short_decimal(&mut self) -> Option<(bool, u64, usize)> {
         let is_negative = self.cursor.eat(b'-');
         let first = self.cursor.peek();
-        let (mut mantissa, mut digits, mut behind) = (0u64, 0, 0);
-        loop {
-            let digit = self.cursor.peek().wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-            digits += 1;
-            self.cursor.bump();
-        }
+        let (mut mantissa, digits) = self.cursor.digits(0);
         if digits == 0 || first == b'0' && digits > 1 {
             return None;
         }
+        let mut behind = 0;
         if self.cursor.eat(b'.') {
-            loop {
-                let digit = self.cursor.peek().wrapping_sub(b'0');
-                if digit > 9 {
-                    break;
-                }
-                mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-                behind += 1;
-                self.cursor.bump();
-            }
+            (mantissa, behind) = self.cursor.digits(mantissa);
             if behind == 0 {
                 return None;
             }
         }
-        if digits + behind > 18 || matches!(self.cursor.peek(), b'e' | b'E') {
-            return None;
-        }
-        scalar::exact_double(is_negative, mantissa, behind)
+        let is_short = digits + behind <= 19 && !matches!(self.cursor.peek(), b'e' | b'E');
+        is_short.then_some((is_negative, mantissa, behind))
     }
 
     #[inline(never)]
@@ -244,6 +236,15 @@ impl<'t> Reader<'t, '_, '_> {
 
     fn float(&mut self) -> Result<bool> {
         let what = "a number in the range of a float";
+        let at = self.cursor.at();
+        let short = if self.cursor.peek() == b'"' { None } else { self.short_decimal() };
+        let exact =
+            short.and_then(|(is_negative, mantissa, behind)| scalar::exact_float(is_negative, mantissa, behind));
+        if let Some(value) = exact {
+            self.out.extend_from_slice(&value.to_le_bytes());
+            return Ok(value.to_bits() == 0);
+        }
+        self.cursor.seek(at);
         let mut text = std::mem::take(&mut self.text);
         let is_quoted = self.cursor.peek() == b'"';
         let number = self.number_text(&mut text, what)?;
@@ -300,14 +301,15 @@ impl<'t> Reader<'t, '_, '_> {
                 }
             }
             b'n' if table.is_null && self.cursor.eat_word(b"null") => 0,
-            _ => {
-                let what = format!("a value of `{}`", table.name);
-                let number = self.integer(i128::from(i32::MIN), i128::from(i32::MAX), &what)? as i32;
-                if table.is_closed && table.printed_name(number).is_none() {
-                    return Err(wrong_value(at, &what, number.to_string().as_bytes()));
+            b'-' | b'0'..=b'9' => {
+                let what = || format!("a value of `{}`", table.name);
+                let number = self.integer(&INT32, || what().into())? as i32;
+                if (table.is_closed || table.is_null) && table.printed_name(number).is_none() {
+                    return Err(wrong_value(at, &what(), number.to_string().as_bytes()));
                 }
                 number
             }
+            _ => return mismatch(&self.cursor, &format!("a value of `{}`", table.name)),
         };
         self.varint(i64::from(number) as u64);
         Ok(number == 0)
@@ -348,8 +350,8 @@ impl<'t> Reader<'t, '_, '_> {
         }
         let len = token.to - token.from;
         self.varint(len as u64);
-        if len <= 16 {
-            raw::put_short(self.out, self.cursor.sixteen(token.from), len);
+        if len <= 32 {
+            raw::put_block(self.out, self.cursor.thirty_two(token.from), len);
         } else {
             self.out.extend_from_slice(self.cursor.slice(token.from, token.to));
         }
@@ -385,7 +387,7 @@ impl<'t> Reader<'t, '_, '_> {
 
 /// A value of the right JSON type that does not fit.
 #[cold]
-pub(super) fn wrong_value(at: usize, what: &str, value: &[u8]) -> TranscodeError {
+pub(in super::super) fn wrong_value(at: usize, what: &str, value: &[u8]) -> TranscodeError {
     let text = String::from_utf8_lossy(value);
     let mut shown: String = text.chars().take(QUOTED_MAX).collect();
     if shown.len() < text.len() {

@@ -149,8 +149,19 @@ impl<'t> Reader<'t, '_, '_> {
         }
     }
 
-    /// Any JSON value as `google.protobuf.Value`.
+    /// Any JSON value as `google.protobuf.Value`: a message of its own around every scalar, object and array, and
+    /// counted as one, so that what is read can be printed again.
     fn value(&mut self) -> Result<()> {
+        if self.depth >= DEPTH_MAX {
+            return Err(scan::too_deep(self.cursor.at(), DEPTH_MAX));
+        }
+        self.depth += 1;
+        self.value_member()?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn value_member(&mut self) -> Result<()> {
         match self.cursor.peek() {
             b'"' => {
                 self.out.push(tags::STRING);
@@ -213,6 +224,7 @@ impl<'t> Reader<'t, '_, '_> {
         let table = self.tables.message(id);
         let mut seen = super::Seen::default();
         let mut has_value = table.shape == Shape::Plain;
+        let mut has_type = false;
         loop {
             let member = self.cursor.at();
             let token = scan::string(&mut self.cursor)?;
@@ -224,7 +236,11 @@ impl<'t> Reader<'t, '_, '_> {
                 return expected(&self.cursor, "`:`");
             }
             skip_space(&mut self.cursor);
-            if is_type {
+            if is_type && std::mem::replace(&mut has_type, true) || table.shape != Shape::Plain && is_value && has_value
+            {
+                let name = if is_type { "@type" } else { "value" };
+                return Err(TranscodeError::new(ErrorKind::Conflict, member, "given twice").inside(name));
+            } else if is_type {
                 skip_value(&mut self.cursor, self.depth, DEPTH_MAX)?;
             } else if table.shape != Shape::Plain && is_value {
                 has_value = true;

@@ -131,7 +131,7 @@ impl<'a> Printer<'a> {
             }
             Kind::Bool => {
                 let value = reader.varint()? != 0;
-                self.out.extend_from_slice(if value { b"true" } else { b"false" });
+                print::boolean(value, self.out);
                 !value
             }
             Kind::Enum(id) => return Ok(self.enumeration(id, reader.varint()? as i32)),
@@ -158,10 +158,10 @@ impl<'a> Printer<'a> {
     #[inline(always)]
     fn enumeration(&mut self, id: EnumId, number: i32) -> Shown {
         let table = self.tables.enumeration(id);
-        match table.printed_name(number) {
+        match table.printed(number) {
             None if table.is_closed => return Shown::Unknown,
             _ if table.is_null => self.out.extend_from_slice(b"null"),
-            Some(name) if self.options.enums == Enums::Name => self.out.extend_from_slice(name),
+            Some(name) if self.options.enums == Enums::Name => name.put(self.out),
             _ => print::integer(number, self.out),
         }
         Shown::zero(number == 0)
@@ -170,16 +170,23 @@ impl<'a> Printer<'a> {
     /// A text, checked to be UTF-8: JSON has no other.
     #[inline(always)]
     pub(super) fn text(&mut self, from: usize, to: usize, is_checked: bool) -> Step<()> {
-        let text = &self.wire[from..to];
-        if text.is_ascii() || simdutf8::basic::from_utf8(text).is_ok() {
-            print::string_part(self.wire, from, to, self.out);
+        let start = self.out.len();
+        let Some(at) = print::string_part(self.wire, from, to, self.out) else { return Ok(()) };
+        // Everything before is ASCII.
+        if simdutf8::basic::from_utf8(&self.wire[at..to]).is_ok() {
             return Ok(());
         }
+        self.out.truncate(start);
+        self.not_utf8(from, to, is_checked)
+    }
+
+    #[cold]
+    fn not_utf8(&mut self, from: usize, to: usize, is_checked: bool) -> Step<()> {
         if is_checked {
             return Err(TranscodeError::new(ErrorKind::Wire, from, "text that is not UTF-8").into());
         }
         // proto2 strings may hold anything; JSON shows what it can.
-        print::string(String::from_utf8_lossy(text).as_bytes(), self.out);
+        print::string(String::from_utf8_lossy(&self.wire[from..to]).as_bytes(), self.out);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The hopeful way: records in order of field numbers, each printed as it comes.
 
-use super::super::table::{Cardinality, Field, MessageTable, WireType};
+use super::super::table::{Cardinality, Field, FieldId, MessageTable, WireType};
 use super::super::wire::{Record, WireReader};
 use super::{Defaults, Oneofs, Printer, Step, Stop};
 
@@ -12,16 +12,8 @@ impl<'a> Printer<'a> {
         let mut oneofs = Oneofs::default();
         let prints_defaults = self.options.defaults == Defaults::Print;
         while !reader.is_done() {
-            let (number, wire_type) = reader.tag()?;
-            let Some(id) = table.field_by_number(number) else {
-                reader.value(number, wire_type)?;
-                continue;
-            };
+            let Some((id, wire_type)) = next_field(table, &mut reader)? else { continue };
             let field = table.field(id);
-            if !field.fits(wire_type) {
-                reader.value(number, wire_type)?;
-                continue;
-            }
             let index = usize::from(id.0);
             if index < next {
                 return Err(Stop::Disorder);
@@ -86,10 +78,33 @@ impl<'a> Printer<'a> {
     }
 }
 
+/// Steps over the next tag; over the whole record, and `None`, where it is no value of a field.
+#[inline]
+fn next_field(table: &MessageTable, reader: &mut WireReader) -> Step<Option<(FieldId, WireType)>> {
+    if let Some(tag) = reader.short()
+        && let Some(id) = table.field_by_short_tag(tag)
+    {
+        reader.step();
+        let own = table.field(id).spec.kind.wire_type();
+        let is_own = tag & 7 == own as u8;
+        return Ok(Some((id, if is_own { own } else { WireType::Length })));
+    }
+    next_field_long(table, reader)
+}
+
+#[inline(never)]
+fn next_field_long(table: &MessageTable, reader: &mut WireReader) -> Step<Option<(FieldId, WireType)>> {
+    let (number, wire_type) = reader.tag()?;
+    match table.field_by_number(number).filter(|id| table.field(*id).fits(wire_type)) {
+        Some(id) => Ok(Some((id, wire_type))),
+        None => reader.value(number, wire_type).map(|_| None).map_err(Stop::Error),
+    }
+}
+
 /// Steps over the next tag if it belongs to the same field.
 #[inline(always)]
 pub(super) fn next_of_field(field: &Field, reader: &mut WireReader) -> Step<Option<WireType>> {
-    if reader.is_done() {
+    if reader.is_done() || reader.short().is_some_and(|tag| u32::from(tag >> 3) != field.spec.number) {
         return Ok(None);
     }
     let mut ahead = reader.clone();

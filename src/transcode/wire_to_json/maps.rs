@@ -36,7 +36,7 @@ impl<'a> Printer<'a> {
         loop {
             let (from, to) = reader.length()?;
             let mut part = WireReader::part(self.wire, from, to);
-            if part.is_done() || part.tag()? != (1, key.spec.kind.wire_type()) {
+            if !part.eat(key.tag()[0]) {
                 return Ok(false);
             }
             let place = part.value(1, key.spec.kind.wire_type())?;
@@ -44,7 +44,7 @@ impl<'a> Printer<'a> {
                 Some(before) => self.is_below(key, before, place)?,
                 None => true,
             };
-            if !is_rising || part.is_done() || part.tag()? != (2, value.spec.kind.wire_type()) {
+            if !is_rising || !part.eat(value.tag()[0]) {
                 return Ok(false);
             }
             before = Some(place);

@@ -1,0 +1,7 @@
+//! `bodies::head` under libFuzzer.
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::head(data));

@@ -1,0 +1,7 @@
+//! `bodies::text_to_wire` under libFuzzer.
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::text_to_wire(data));
