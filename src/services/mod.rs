@@ -22,6 +22,7 @@ mod state_manager;
 mod text;
 mod time_manager;
 mod weather_manager;
+mod world_state;
 
 use crate::fault::Fault;
 use crate::store::Store;
@@ -47,6 +48,7 @@ pub async fn roster(store: &Store, settings: &LiveSettings) -> Result<Vec<Servic
         capability_registry::service(store, settings).await?,
         time_manager::service(store, settings).await?,
         weather_manager::service(store, settings).await?,
+        world_state::service(store, settings).await?,
     ];
     let without = &settings.now().common.without;
     services.retain(|service| !without.iter().any(|name| name == service.name()));
