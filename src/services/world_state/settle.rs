@@ -171,19 +171,28 @@ impl Worlds {
     }
 
     async fn remove_garbage(&self, context: &Context) -> Result<(), Fault> {
-        let rows = self.kept.list(context, &Keys::All).await?;
-        let mut live: Vec<Keys> = Vec::new();
-        for (_, document) in &rows {
-            if let Kept::World(header) = &document.value {
-                let old = header.pending.as_ref().and_then(|pending| pending.old_generation.as_ref());
-                live.extend([Some(&header.generation), old].into_iter().flatten().map(|g| generation_keys(header, g)));
-            }
-        }
         let old_ms = context.now_ms() - GARBAGE.as_millis() as i64;
-        for (at, document) in rows {
-            let is_garbage = matches!(document.value, Kept::Entity(_)) && document.updated_ms < old_ms;
-            if is_garbage && !live.iter().any(|keys| keys.contains(&at)) {
-                self.kept.bucket().delete(&at, Expected::Any).await?;
+        let rows = self.kept.list(context, &Keys::All).await?;
+        let (headers, rows): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|(_, document)| matches!(document.value, Kept::World(_)));
+        let rows: Vec<&String> = rows.iter().filter(|(_, row)| row.updated_ms < old_ms).map(|(at, _)| at).collect();
+        for (at, _) in headers {
+            let Some(prefix) = at.strip_suffix("meta").map(|world| format!("{world}e.")) else { continue };
+            let mut of_world = rows.clone();
+            of_world.retain(|row| row.starts_with(&prefix));
+            if of_world.is_empty() {
+                continue;
+            }
+            // The list may be behind: only the header itself says which generations are in use.
+            let Some(Document { value: Kept::World(header), .. }) = self.kept.get(context, &at).await? else {
+                continue;
+            };
+            let old = header.pending.as_ref().and_then(|pending| pending.old_generation.as_ref());
+            let live: Vec<Keys> =
+                [Some(&header.generation), old].into_iter().flatten().map(|g| generation_keys(&header, g)).collect();
+            of_world.retain(|row| !live.iter().any(|keys| keys.contains(row)));
+            for row in of_world {
+                self.kept.bucket().delete(row, Expected::Any).await?;
             }
         }
         Ok(())

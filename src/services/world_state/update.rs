@@ -77,8 +77,13 @@ impl Worlds {
         };
         let attempt = (!request.merge).then(|| (plan.after.clone(), plan.after.generation.clone()));
         let committed = self.commit(context, plan).await;
-        if let Some((world, generation)) = attempt.filter(|_| !matches!(committed, Ok(Some(_)))) {
-            // Nobody will ever read what a lost attempt has written.
+        // Where it is certain that the attempt was lost, nobody will ever read what it has written; where the store did
+        // not answer it may have been made.
+        let is_lost = match &committed {
+            Ok(updated) => updated.is_none(),
+            Err(failed) => failed.fault.code() == Code::FailedPrecondition,
+        };
+        if let Some((world, generation)) = attempt.filter(|_| is_lost) {
             self.sweep_generation(context, &world, &generation).await?;
         }
         committed

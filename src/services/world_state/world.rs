@@ -66,7 +66,7 @@ pub(super) struct Pending {
     pub(super) is_merge: bool,
     /// Entities of a merge.
     pub(super) writes: BTreeMap<String, Write>,
-    /// Flags whose value changed.
+    /// Flags whose value changed; empty ones are gone.
     pub(super) flags: BTreeMap<String, String>,
     /// The generation that a replacement left behind.
     pub(super) old_generation: Option<String>,
