@@ -15,7 +15,7 @@ use support::{eventually, gateway, project, url};
 use tidegate::bus::{Bus, Limits};
 use tidegate::gateway::Running;
 use tidegate::services::{LiveSettings, Settings, roster};
-use tidegate::store::Store;
+use tidegate::store::{BucketConfig, Expected, Store};
 use tidegate::worker::{Options, Worker};
 
 const NOW_MS: i64 = 1_760_000_000_000;
@@ -137,6 +137,12 @@ on_each_bus!(
     a_watch_of_time_tells_hours_and_jumps,
     two_replicas_tell_a_change_of_weather_once,
     a_season_comes_with_its_day,
+    of_twenty_merges_at_one_time_one_wins,
+    a_merge_that_is_too_large_is_refused_whole,
+    a_replacement_tells_what_it_changed,
+    a_subscription_gets_each_change_of_what_it_wants,
+    a_commit_is_finished_where_its_writer_died,
+    simulated_hours_follow_each_other,
 );
 
 async fn two_replicas_tell_each_hour_once(game: Game) {
@@ -264,4 +270,154 @@ async fn a_season_comes_with_its_day(game: Game) {
     let april = json!({"target_time": {"year": 1, "month": 4, "day": 1, "hour": 12}});
     game.ask("PUT", "/v1/worlds/w1/time", april).await;
     eventually("the season is told", async || season().await == "spring").await;
+}
+
+async fn of_twenty_merges_at_one_time_one_wins(game: Game) {
+    let merge = async |body: Value| game.ask("PATCH", "/v1/worlds/w1/state", body).await;
+    assert_eq!(merge(json!({"global_flags_to_update": {"curfew": "on"}})).await.0, 200);
+    let race = (0..20).map(|n| {
+        let entity = json!({"entity_id": format!("e{n}"), "entity_type": "npc"});
+        merge(json!({"entities_to_update": [entity], "expected_timestamp_ms": NOW_MS.to_string()}))
+    });
+    let answers = futures_util::future::join_all(race).await;
+    let winner = answers.iter().position(|(status, _)| *status == 200).expect("one wins");
+    for (status, body) in answers.iter().enumerate().filter(|(n, _)| *n != winner).map(|(_, answer)| answer) {
+        let current = &body["error"]["details"]["current_timestamp_ms"];
+        assert_eq!((*status, current), (412, &json!((NOW_MS + 1).to_string())));
+    }
+    eventually("the world shows the winner's entity alone", async || {
+        let (_, body) = game.ask("GET", "/v1/worlds/w1/state", Value::Null).await;
+        let entities = body["world_state"]["entities"].as_array().cloned().unwrap_or_default();
+        entities.iter().map(|entity| entity["entity_id"].clone()).collect::<Vec<_>>() == [format!("e{winner}")]
+    })
+    .await;
+}
+
+async fn a_merge_that_is_too_large_is_refused_whole(game: Game) {
+    let properties: serde_json::Map<String, Value> =
+        (0..60).map(|n| (format!("p{n}"), json!("x".repeat(4_000)))).collect();
+    let entities: Vec<Value> =
+        (0..3).map(|n| json!({"entity_id": format!("e{n}"), "properties": properties.clone()})).collect();
+    let body = json!({"entities_to_update": entities, "global_flags_to_update": {"curfew": "on"}});
+    let (status, refused) = game.ask("PATCH", "/v1/worlds/w1/state", body).await;
+    assert_eq!((status, &refused["error"]["details"]["reason"]), (429, &json!("merge_too_large")));
+    let (_, state) = game.ask("GET", "/v1/worlds/w1/state", Value::Null).await;
+    assert_eq!(state, json!({"world_state": {"world_id": "w1"}}));
+}
+
+async fn a_replacement_tells_what_it_changed(game: Game) {
+    let npc = |id: &str, mood: &str| json!({"entity_id": id, "entity_type": "npc", "properties": {"mood": mood}});
+    let both = json!({"entities_to_update": [npc("ann", "calm"), npc("bob", "calm"), npc("cleo", "calm")]});
+    game.ask("PATCH", "/v1/worlds/w1/state", both).await;
+    let mut watch = game.watch("/v1/worlds/w1/state:watch").await;
+    let mut item = async || {
+        let item = watch.next().await;
+        format!("{} {}", item["change"].as_str().unwrap(), item["entity"]["entity_id"].as_str().unwrap_or("-"))
+    };
+    for id in ["ann", "bob", "cleo"] {
+        assert_eq!(item().await, format!("snapshot {id}"));
+    }
+    let others = json!({"entities_to_update": [npc("ann", "calm"), npc("bob", "afraid"), npc("dan", "calm")],
+        "global_flags_to_update": {"curfew": "on"}});
+    let (status, replaced) = game.ask("PUT", "/v1/worlds/w1/state", others).await;
+    let timestamp = (NOW_MS + 1).to_string();
+    let expected = json!({"entities_updated": 3, "flags_updated": 1, "new_timestamp_ms": timestamp});
+    assert_eq!((status, replaced), (200, expected));
+    for change in ["updated bob", "created dan", "removed cleo", "flags -"] {
+        assert_eq!(item().await, change);
+    }
+    let mut told = Vec::new();
+    eventually("every entity is told once", async || {
+        told = game.ids("evt.world.entity.updated.v1").await;
+        told.len() >= 6
+    })
+    .await;
+    told.sort();
+    let at = |id: &str, later: i64| format!("w1:{id}:{}", NOW_MS + later);
+    assert_eq!(told, [at("ann", 0), at("bob", 0), at("bob", 1), at("cleo", 0), at("cleo", 1), at("dan", 1)]);
+    let states = [format!("w1:{NOW_MS}"), format!("w1:{timestamp}")];
+    game.told("evt.world.state.changed.v1", &states.each_ref().map(String::as_str)).await;
+    let (status, empty) = game.ask("PUT", "/v1/worlds/w1/state", json!({})).await;
+    assert_eq!((status, &empty["error"]["details"]["reason"]), (400, &json!("empty_replace")));
+}
+
+async fn a_subscription_gets_each_change_of_what_it_wants(game: Game) {
+    let mut callbacks = listen(&game.bus, "cb.game.>", Limits::WORKER).await;
+    let wish = json!({"entity_types": ["npc"], "tags": ["docks"], "callback_subject": "cb.game.w1"});
+    let (status, subscribed) = game.ask("POST", "/v1/worlds/w1/subscriptions", wish).await;
+    assert_eq!((status, &subscribed["expires_at_ms"]), (200, &json!((NOW_MS + 3_600_000).to_string())));
+    let merge = async |id: &str, of_type: &str, tag: &str| {
+        let entity = json!({"entity_id": id, "entity_type": of_type, "tags": [tag]});
+        assert_eq!(game.ask("PATCH", "/v1/worlds/w1/state", json!({"entities_to_update": [entity]})).await.0, 200);
+    };
+    merge("gate", "object", "docks").await;
+    merge("ann", "npc", "market").await;
+    merge("bob", "npc", "docks").await;
+    // It is told once more when it leaves the docks, and then no longer.
+    merge("bob", "npc", "market").await;
+    let mut pushed = async || {
+        let event = next(&mut callbacks).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&event.payload).into_owned();
+        ["bob", "ann", "gate", "eve"].into_iter().find(|id| text.contains(&format!("w1:{id}:"))).unwrap()
+    };
+    assert_eq!((pushed().await, pushed().await), ("bob", "bob"));
+    merge("bob", "npc", "harbour").await;
+    merge("eve", "npc", "docks").await;
+    assert_eq!(pushed().await, "eve");
+    let path = format!("/v1/worlds/w1/subscriptions/{}", subscribed["subscription_id"].as_str().unwrap());
+    assert_eq!(game.ask("DELETE", &path, Value::Null).await, (200, json!({"success": true})));
+    assert_eq!(game.ask("DELETE", &path, Value::Null).await.0, 404);
+}
+
+async fn a_commit_is_finished_where_its_writer_died(game: Game) {
+    // What is left where a replica dies right behind its compare-and-set: the header, which says what is to be done.
+    let ann = json!({"entity_id": "ann", "entity_type": "npc", "properties": {}, "tags": [],
+        "last_updated_ms": NOW_MS, "state_data": ""});
+    let pending = json!({"is_merge": true, "writes": {"ann": {"before": null, "after": ann}}, "flags": {},
+        "old_generation": null, "request_id": "r-1", "trace_id": ""});
+    let header = json!({"tenant": "", "world_id": "w1", "timestamp_ms": NOW_MS, "generation": "g", "flags": {},
+        "committed": 0, "pending": pending, "simulated_hours": 0, "ticked_hour": 0});
+    let record = json!({"schema": 1, "value": {"World": header}, "version": 1, "updated_ms": NOW_MS,
+        "expires_at_ms": 0, "changed_at": null, "pending": [], "recent": []});
+    let bucket = BucketConfig { name: "tg_worlds", ttl: None, history: 8 };
+    let bucket = game.store.bucket(bucket).await.unwrap();
+    bucket.put("_.w1.meta", record.to_string().into(), Expected::Absent).await.unwrap();
+    let shown = async || game.ask("GET", "/v1/worlds/w1/state", Value::Null).await.1["world_state"].clone();
+    assert_eq!(shown().await["entities"][0]["entity_id"], "ann");
+    assert!(game.ids("evt.world.entity.updated.v1").await.is_empty());
+    // The sweeper does it once the writer has had its time.
+    game.pass(30_000);
+    game.told("evt.world.entity.updated.v1", &[&format!("w1:ann:{NOW_MS}")]).await;
+    game.told("evt.world.state.changed.v1", &[&format!("w1:{NOW_MS}")]).await;
+    assert_eq!(shown().await["entities"][0]["entity_id"], "ann");
+}
+
+async fn simulated_hours_follow_each_other(game: Game) {
+    let faction = |id: &str, level: &str, other: &str| {
+        let properties = json!({"level": level, "territories": "2", format!("relations.{other}"): "-0.8"});
+        json!({"entity_id": id, "entity_type": "object", "tags": ["faction"], "properties": properties})
+    };
+    let two = json!({"entities_to_update": [faction("ash", "80", "oak"), faction("oak", "20", "ash")]});
+    assert_eq!(game.ask("PATCH", "/v1/worlds/w1/state", two).await.0, 200);
+    let simulate = async |hours: i32| {
+        let body = json!({"hours": hours, "seed": "7"});
+        game.ask("POST", "/v1/worlds/w1:simulate", body).await
+    };
+    let (status, first) = simulate(1).await;
+    assert_eq!(status, 200, "{first}");
+    let log: Vec<&str> = first["log"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(log.contains(&"hour 1: oak surrendered against ash"), "{log:?}");
+    let ash = &first["changes"]["entities"][0]["properties"];
+    assert_eq!(
+        (&ash["territories"], &ash["order"], &ash["relations.oak"]),
+        (&json!("3"), &json!("expand"), &json!("-0.3"))
+    );
+    assert_eq!(
+        first["changes"]["global_flags"].as_object().unwrap().keys().filter(|k| k.starts_with("price.")).count(),
+        6
+    );
+    let (_, second) = simulate(2).await;
+    let log: Vec<&str> = second["log"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(log.iter().all(|line| line.starts_with("hour 2:") || line.starts_with("hour 3:")), "{log:?}");
+    assert_eq!(simulate(0).await.0, 400);
 }

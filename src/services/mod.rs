@@ -29,6 +29,7 @@ mod state_manager;
 mod text;
 mod time_manager;
 mod weather_manager;
+mod world_state;
 
 use crate::fault::Fault;
 use crate::store::Store;
@@ -75,6 +76,7 @@ roster! {
     "performance-mode" => performance_mode,
     "capability-registry" => capability_registry,
     "ai-router" => ai_router,
+    "world-state" => world_state,
     "body-broker-integration" => body_broker_integration,
     "weather-manager" => weather_manager,
     "time-manager" => time_manager,

@@ -67,6 +67,7 @@ struct Weather {
 
 /// What the bucket holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "nearly every record is a zone")]
 enum Kept {
     Zone(Zone),
     Season(WorldSeason),
@@ -176,7 +177,7 @@ impl Weather {
     fn written<R>(
         &self,
         context: &Context,
-        zone: Zone,
+        zone: &Zone,
         changes: &[Past],
         reply: R,
     ) -> Result<Change<Kept, R>, Failed<R>> {
@@ -184,7 +185,7 @@ impl Weather {
             return Ok(Change::nothing(reply));
         }
         let change = Change::put(Kept::Zone(zone.clone()), reply);
-        with_events(context, &zone, changes, change)
+        with_events(context, zone, changes, change)
     }
 
     /// Brings a zone up to date that nobody reads just now.
@@ -196,7 +197,7 @@ impl Weather {
             if changes.is_empty() && zone.season != before {
                 return Ok(Change::put(Kept::Zone(zone), ()));
             }
-            self.written(own, zone, &changes, ())
+            self.written(own, &zone, &changes, ())
         };
         self.kept.change(own, at, rule).await.map_err(|failed| failed.fault)?;
         Ok(())

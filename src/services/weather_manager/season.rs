@@ -140,13 +140,13 @@ impl Weather {
                 let turns = zone.place().draws("weather.tod.v1", &times).unit() < chance;
                 let is_free = zone.set.is_none() && zone.kind != kind && zone.season.allows(kind);
                 if !turns || !is_free || zone.rolled_ms >= told_ms {
-                    return self.written(own, zone, &changes, ());
+                    return self.written(own, &zone, &changes, ());
                 }
                 zone.rolled_ms = told_ms;
                 // The chain may have gone on meanwhile: nothing changes before what is written already.
                 let minute = zone.minute.max(told_ms.div_euclid(MINUTE_MS));
                 changes.push(zone.change(kind, minute, Cause::Natural, current.revision));
-                self.written(own, zone, &changes, ())
+                self.written(own, &zone, &changes, ())
             };
             self.kept.change(own, &place, rule).await.map_err(|failed| failed.fault)?;
         }

@@ -1,0 +1,353 @@
+//! The simulation of worlds: events, factions and prices, an hour after the other. The same world, seed and hour give
+//! the same result, and an hour counts once: the header says how many were simulated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::entities::{Entity, Stored};
+use super::update::{entities, pause, plan, raced};
+use super::world::{Kept, World, Write, all, generation_keys};
+use super::{WorldState, Worlds};
+use crate::fault::Fault;
+use crate::services::checks::{id, out_of_range};
+use crate::services::seed::{Draws, Part, seed, tenant_part};
+use crate::store::Keys;
+use crate::worker::{Context, Failed};
+
+/// Hours of one call.
+const HOURS_MAX: i32 = 168;
+/// Tries of a call that keeps losing its race.
+const TRIES: usize = 20;
+/// How often the ticker looks at the worlds' clocks.
+const LOOK: Duration = Duration::from_secs(5);
+/// Chance that an event starts in an hour.
+const EVENT: f64 = 0.2;
+/// Kinds of events: name, weight, duration in hours.
+const EVENTS: [(&str, f64, f64); 5] = [
+    ("economic", 0.30, 1.0),
+    ("political", 0.25, 2.0),
+    ("social", 0.20, 0.5),
+    ("natural", 0.15, 4.0),
+    ("technological", 0.10, 3.0),
+];
+/// Resources: name, base price, volatility, demand.
+const RESOURCES: [(&str, f64, f64, f64); 6] = [
+    ("energy", 100.0, 0.10, 1.0),
+    ("materials", 50.0, 0.08, 0.9),
+    ("technology", 200.0, 0.15, 0.8),
+    ("food", 30.0, 0.05, 1.2),
+    ("medicine", 150.0, 0.12, 1.1),
+    ("luxury", 300.0, 0.20, 0.5),
+];
+const STABILITY_DEFAULT: f64 = 0.5;
+/// A pair below fights, a pair above is allied.
+const ENEMIES: f64 = -0.5;
+const ALLIES: f64 = 0.5;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Simulate {
+    world_id: String,
+    hours: i32,
+    seed: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Simulated {
+    changes: Option<WorldState>,
+    log: Vec<String>,
+}
+
+/// A world while it is simulated.
+struct Run<'a> {
+    flags: BTreeMap<String, String>,
+    factions: Vec<Faction>,
+    log: Vec<String>,
+    header: &'a World,
+    seed: u64,
+}
+
+struct Faction {
+    entity: Stored,
+    level: f64,
+    territories: f64,
+    npcs: f64,
+    domain: String,
+    relations: BTreeMap<String, f64>,
+    order: &'static str,
+}
+
+impl Worlds {
+    pub(super) async fn simulate(
+        self: Arc<Self>,
+        context: Context,
+        request: Simulate,
+    ) -> Result<Simulated, Failed<Simulated>> {
+        id("world_id", &request.world_id)?;
+        if !(1..=HOURS_MAX).contains(&request.hours) {
+            return Err(out_of_range("hours", 1, HOURS_MAX).into());
+        }
+        let write = async { Ok(self.run(&context, &request.world_id, request.hours, request.seed, None).await?) };
+        self.repeats.once(&context, write).await
+    }
+
+    /// Simulates hours and commits them as one merge. With `ticked_hour`, only where that hour has not been yet.
+    async fn run(
+        &self,
+        context: &Context,
+        world_id: &str,
+        hours: i32,
+        seed: u64,
+        ticked_hour: Option<i64>,
+    ) -> Result<Simulated, Fault> {
+        for attempt in 0..TRIES {
+            pause(attempt).await;
+            let Some((revision, header)) = self.settled_header(context, world_id).await? else { continue };
+            if ticked_hour.is_some_and(|hour| hour <= header.ticked_hour) {
+                return Ok(Simulated { changes: None, log: Vec::new() });
+            }
+            let rows = all(&self.kept, context, generation_keys(&header, &header.generation)).await?;
+            let entities = entities(rows);
+            let now_ms = context.now_ms().max(header.timestamp_ms + 1);
+            let mut run = Run::new(&header, &entities, seed);
+            for hour in 1..=i64::from(hours) {
+                run.hour(header.simulated_hours + hour);
+            }
+            let writes = run.factions.iter().map(|faction| {
+                let (entity_id, after) = (faction.entity.entity_id.clone(), Some(faction.written(now_ms)));
+                (entity_id.clone(), Write { before: entities.get(&entity_id).cloned(), after })
+            });
+            let (writes, flags, log) = (writes.collect(), run.flags, run.log);
+            let mut plan = plan(context, revision, header.clone(), now_ms, writes, &flags)?;
+            plan.after.simulated_hours += i64::from(hours);
+            plan.after.ticked_hour = ticked_hour.unwrap_or(header.ticked_hour);
+            let pending = plan.after.pending.clone().unwrap_or_default();
+            let changes = WorldState {
+                world_id: world_id.to_owned(),
+                timestamp_ms: now_ms,
+                entities: pending.writes.values().filter_map(|write| write.after.as_ref()).map(Entity::from).collect(),
+                global_flags: pending.flags,
+                total_entities: 0,
+            };
+            let committed = self.commit(context, plan).await.map_err(|failed| failed.fault)?;
+            if committed.is_some() {
+                return Ok(Simulated { changes: Some(changes), log });
+            }
+        }
+        Err(raced())
+    }
+
+    /// Simulates an hour of each world when its clock has reached it, while the settings say so.
+    pub(super) async fn tick(self: Arc<Self>, context: Context) {
+        while context.cancelled().is_none() {
+            if self.settings.now().world_state.simulation_enabled
+                && let Err(fault) = self.tick_all(&context).await
+            {
+                tracing::warn!(%fault, "worlds are simulated later");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                _ = context.until_cancelled() => {}
+            }
+        }
+    }
+
+    async fn tick_all(&self, context: &Context) -> Result<(), Fault> {
+        for (_, document) in self.kept.list(context, &Keys::All).await? {
+            let Kept::World(world) = document.value else { continue };
+            let own = context.for_tenant(&world.tenant);
+            let hour = self.hour_of(&own, &world.world_id).await?;
+            if hour > world.ticked_hour {
+                // After an outage one hour is simulated, not all that were missed.
+                self.run(&own, &world.world_id, 1, 0, Some(hour)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hour_of(&self, own: &Context, world_id: &str) -> Result<i64, Fault> {
+        let request = GetTime { world_id: world_id.to_owned() };
+        let time: Time = own.call_as_service("time_manager.v1.TimeManagerService/GetTime", &request).await?;
+        let time = time.game_time.unwrap_or_default();
+        let [year, month, day, hour] = [time.year, time.month, time.day, time.hour].map(i64::from);
+        Ok((((year - 1) * 12 + month - 1) * 30 + day - 1) * 24 + hour)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct GetTime {
+    world_id: String,
+}
+
+/// Of `time_manager.v1.GetTimeResponse`.
+#[derive(Serialize, Deserialize)]
+struct Time {
+    game_time: Option<GameTime>,
+}
+
+/// Of `time_manager.v1.GameTime`.
+#[derive(Default, Serialize, Deserialize)]
+struct GameTime {
+    year: i32,
+    month: i32,
+    day: i32,
+    hour: i32,
+}
+
+impl<'a> Run<'a> {
+    fn new(header: &'a World, entities: &BTreeMap<String, Stored>, seed: u64) -> Run<'a> {
+        let is_faction =
+            |entity: &&Stored| entity.entity_type == "object" && entity.tags.iter().any(|tag| tag == "faction");
+        let factions = entities.values().filter(is_faction).map(Faction::new).collect();
+        Run { flags: header.flags.clone(), factions, log: Vec::new(), header, seed }
+    }
+
+    fn hour(&mut self, hour: i64) {
+        let parts = [
+            Part::Text("world.sim.v1"),
+            tenant_part(&self.header.tenant),
+            Part::Text(&self.header.world_id),
+            Part::Number(self.seed),
+            Part::Number(hour.cast_unsigned()),
+        ];
+        let mut draws = Draws::new(seed(&parts));
+        self.event(&mut draws, hour);
+        self.conflicts(hour);
+        self.orders(hour);
+        self.prices(&mut draws, hour);
+    }
+
+    fn event(&mut self, draws: &mut Draws, hour: i64) {
+        let starts = draws.unit() < EVENT;
+        let (name, _, duration) = EVENTS[draws.weighted(&EVENTS.map(|(_, weight, _)| weight))];
+        let intensity = draws.unit();
+        let target = self.factions.get(draws.below(self.factions.len() as u64) as usize);
+        if !starts {
+            return;
+        }
+        let end_hour = hour as f64 + duration;
+        let target_id = target.map_or("", |faction| &faction.entity.entity_id);
+        self.flags.insert(format!("event.{name}"), format!("{intensity:.3}:{end_hour}:{target_id}"));
+        let fit = if target.is_some_and(|faction| faction.domain == name) { 1.2 } else { 0.8 };
+        let impact = intensity * 0.5 * fit;
+        let whom = if target_id.is_empty() { "the world" } else { target_id };
+        self.log.push(format!("hour {hour}: {name} event of intensity {intensity:.3}, impact {impact:.3} on {whom}"));
+    }
+
+    /// Enemies fight, one pair after the other; allies grow closer.
+    fn conflicts(&mut self, hour: i64) {
+        for one in 0..self.factions.len() {
+            for other in one + 1..self.factions.len() {
+                let relation = self.relation(one, other);
+                if relation > ALLIES {
+                    self.relate(one, other, 0.1);
+                } else if relation < ENEMIES {
+                    self.fight(hour, one, other);
+                }
+            }
+        }
+    }
+
+    fn fight(&mut self, hour: i64, one: usize, other: usize) {
+        let powers = [one, other].map(|index| self.factions[index].power());
+        // Factions are in order of their ids, so a tie is for the first one.
+        let (winner, loser) = if powers[1] > powers[0] { (other, one) } else { (one, other) };
+        let (strong, weak) = (powers[0].max(powers[1]), powers[0].min(powers[1]));
+        let ratio = if weak > 0.0 { strong / weak } else { f64::INFINITY };
+        let (word, change) = match ratio {
+            ratio if ratio > 2.0 => ("surrendered", 0.5),
+            ratio if ratio < 1.2 => ("negotiated", 0.2),
+            _ => ("fought", -0.3),
+        };
+        self.factions[winner].territories += 1.0;
+        self.factions[loser].territories = (self.factions[loser].territories - 1.0).max(0.0);
+        self.relate(one, other, change);
+        let name = |index: usize| &self.factions[index].entity.entity_id;
+        self.log.push(format!("hour {hour}: {} {word} against {}", name(loser), name(winner)));
+    }
+
+    /// How a pair stands: as the one that likes the other less sees it.
+    fn relation(&self, one: usize, other: usize) -> f64 {
+        let seen = |from: usize, to: usize| {
+            self.factions[from].relations.get(&self.factions[to].entity.entity_id).copied().unwrap_or(0.0)
+        };
+        seen(one, other).min(seen(other, one))
+    }
+
+    fn relate(&mut self, one: usize, other: usize, change: f64) {
+        for (from, to) in [(one, other), (other, one)] {
+            let name = self.factions[to].entity.entity_id.clone();
+            let relation = self.factions[from].relations.entry(name).or_insert(0.0);
+            *relation = (*relation + change).clamp(-1.0, 1.0);
+        }
+    }
+
+    fn orders(&mut self, hour: i64) {
+        for faction in &mut self.factions {
+            let power = faction.power();
+            faction.order = match power {
+                power if power > 0.7 => "expand",
+                power if power < 0.3 => {
+                    // A level is a hundredth of power.
+                    faction.level += 5.0;
+                    "consolidate"
+                }
+                _ => "keep",
+            };
+            self.log.push(format!("hour {hour}: {} {}, power {power:.3}", faction.entity.entity_id, faction.order));
+        }
+    }
+
+    fn prices(&mut self, draws: &mut Draws, hour: i64) {
+        let number = |text: Option<&String>| text.and_then(|text| text.parse::<f64>().ok()).filter(|n| n.is_finite());
+        let stability = number(self.flags.get("stability")).unwrap_or(STABILITY_DEFAULT);
+        let mut traded = Vec::new();
+        for (name, base, volatility, demand) in RESOURCES {
+            let flag = format!("price.{name}");
+            let before = number(self.flags.get(&flag)).unwrap_or(base);
+            let step = 1.0 + volatility * (2.0 * draws.unit() - 1.0) + 0.05 * (demand - 1.0);
+            let price = (before * step).max(base * 0.1);
+            traded.push(format!("{name} {:.2}", price * (0.8 + 0.4 * stability)));
+            self.flags.insert(flag, format!("{price:.2}"));
+        }
+        self.log.push(format!("hour {hour}: traded at {}", traded.join(", ")));
+    }
+}
+
+impl Faction {
+    fn new(entity: &Stored) -> Faction {
+        let number = |name: &str| {
+            let value = entity.properties.get(name).and_then(|text| text.parse::<f64>().ok());
+            value.filter(|value| value.is_finite()).unwrap_or(0.0)
+        };
+        let names = entity.properties.keys().filter_map(|name| Some((name.strip_prefix("relations.")?, name)));
+        Faction {
+            level: number("level"),
+            territories: number("territories"),
+            npcs: number("npcs"),
+            domain: entity.properties.get("domain").cloned().unwrap_or_default(),
+            relations: names.map(|(other, name)| (other.to_owned(), number(name))).collect(),
+            order: "keep",
+            entity: entity.clone(),
+        }
+    }
+
+    fn power(&self) -> f64 {
+        let level = self.level / 100.0;
+        let relations: f64 = self.relations.values().sum();
+        (level + 0.1 * self.territories + 0.05 * relations + 0.02 * self.npcs * level).min(1.0)
+    }
+
+    /// The entity with what the hours have made of it.
+    fn written(&self, now_ms: i64) -> Stored {
+        let mut entity = Stored { last_updated_ms: now_ms, ..self.entity.clone() };
+        let text = |number: f64| ((number * 1e6).round() / 1e6).to_string();
+        let numbers = [("level", self.level), ("territories", self.territories)].map(|(n, v)| (n.to_owned(), text(v)));
+        let relations = self.relations.iter().map(|(name, value)| (format!("relations.{name}"), text(*value)));
+        entity.properties.extend(numbers.into_iter().chain(relations));
+        entity.properties.insert("order".to_owned(), self.order.to_owned());
+        entity
+    }
+}
