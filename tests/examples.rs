@@ -33,7 +33,6 @@ const NOW_MS: i64 = 1_760_000_000_000;
 const NOT_BUILT: &[&str] = &[
     "world-state",
     "router",
-    "event-bus",
     "time-manager",
     "weather-manager",
     "knowledge-base",

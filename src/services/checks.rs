@@ -16,6 +16,9 @@ const MAP_VALUE_MAX: usize = 4 * 1024;
 /// Deepest nesting of a Struct, and its most bytes as JSON.
 const STRUCT_DEPTH_MAX: usize = 16;
 const STRUCT_BYTES_MAX: usize = 256 * 1024;
+/// Longest callback subject in bytes, and its tokens.
+const CALLBACK_BYTES_MAX: usize = 256;
+const CALLBACK_TOKENS: std::ops::RangeInclusive<usize> = 2..=16;
 
 /// A value that the request should not have.
 pub(super) fn invalid(field: &str, reason: &'static str, message: impl Into<String>) -> Fault {
@@ -87,6 +90,29 @@ pub(super) fn document(field: &str, document: &Struct) -> Result<(), Fault> {
     Ok(())
 }
 
+/// A subject that a caller wants events on: literal, under one of the beginnings of `common.callbacks`.
+pub(super) fn callback(field: &str, subject: &str, beginnings: &[String]) -> Result<(), Fault> {
+    if subject.is_empty() {
+        return Err(required(field));
+    }
+    let is_token =
+        |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if !beginnings.iter().any(|beginning| subject.starts_with(beginning.as_str())) {
+        let text = format!("{field} must lie under {}", beginnings.join(" or "));
+        return Err(invalid(field, "bad_format", text));
+    }
+    let tokens = subject.split('.').count();
+    if subject.len() > CALLBACK_BYTES_MAX || !CALLBACK_TOKENS.contains(&tokens) || !subject.split('.').all(is_token) {
+        let text = format!(
+            "{field} must have {} to {} tokens of letters, digits, `_` and `-`, and at most {CALLBACK_BYTES_MAX} bytes",
+            CALLBACK_TOKENS.start(),
+            CALLBACK_TOKENS.end()
+        );
+        return Err(invalid(field, "bad_format", text));
+    }
+    Ok(())
+}
+
 /// An operation for admins and services. `enforces` is `auth.enforce` of the settings.
 pub(super) fn admin(context: &Context, enforces: bool) -> Result<(), Fault> {
     if !enforces || is_service(context) || is_admin(context) {
@@ -126,5 +152,26 @@ fn depth(value: &Value) -> usize {
         Value::List(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
         Value::Struct(members) => 1 + members.0.values().map(depth).max().unwrap_or(0),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callback_is_a_literal_subject_under_an_allowed_beginning() {
+        let beginnings = ["cb.", "_INBOX."].map(str::to_owned);
+        let of = |subject: &str| callback("callback_subject", subject, &beginnings).err();
+        for good in ["cb.game", "cb.a-b.c_d", "_INBOX.x.y"] {
+            assert!(of(good).is_none(), "{good}");
+        }
+        let long = format!("cb.{}", "a".repeat(254));
+        let deep = ["cb"; 17].join(".");
+        for bad in ["cb.", "cb.*", "cb.>", "cb..x", "cb.a b", "cb", "$JS.x", "svc.payment.v1.refund", &long, &deep] {
+            assert_eq!(of(bad).unwrap().details()[1].1, "bad_format", "{bad}");
+        }
+        assert_eq!(of("").unwrap().message(), "callback_subject is required");
+        assert_eq!(of("svc.x").unwrap().message(), "callback_subject must lie under cb. or _INBOX.");
     }
 }

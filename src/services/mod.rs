@@ -9,6 +9,7 @@ mod capabilities;
 mod capability_registry;
 mod checks;
 mod common;
+mod event_bus;
 pub mod events;
 mod model_management;
 mod notices;
@@ -67,6 +68,7 @@ roster! {
     "quest-system" => quest_system,
     "npc-behavior" => npc_behavior,
     "orchestration" => orchestration,
+    "event-bus" => event_bus,
     "settings" => player_settings,
     "performance-mode" => performance_mode,
     "capability-registry" => capability_registry,
