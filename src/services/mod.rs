@@ -22,6 +22,7 @@ mod performance_mode;
 mod player_settings;
 mod priorities;
 mod quest_system;
+mod router;
 mod seed;
 pub mod settings;
 mod state_manager;
@@ -68,6 +69,7 @@ roster! {
     "quest-system" => quest_system,
     "npc-behavior" => npc_behavior,
     "orchestration" => orchestration,
+    "router" => router,
     "event-bus" => event_bus,
     "settings" => player_settings,
     "performance-mode" => performance_mode,
