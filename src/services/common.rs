@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{self, Fault};
 use crate::worker::types::Timestamp;
 
 /// `common.v1.Meta`.
@@ -45,4 +46,33 @@ pub(super) enum Code {
     DeadlineExceeded,
     /// UNKNOWN itself, and numbers that have no name here.
     Unknown(i32),
+}
+
+impl From<&Fault> for Error {
+    fn from(fault: &Fault) -> Error {
+        let details = fault.details().iter().map(|(name, value)| (name.to_string(), value.clone()));
+        Error { code: Code::of(fault.code()), message: fault.message().to_owned(), details: details.collect() }
+    }
+}
+
+impl Code {
+    fn of(code: fault::Code) -> Code {
+        use fault::Code as Of;
+        match code {
+            Of::InvalidArgument => Code::InvalidArgument,
+            Of::NotFound => Code::NotFound,
+            Of::PermissionDenied => Code::PermissionDenied,
+            Of::Unauthenticated => Code::Unauthenticated,
+            Of::Conflict | Of::AlreadyExists => Code::Conflict,
+            Of::ResourceExhausted => Code::ResourceExhausted,
+            Of::FailedPrecondition => Code::FailedPrecondition,
+            Of::Aborted | Of::Cancelled => Code::Aborted,
+            Of::OutOfRange => Code::OutOfRange,
+            Of::Unimplemented => Code::Unimplemented,
+            Of::Internal | Of::DataLoss => Code::Internal,
+            Of::Unavailable => Code::Unavailable,
+            Of::DeadlineExceeded => Code::DeadlineExceeded,
+            Of::Unknown => Code::Unknown(0),
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod capabilities;
 mod capability_registry;
 mod checks;
 mod common;
+mod event_bus;
 pub mod events;
 mod model_management;
 mod notices;
@@ -23,6 +24,7 @@ mod performance_mode;
 mod player_settings;
 mod priorities;
 mod quest_system;
+mod router;
 mod seed;
 pub mod settings;
 mod state_manager;
@@ -72,6 +74,8 @@ roster! {
     "quest-system" => quest_system,
     "npc-behavior" => npc_behavior,
     "orchestration" => orchestration,
+    "router" => router,
+    "event-bus" => event_bus,
     "settings" => player_settings,
     "performance-mode" => performance_mode,
     "capability-registry" => capability_registry,

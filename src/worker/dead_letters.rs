@@ -58,6 +58,20 @@ pub(super) async fn keep(
     Ok(!store.append(Event { subject, id, headers, payload }).await?.is_duplicate)
 }
 
+/// Keeps a copy of an event that a receiver of pushes has not answered, under `dlq.{pusher}.{receiver}`.
+pub async fn keep_unanswered(
+    context: &Context,
+    pusher: &str,
+    receiver: &str,
+    event: &Logged,
+    tries: u32,
+) -> Result<(), Fault> {
+    let reason = "the receiver has not answered";
+    let given_up = GivenUp { log: pusher, consumer: receiver, sequence: event.sequence, deliveries: tries, reason };
+    keep(context.store(), &given_up, Some(event), context.now_ms()).await?;
+    Ok(())
+}
+
 fn headers(given_up: &GivenUp<'_>, deliveries: u32, event: Option<&Logged>, now_ms: i64) -> Headers {
     // Ours come first: there is room for a certain number only.
     let mut headers = Headers::with_capacity(16);

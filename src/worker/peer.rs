@@ -16,7 +16,7 @@ use crate::bus::{BusError, Headers, Reply, Request};
 use crate::envelope::{ContextWriter, Source};
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::{Breaker, BreakerRule};
-use crate::snapshot::Method;
+use crate::snapshot::{Method, Streaming};
 use crate::transcode::wire::WireReader;
 use crate::transcode::{
     BodyPlan, Claims, JsonIn, JsonOut, Root, Scratch, Unknown, from_wire, json_to_wire, number_order, to_wire,
@@ -58,17 +58,17 @@ impl Breakers {
 
 /// In whose name a peer is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Behalf {
+pub(super) enum Behalf {
     Caller,
     Service,
 }
 
 /// A call of a peer that is being made ready.
 pub struct PeerCall<'c> {
-    context: &'c Context,
-    method: Arc<Method>,
-    behalf: Behalf,
-    key: String,
+    pub(super) context: &'c Context,
+    pub(super) method: Arc<Method>,
+    pub(super) behalf: Behalf,
+    pub(super) key: String,
     timeout: Duration,
 }
 
@@ -93,6 +93,13 @@ impl Context {
         let row = self.around().snapshot.services.iter().find(|row| &*row.short_name == service)?;
         let is_it = |method: &&Arc<Method>| method.subject.as_str().rsplit('.').next() == Some(operation);
         row.methods.iter().find(is_it).map(|method| PeerCall::new(self, method))
+    }
+
+    /// A call of a service's first operation that only reads, to find out whether it answers.
+    pub fn first_read(&self, service: &str) -> Option<PeerCall<'_>> {
+        let row = self.around().snapshot.services.iter().find(|row| &*row.short_name == service)?;
+        let reads = |method: &&Arc<Method>| method.is_repeatable && method.streaming != Streaming::Server;
+        row.methods.iter().find(reads).map(|method| PeerCall::new(self, method))
     }
 
     /// True for the name of a service of the schema.
@@ -212,7 +219,7 @@ impl<'c> PeerCall<'c> {
     }
 
     /// Sends it, up to three times where a repeat is safe.
-    async fn send(&self, payload: Bytes) -> Result<Reply, Fault> {
+    pub(super) async fn send(&self, payload: Bytes) -> Result<Reply, Fault> {
         let (context, method) = (self.context, &self.method);
         let is_repeatable = method.is_repeatable || !self.key.is_empty();
         let deadline = Instant::now() + self.time_left();
@@ -319,6 +326,6 @@ impl<'c> PeerCall<'c> {
     }
 }
 
-fn unencoded(text: String) -> Fault {
+pub(super) fn unencoded(text: String) -> Fault {
     Fault::ours(Code::Internal, "a request to a peer does not encode").internal(text)
 }

@@ -1,0 +1,191 @@
+//! Events pushed and followed: which replica dispatches, what comes again, what a stream resumes. What the service answers
+//! is in `tests/examples.rs`.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use support::nats::NatsServer;
+use support::{calls, eventually, gateway, project, url};
+use tidegate::bus::{Bus, Limits};
+use tidegate::gateway::Running;
+use tidegate::services::{Settings, roster};
+use tidegate::store::Store;
+use tidegate::transcode::{JsonOut, Names, Scratch, wire_to_json};
+use tidegate::worker::{Options, Worker};
+
+struct Game {
+    bus: Bus,
+    store: Store,
+    running: Running,
+    client: reqwest::Client,
+    _server: Option<NatsServer>,
+}
+
+impl Game {
+    async fn on(bus: Bus, server: Option<NatsServer>) -> Game {
+        let (running, _) = gateway(project().build(None).unwrap(), &bus, |_| {}).await;
+        Game { store: Store::of(&bus), bus, running, client: reqwest::Client::new(), _server: server }
+    }
+
+    /// A replica whose lease is short, so that another one need not wait long.
+    async fn replica(&self) -> Worker {
+        let mut options = Options::new(self.bus.clone(), Arc::new(project().build(None).unwrap()));
+        options.store = self.store.clone();
+        let settings = Settings::with([("event-bus.lease", &json!("2s"))]).unwrap();
+        let services = roster(&self.store, &settings.into(), |name| name == "event-bus").await.unwrap();
+        Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        let request = self.client.post(url(&self.running, path)).header("content-type", "application/json");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    }
+
+    async fn subscribe(&self, callback: &str, filters: Value) -> String {
+        let body = json!({
+            "subscriber_id": "hud", "event_patterns": ["quest.>"], "callback_subject": callback, "filters": filters
+        });
+        self.post("/v1/subscriptions", body).await["subscription_id"].as_str().unwrap().to_owned()
+    }
+
+    async fn publish(&self, event_type: &str, id: &str) -> Value {
+        let body = json!({"event_type": event_type, "event_id": id, "metadata": {"player_id": "p1"}});
+        self.post("/v1/events", body).await
+    }
+
+    fn event(&self, payload: &[u8]) -> Value {
+        let snapshot = project().build(None).unwrap();
+        let message = snapshot.tables.message_id("event_bus.v1.GameEvent").unwrap();
+        let (options, mut out) = (JsonOut { names: Names::Proto, ..JsonOut::default() }, Vec::new());
+        wire_to_json(&snapshot.tables, message, &options, payload, &mut Scratch::default(), &mut out).unwrap();
+        serde_json::from_slice(&out).unwrap()
+    }
+}
+
+macro_rules! on_each_bus {
+    ($($test:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Game::on(tidegate::bus::Bus::embedded(), None).await).await;
+            })*
+        }
+        mod nats {
+            $(#[tokio::test]
+            async fn $test() {
+                let server = super::NatsServer::start();
+                let bus = server.bus().await;
+                super::$test(super::Game::on(bus, Some(server)).await).await;
+            })*
+        }
+    };
+}
+
+on_each_bus!(
+    another_replica_goes_on_where_the_dispatcher_died,
+    who_does_not_answer_gets_the_event_again,
+    a_stream_goes_on_behind_what_was_seen,
+);
+
+async fn another_replica_goes_on_where_the_dispatcher_died(game: Game) {
+    let mut pushed = calls::listen(&game.bus, "cb.hud.events", Limits::WORKER).await;
+    let mut others = calls::listen(&game.bus, "cb.other.events", Limits::WORKER).await;
+    let first = game.replica().await;
+    let second = game.replica().await;
+    game.subscribe("cb.hud.events", json!({"player_id": "p1"})).await;
+    game.subscribe("cb.other.events", json!({"player_id": "p2"})).await;
+    for index in 0..20 {
+        let reply = game.publish("quest.completed", &format!("a-{index:02}")).await;
+        assert_eq!((&reply["success"], &reply["subscriber_count"]), (&json!(true), &json!(1)));
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 20 {
+        let event = game.event(&calls::next(&mut pushed).await.unwrap().unwrap().payload);
+        seen.push(event["event_id"].as_str().unwrap().to_owned());
+    }
+    // Whichever of them dispatches dies: one now, and once the other one has gone on, that one.
+    drop(first);
+    let third = game.replica().await;
+    for index in 0..10 {
+        game.publish("quest.completed", &format!("b-{index:02}")).await;
+    }
+    let all: BTreeSet<String> =
+        (0..20).map(|n| format!("a-{n:02}")).chain((0..10).map(|n| format!("b-{n:02}"))).collect();
+    while seen.iter().collect::<BTreeSet<_>>().len() < all.len() {
+        let event = game.event(&calls::next(&mut pushed).await.unwrap().unwrap().payload);
+        assert_eq!(event["event_type"], "quest.completed");
+        seen.push(event["event_id"].as_str().unwrap().to_owned());
+    }
+    // An event may come twice where one of them died over it, never out of order.
+    let mut once = seen.clone();
+    once.dedup();
+    assert_eq!(once, all.into_iter().collect::<Vec<_>>());
+    let unheard = tokio::time::timeout(Duration::from_millis(100), others.next()).await;
+    assert!(unheard.is_err(), "a filter lets through what it should not");
+    drop((second, third));
+}
+
+async fn who_does_not_answer_gets_the_event_again(game: Game) {
+    let _replica = game.replica().await;
+    let id = game.subscribe("cb.hud.sure", json!({"$ack": "explicit"})).await;
+    // Nobody listens at first; then somebody does, and answers.
+    let reply = game.publish("quest.started", "e-1").await;
+    assert_eq!(reply["subscriber_count"], 1);
+    let mut pushed = calls::listen(&game.bus, "cb.hud.sure", Limits::WORKER).await;
+    let delivery = calls::next(&mut pushed).await.unwrap().unwrap();
+    assert_eq!(game.event(&delivery.payload)["event_id"], "e-1");
+    game.bus.publish(calls::answer(&delivery, b"")).await.unwrap();
+    let left = async || {
+        let figures = game.store.log_figures("GAME_EVENTS").await.unwrap();
+        let dispatch = figures.consumers.into_iter().find(|consumer| consumer.name == "event_dispatch_game").unwrap();
+        dispatch.waiting + dispatch.unanswered
+    };
+    eventually("the event is done with", async || left().await == 0).await;
+    let gone = game.client.delete(url(&game.running, &format!("/v1/subscriptions/{id}"))).send().await.unwrap();
+    let gone: Value = serde_json::from_str(&gone.text().await.unwrap()).unwrap();
+    assert_eq!(gone["success"], true);
+    assert_eq!(game.publish("quest.started", "e-2").await["subscriber_count"], Value::Null);
+    // Counts are told once a second.
+    let stats = async || {
+        let path = url(&game.running, "/v1/events:stats?event_type=quest.started");
+        let answer = game.client.get(path).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    eventually("both are counted", async || stats().await["published"] == json!({"quest.started": "2"})).await;
+    let recent: Vec<Value> =
+        stats().await["recent"].as_array().unwrap().iter().map(|e| e["event_id"].clone()).collect();
+    assert_eq!(recent, ["e-1", "e-2"]);
+}
+
+async fn a_stream_goes_on_behind_what_was_seen(game: Game) {
+    let _replica = game.replica().await;
+    for index in 0..4 {
+        game.publish("npc.died", &format!("e-{index}")).await;
+    }
+    let path = "/v1/events:stream?event_patterns=npc.*&after_revision=2";
+    let answer = game.client.get(url(&game.running, path)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let (mut bytes, mut text, mut seen) = (answer.bytes_stream(), String::new(), Vec::new());
+    while seen.len() < 3 {
+        if seen.len() == 2 && !text.contains("live") {
+            game.publish("npc.died", "live").await;
+            game.publish("quest.started", "elsewhere").await;
+        }
+        let more = tokio::time::timeout(support::PATIENCE, bytes.next()).await.expect("an event in time");
+        text.push_str(std::str::from_utf8(&more.unwrap().unwrap()).unwrap());
+        seen = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data:"))
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .map(|item| format!("{} {}", item["revision"].as_str().unwrap(), item["event"]["event_id"]))
+            .collect();
+    }
+    assert_eq!(seen, ["3 \"e-2\"", "4 \"e-3\"", "5 \"live\""]);
+}
