@@ -72,8 +72,10 @@ struct Languages {
     settings: LiveSettings,
     rendered: Rendered,
     /// Lexicons by domain, of the settings that they were made for.
-    lexicons: Mutex<Option<(Arc<Settings>, HashMap<&'static str, Arc<Lexicon>>)>>,
+    lexicons: Mutex<Option<(Arc<Settings>, ByDomain)>>,
 }
+
+type ByDomain = HashMap<&'static str, Arc<Lexicon>>;
 
 #[derive(Serialize, Deserialize)]
 struct Translate {
@@ -256,7 +258,7 @@ impl Languages {
         let mut held = self.lexicons.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, lexicons) = match &mut *held {
             Some(held) if Arc::ptr_eq(&held.0, settings) => held,
-            held => held.insert((settings.clone(), HashMap::new())),
+            held => held.insert((settings.clone(), ByDomain::new())),
         };
         let made = || Arc::new(Lexicon::new(&settings.language_system, domain));
         lexicons.entry(domain).or_insert_with(made).clone()

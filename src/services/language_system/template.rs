@@ -247,7 +247,9 @@ impl Parser<'_> {
 mod tests {
     use super::*;
 
-    fn rendered(language: &str, template: &str, values: &[(&str, &str)]) -> Result<String, Fault> {
+    type Values<'v> = &'v [(&'v str, &'v str)];
+
+    fn rendered(language: &str, template: &str, values: Values<'_>) -> Result<String, Fault> {
         let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Template::parse(template).unwrap_or_else(|text| panic!("{text}")).render(language, &values)
     }
@@ -255,7 +257,7 @@ mod tests {
     #[test]
     fn contents_with_their_variables() {
         const COINS: &str = "{count, plural, one{# coin} other{# coins}}";
-        let rows: [(&str, &str, &[(&str, &str)], &str); 12] = [
+        let rows: [(&str, &str, Values<'_>, &str); 12] = [
             ("en", "Welcome, {name}.", &[("name", "Ada {x}"), ("more", "1")], "Welcome, Ada {x}."),
             ("en", COINS, &[("count", "1")], "1 coin"),
             ("en", COINS, &[("count", "0")], "0 coins"),
