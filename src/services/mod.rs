@@ -13,6 +13,8 @@ mod checks;
 mod common;
 mod event_bus;
 pub mod events;
+mod knowledge_base;
+mod language_system;
 mod model_management;
 mod notices;
 mod npc_behavior;
@@ -86,4 +88,6 @@ roster! {
     "time-manager" => time_manager,
     "payment" => payment,
     "auth" => auth,
+    "knowledge-base" => knowledge_base,
+    "language-system" => language_system,
 }
