@@ -39,7 +39,6 @@ const NOT_BUILT: &[&str] = &[
     "weather-manager",
     "knowledge-base",
     "language-system",
-    "environmental-narrative",
     "story-teller",
     "body-broker-integration",
 ];

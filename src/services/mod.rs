@@ -9,6 +9,7 @@ mod capabilities;
 mod capability_registry;
 mod checks;
 mod common;
+mod environmental_narrative;
 pub mod events;
 mod model_management;
 mod notices;
@@ -19,6 +20,7 @@ mod payment;
 mod performance_mode;
 mod player_settings;
 mod priorities;
+mod prose;
 mod quest_system;
 mod seed;
 pub mod settings;
@@ -71,4 +73,5 @@ roster! {
     "ai-router" => ai_router,
     "payment" => payment,
     "auth" => auth,
+    "environmental-narrative" => environmental_narrative,
 }
