@@ -11,6 +11,7 @@ mod capabilities;
 mod capability_registry;
 mod checks;
 mod common;
+mod environmental_narrative;
 mod event_bus;
 pub mod events;
 mod knowledge_base;
@@ -25,6 +26,7 @@ mod payment;
 mod performance_mode;
 mod player_settings;
 mod priorities;
+mod prose;
 mod quest_system;
 mod router;
 mod seed;
@@ -90,4 +92,5 @@ roster! {
     "auth" => auth,
     "knowledge-base" => knowledge_base,
     "language-system" => language_system,
+    "environmental-narrative" => environmental_narrative,
 }

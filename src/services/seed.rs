@@ -1,6 +1,7 @@
 //! Chance that repeats: seeds from SHA-256, draws from SplitMix64, canonical JSON. The same parts give the same draws
 //! on every replica.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
@@ -109,6 +110,12 @@ pub(super) fn canonical_json(document: &Struct) -> String {
     let mut out = String::new();
     write_members(document, &mut out);
     out
+}
+
+/// Texts by name, written like that.
+pub(super) fn canonical_texts(texts: &BTreeMap<String, String>) -> String {
+    let members = texts.iter().map(|(name, text)| (name.clone(), Value::String(text.clone())));
+    canonical_json(&Struct(members.collect()))
 }
 
 fn write_members(document: &Struct, out: &mut String) {

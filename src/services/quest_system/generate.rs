@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::super::checks::{id, invalid, out_of_range, unknown_value};
 use super::super::seed::{Draws, Part, canonical_json, seed, tenant_part};
+use super::super::text::capitalised;
 use super::{Generation, Objective, Quest};
 use crate::fault::Fault;
 use crate::worker::Context;
@@ -172,6 +173,13 @@ pub(super) fn plan(context: &Context, request: &Generation) -> Result<Plan, Faul
     Ok(Plan { seed: chosen, drawn, difficulty, quest_type, level, is_day, multiplier, location, giver, prerequisites })
 }
 
+impl Plan {
+    /// Seed of the quest's prose.
+    pub(super) fn prose_seed(&self) -> u64 {
+        self.drawn
+    }
+}
+
 /// The quest of a plan.
 pub(super) fn quest(plan: &Plan) -> Quest {
     let mut draws = Draws::new(plan.drawn);
@@ -274,11 +282,6 @@ fn rewards(plan: &Plan) -> BTreeMap<String, i64> {
         ((exact * 1e6).round() / 1e6).floor() as i64
     };
     REWARDS.iter().zip(plan.quest_type.1).map(|(name, base)| ((*name).to_owned(), reward(base))).collect()
-}
-
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn number(given: &Struct, name: &str, min: f64, max: f64, default: f64) -> Result<f64, Fault> {

@@ -11,6 +11,7 @@ use super::VERSION;
 use super::checks::{id, unknown_value};
 use super::notices::{notice, records};
 use super::paging::{Page, Pagination};
+use super::prose::{self, Wish};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
@@ -20,12 +21,14 @@ use crate::worker::{Chunks, Context, Failed, Repeats, Service};
 
 /// A quest lives for a week.
 const TTL: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3_600);
+/// Longest description, in characters.
+const DESCRIPTION_MAX: usize = 2_000;
 const STATUSES: [&str; 4] = ["active", "in_progress", "completed", "failed"];
 
 /// The service.
-pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, Fault> {
+pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let quests = Records::open(store, records(BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 })).await?;
-    let quests = Quests { quests, repeats: Repeats::open(store).await? };
+    let quests = Quests { quests, repeats: Repeats::open(store).await?, settings: settings.clone() };
     Ok(Service::new("quest-system", VERSION)
         .sharing(quests)
         .unary("quest.v1.QuestService/GenerateQuest", Quests::generate)
@@ -40,6 +43,7 @@ pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, 
 struct Quests {
     quests: Records<Quest>,
     repeats: Repeats,
+    settings: LiveSettings,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,15 +127,29 @@ impl Quests {
     async fn generated(&self, context: &Context, request: &Generation) -> Result<Quest, Fault> {
         let plan = generate::plan(context, request)?;
         self.check_prerequisites(context, request, &plan.prerequisites).await?;
-        let quest = generate::quest(&plan);
+        let mut quest = generate::quest(&plan);
         let key = key(&[context.tenant(), &request.player_id, &quest.quest_id]);
-        let rule = |current: &Current<Quest>| match current.value {
-            // The same input gives the same quest, which is there already.
-            Some(_) => Ok(Change::nothing(())),
-            None => Ok(Change::put(quest.clone(), ()).event(announcement(context, request, &quest)?)),
+        if self.settings.now().quest_system.text_llm && self.quests.get(context, &key).await?.is_none() {
+            let wish = Wish {
+                text: &quest.description,
+                about: &quest.title,
+                purpose: "quest",
+                layer: "customization",
+                seed: plan.prose_seed(),
+                letters_max: DESCRIPTION_MAX,
+            };
+            quest.description = prose::written(context, &wish).await.unwrap_or(quest.description);
+        }
+        let rule = |current: &Current<Quest>| match &current.value {
+            // The same input gives the same quest, which is there already, in its first words.
+            Some(first) => Ok(Change::nothing(first.description.clone())),
+            None => {
+                let event = announcement(context, request, &quest)?;
+                Ok(Change::put(quest.clone(), quest.description.clone()).event(event))
+            }
         };
-        self.quests.change(context, &key, rule).await.map_err(|failed| failed.fault)?;
-        Ok(quest)
+        let description = self.quests.change(context, &key, rule).await.map_err(|failed| failed.fault)?.reply;
+        Ok(Quest { description, ..quest })
     }
 
     async fn check_prerequisites(&self, context: &Context, request: &Generation, ids: &[String]) -> Result<(), Fault> {

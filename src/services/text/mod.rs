@@ -94,21 +94,38 @@ const STOP_WORDS: &[&str] = &[
     "your",
 ];
 
-/// One template, picked and expanded: depth first, left to right, one draw a slot.
+/// One template, picked and expanded.
 pub(super) fn expand(templates: &[&str], topic: &str, draws: &mut Draws) -> String {
-    let mut rest = draws.pick(templates);
+    let template = draws.pick(templates);
+    fill(template, draws, |_, _| topic.to_owned())
+}
+
+/// A template, expanded depth first, left to right, one draw a slot. `own` fills the slots that have no word list.
+pub(super) fn fill(template: &str, draws: &mut Draws, mut own: impl FnMut(&str, &mut Draws) -> String) -> String {
+    let mut rest = template;
     let mut out = String::new();
     for _ in 0..EXPANSIONS_MAX {
         let Some((before, slot, after)) = split(rest) else { break };
         out.push_str(before);
-        match SLOTS.iter().find(|row| row.0 == slot) {
-            Some((_, words)) => out.push_str(draws.pick(words)),
-            None => out.push_str(topic),
+        match words(slot) {
+            Some(words) => out.push_str(draws.pick(words)),
+            None => out.push_str(&own(slot, draws)),
         }
         rest = after;
     }
     out.push_str(rest);
     out
+}
+
+/// The word list of a slot.
+pub(super) fn words(slot: &str) -> Option<&'static [&'static str]> {
+    SLOTS.iter().find(|row| row.0 == slot).map(|row| row.1)
+}
+
+/// The text with a capital at its beginning.
+pub(super) fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Text, slot, text.
