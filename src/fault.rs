@@ -121,6 +121,10 @@ pub enum Reason {
     MalformedParameter,
     /// Two parts of the request set the same field, or two members of one oneof.
     ConflictingFields,
+    /// The route needs a credential, and the request has none.
+    CredentialMissing,
+    /// The credential is malformed, unknown, expired or revoked.
+    CredentialInvalid,
     /// The token bucket is empty.
     RateLimited,
     /// All call slots are taken.

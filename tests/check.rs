@@ -13,7 +13,10 @@ message Answer { string id = 1; Meta meta = 2; }
 service Things {
   rpc Get(Ask) returns (Answer);
   rpc Find(Ask) returns (Answer);
+  rpc Check(Ask) returns (Checked);
+  rpc Watch(Ask) returns (stream Answer);
 }
+message Checked { bool valid = 1; string user = 2; map<string, string> data = 3; int64 expires = 4; }
 "#;
 
 /// Everything that is said of a file, as the program prints it.
@@ -176,12 +179,44 @@ const MISTAKES: &[(&str, &str)] = &[
         "3:20: `GET /a/{meta.trace_id}`: path variable `meta.trace_id`: this field carries the caller context, which only the gateway writes",
     ),
     (
+        "defaults: { auth: required }\nroutes: [ { route: GET /a, call: t.v1.Things/Get } ]\n",
+        "1:19: `auth: required`: nothing says how a token is checked (declare it at the top, under `credential`)",
+    ),
+    (
+        "credential: { call: t.v1.Things/Got, token: id, valid: id, user: id }\n",
+        "1:21: the descriptors have no method `t.v1.Things/Got` (did you mean `t.v1.Things/Get`?)",
+    ),
+    (
+        "credential: { call: t.v1.Things/Check, token: meta, valid: valid, user: user }\n",
+        "1:47: `meta` is no text field",
+    ),
+    (
+        "credential: { call: t.v1.Things/Check, token: id, valid: user, user: user }\n",
+        "1:58: `user`: expected a boolean field",
+    ),
+    (
+        "credential: { call: t.v1.Things/Check, token: id, valid: valid, user: usr }\n",
+        "1:71: `t.v1.Checked` has no field `usr`",
+    ),
+    (
+        "credential: { call: t.v1.Things/Check, token: id, valid: valid, user: user, tenant: data }\n",
+        "1:85: `data`: expected a text field, or an entry of a map of texts such as `data[name]`",
+    ),
+    (
+        "credential: { call: t.v1.Things/Check, token: id, valid: valid, user: user, expires: 'data[a]' }\n",
+        "1:86: `data[a]`: expected a 64-bit number of milliseconds since 1970",
+    ),
+    (
+        "credential: { call: t.v1.Things/Watch, token: id, valid: valid, user: user }\n",
+        "1:21: `t.v1.Things/Watch` answers with a stream: a credential is checked by one reply",
+    ),
+    (
         "ruotes: []\n",
-        "1:1: unknown field `ruotes`, expected one of version, errors, styles, defaults, annotations, methods, routes, groups, open_streams (did you mean `routes`?)",
+        "1:1: unknown field `ruotes`, expected one of version, errors, styles, credential, defaults, annotations, methods, routes, groups, open_streams (did you mean `routes`?)",
     ),
     (
         "defaults: { timeot: 1s }\n",
-        "1:13: unknown field `timeot`, expected one of style, errors, timeout, stream_idle, body_max, rate, calls, streams, json (did you mean `timeout`?)",
+        "1:13: unknown field `timeot`, expected one of style, errors, auth, timeout, stream_idle, body_max, rate, calls, streams, json (did you mean `timeout`?)",
     ),
     ("routes: [\n", "1:9: unclosed bracket '['"),
     ("version: one\n", "1:10: invalid u32"),

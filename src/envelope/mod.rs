@@ -6,6 +6,7 @@
 mod caller;
 mod compile;
 mod context;
+mod credential;
 mod reply;
 mod status;
 mod style;
@@ -13,5 +14,6 @@ mod style;
 pub use caller::{Caller, echo_context};
 pub use compile::{ChunkPlan, ContextField, ContextPlan, Envelope, ErrorPlan, LabelsPlan, StyleError};
 pub use context::ContextWriter;
+pub use credential::{CredentialFields, CredentialPlan, Verified};
 pub use reply::{Chunk, SERVICE_ERROR, SERVICE_ERROR_CODE, write_error};
 pub use style::{ChunkStyle, ContextStyle, ErrorForm, InBandError, LabelsStyle, Source, Style};

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::inbound::Inbound;
-use crate::envelope::{ContextPlan, ContextWriter, LabelsPlan, Source};
+use crate::envelope::{ContextPlan, ContextWriter, LabelsPlan, Source, Verified};
 use crate::fault::{Code, Fault, Reason, Violation};
 use crate::snapshot::Snapshot;
 
@@ -18,6 +18,7 @@ pub(super) fn write(
     plan: &ContextPlan,
     snapshot: &Snapshot,
     inbound: &Inbound,
+    caller: Option<&Verified>,
     lifted: Option<&str>,
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
@@ -33,7 +34,7 @@ pub(super) fn write(
             let value = match source {
                 Source::Generated if is_request_id => Some(Value::Shared(&inbound.request_id)),
                 Source::Generated => Some(Value::Shared(inbound.trace.id())),
-                other => value_of(other, &field.name, snapshot, inbound, lifted)?,
+                other => value_of(other, &field.name, snapshot, inbound, caller, lifted)?,
             };
             if let Some(value) = value {
                 writer.text(field.number, value.text());
@@ -42,7 +43,7 @@ pub(super) fn write(
         }
     }
     if let Some(labels) = &plan.labels {
-        write_labels(labels, snapshot, inbound, lifted, &mut writer)?;
+        write_labels(labels, snapshot, inbound, caller, lifted, &mut writer)?;
     }
     writer.finish();
     Ok(())
@@ -80,6 +81,7 @@ fn value_of<'a>(
     field: &str,
     snapshot: &Snapshot,
     inbound: &'a Inbound,
+    caller: Option<&'a Verified>,
     lifted: Option<&'a str>,
 ) -> Result<Option<Value<'a>>, Fault> {
     let refused = |text: String| {
@@ -102,8 +104,10 @@ fn value_of<'a>(
             }
             Some(text).filter(|text| !text.is_empty())
         }
-        // Callers are anonymous until a route asks for credentials.
-        Source::CallerUser | Source::CallerTenant | Source::CallerRole | Source::Generated | Source::Now => None,
+        Source::CallerUser => caller.map(|caller| caller.user.as_str()),
+        Source::CallerTenant => caller.map(|caller| caller.tenant.as_str()).filter(|tenant| !tenant.is_empty()),
+        Source::CallerRole => caller.map(|caller| caller.roles.as_str()).filter(|roles| !roles.is_empty()),
+        Source::Generated | Source::Now => None,
     };
     if let (Some(text), Source::BodyMember(name)) = (text, source)
         && text.len() > TEXT_MAX
@@ -117,6 +121,7 @@ fn write_labels(
     plan: &LabelsPlan,
     snapshot: &Snapshot,
     inbound: &Inbound,
+    caller: Option<&Verified>,
     lifted: Option<&str>,
     writer: &mut ContextWriter<'_>,
 ) -> Result<(), Fault> {
@@ -153,7 +158,7 @@ fn write_labels(
         writer.label(plan.number, "client_request_id", id);
     }
     for (key, source) in &plan.set {
-        if let Some(value) = value_of(source, key, snapshot, inbound, lifted)? {
+        if let Some(value) = value_of(source, key, snapshot, inbound, caller, lifted)? {
             writer.label(plan.number, key, value.text());
         }
     }

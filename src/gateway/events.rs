@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
 
+use super::auth::{self, Caller};
 use super::body::Answer;
 use super::frames::Form;
 use super::inbound::Inbound;
@@ -52,11 +53,13 @@ pub(super) async fn open(
     payload: Bytes,
     deadline: Instant,
     slots: Vec<Slot>,
+    caller: Option<Caller>,
 ) -> Result<Response<Answer>, Fault> {
     let form = Form::of(inbound)?;
     let subject = route.method.subject.clone();
     let subscription = edge.bus.open_stream(subject, headers, payload, Limits::STREAM).await?;
     let mut events = Box::new(Events::new(edge, snapshot, route, inbound, subscription, form, slots));
+    events.revoked = caller.map(|caller| Box::pin(auth::until_revoked(edge.clone(), caller)) as Revoked);
     let first = tokio::time::timeout_at(deadline.into(), events.first()).await;
     let first = first.unwrap_or_else(|_| {
         Err(Fault::upstream(Code::DeadlineExceeded, "the worker sent no chunk in time").reason(Reason::UpstreamTimeout))
@@ -93,6 +96,9 @@ struct Opened {
     size: u64,
 }
 
+/// Ends once the caller's credential does.
+type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The body of a stream's answer.
 pub(super) struct Events {
     edge: Arc<Edge>,
@@ -112,6 +118,7 @@ pub(super) struct Events {
     keep_alive: Pin<Box<Sleep>>,
     draining: WatchStream<bool>,
     changes: WatchStream<u64>,
+    revoked: Option<Revoked>,
     /// The client's HTTP/1 connection: hyper does not look for its end while an answer is on the way.
     socket: Option<Arc<Socket>>,
     _slots: Vec<Slot>,
@@ -146,6 +153,7 @@ impl Events {
             // The present values count, too: a change may have come between the request and its stream.
             draining: WatchStream::new(edge.is_draining.subscribe()),
             changes: WatchStream::new(edge.live.changes()),
+            revoked: None,
             socket: inbound.socket.clone(),
             _slots: slots,
         }
@@ -317,6 +325,10 @@ impl Events {
                 if generation != self.generation && self.is_outdated() {
                     self.finish("reloaded");
                 }
+                continue;
+            }
+            if self.revoked.as_mut().is_some_and(|revoked| revoked.as_mut().poll(context).is_ready()) {
+                self.finish("revoked");
                 continue;
             }
             match self.subscription.poll_next(context) {

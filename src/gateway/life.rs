@@ -14,8 +14,9 @@ use hyper::body::Incoming;
 use super::accept::ReplyForm;
 use super::body::Answer;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
-use super::{Edge, context, events, respond};
+use super::{Edge, auth, context, events, respond};
 use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
+use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::{Admitted, Slot};
 use crate::route::{Content, Lookup, Parts, Segments};
@@ -96,19 +97,21 @@ async fn serve(
     let timeout = inbound.timeout(route.policies.timeout)?;
     let deadline = inbound.received + timeout;
     let permit = admit(edge, route, inbound)?;
+    let caller = auth::caller(edge, route, inbound, deadline).await?;
+    let verified = caller.as_ref().map(|caller| &*caller.verified);
     let body = if route.binding.has_body() {
         let progress = edge.config.limits.body_progress;
         read_body(body, route.policies.body_max, inbound.received, progress, deadline).await?
     } else {
         Bytes::new()
     };
-    let bound = bind(snapshot, route, segments, inbound, &body)?;
+    let bound = bind(snapshot, route, segments, inbound, verified, &body)?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let headers = bus_headers(route, inbound, &bound, left);
+    let headers = bus_headers(route, inbound, verified, &bound, left);
     if bound.wants_stream {
         drop(permit);
         let slots = stream_slots(snapshot, route)?;
-        return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots).await;
+        return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
     }
     let form = if is_raw(route) { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
     let reply = ask(edge, &route.method, inbound, headers, bound.payload, left).await?;
@@ -193,6 +196,7 @@ fn bind(
     route: &Route,
     segments: &Segments,
     inbound: &Inbound,
+    caller: Option<&Verified>,
     body: &[u8],
 ) -> Result<Bound, Fault> {
     let content = if route.binding.has_body() { inbound.content()? } else { Content::Json };
@@ -216,13 +220,13 @@ fn bind(
         Streaming::Unary => false,
     };
     if let Some(plan) = &envelope.context {
-        context::write(plan, snapshot, inbound, bound.lifted.as_deref(), &mut payload)?;
+        context::write(plan, snapshot, inbound, caller, bound.lifted.as_deref(), &mut payload)?;
     }
     Ok(Bound { payload: payload.into(), lifted: bound.lifted, wants_stream })
 }
 
 /// The headers that a worker gets; none of the client's own are among them.
-fn bus_headers(route: &Route, inbound: &Inbound, bound: &Bound, left: Duration) -> Headers {
+fn bus_headers(route: &Route, inbound: &Inbound, caller: Option<&Verified>, bound: &Bound, left: Duration) -> Headers {
     let mut headers = route.method.request_headers.and_room_for(6);
     headers.push("traceparent", inbound.trace.parent());
     if let Some(state) = &inbound.trace.state {
@@ -236,6 +240,9 @@ fn bus_headers(route: &Route, inbound: &Inbound, bound: &Bound, left: Duration) 
     };
     if let Some(key) = key {
         headers.push("Nats-Msg-Id", key);
+    }
+    if let (None, Some(caller)) = (&route.method.envelope.context, caller) {
+        auth::tell(caller, &mut headers);
     }
     if bound.wants_stream {
         headers.push("Tidegate-Window", events::WINDOW);

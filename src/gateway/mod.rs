@@ -3,6 +3,7 @@
 
 mod accept;
 mod admin;
+mod auth;
 mod body;
 mod connection;
 mod context;
@@ -108,6 +109,7 @@ struct Edge {
     bus: Bus,
     config: GatewayConfig,
     started: Instant,
+    tokens: auth::Tokens,
     is_draining: watch::Sender<bool>,
     is_ready: AtomicBool,
     connections: AtomicUsize,
@@ -131,6 +133,7 @@ impl Gateway {
             bus,
             config,
             started: Instant::now(),
+            tokens: auth::Tokens::default(),
             is_draining: watch::Sender::new(false),
             is_ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),

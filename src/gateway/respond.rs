@@ -56,6 +56,8 @@ fn row_of(reason: Reason) -> (&'static str, Option<u16>) {
         Reason::MalformedBody => ("malformed_body", None),
         Reason::MalformedParameter => ("malformed_parameter", None),
         Reason::ConflictingFields => ("conflicting_fields", None),
+        Reason::CredentialMissing => ("credential_missing", None),
+        Reason::CredentialInvalid => ("credential_invalid", None),
         Reason::RateLimited => ("rate_limited", None),
         Reason::TooManyCalls => ("too_many_calls", None),
         Reason::TooManyStreams => ("too_many_streams", None),
@@ -123,6 +125,12 @@ pub(super) fn fault(
         && let Ok(value) = HeaderValue::from_str(allow)
     {
         headers.insert(header::ALLOW, value);
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 6750 §3: without a credential, nothing but what to send.
+        let is_invalid = fault.why() == Reason::CredentialInvalid;
+        let challenge = if is_invalid { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     if fault.why() == Reason::RequestTimeout {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

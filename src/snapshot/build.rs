@@ -44,6 +44,7 @@ pub fn build(
         tree: Tree::default(),
         by_id: HashMap::new(),
     };
+    builder.credential();
     builder.shared_policies();
     builder.annotations();
     builder.rows();
@@ -87,7 +88,7 @@ fn services(schema: &Schema, methods: &BTreeMap<String, Arc<Method>>) -> Vec<Ser
 }
 
 pub(super) struct Builder<'a> {
-    manifest: &'a Manifest,
+    pub(super) manifest: &'a Manifest,
     pub(super) schema: &'a Schema,
     pub(super) styles: BTreeMap<String, Arc<Style>>,
     pub(super) reader: Reader<'a>,
@@ -236,7 +237,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A method of the descriptors by name.
-    fn called(&mut self, call: &At<String>, levels: &[&PolicyRow]) -> Option<(Arc<Method>, bool)> {
+    pub(super) fn called(&mut self, call: &At<String>, levels: &[&PolicyRow]) -> Option<(Arc<Method>, bool)> {
         let schema = self.schema;
         for service in &schema.services {
             if let Some(row) = service.methods.iter().find(|row| row.name == call.value) {

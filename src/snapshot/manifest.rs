@@ -22,6 +22,8 @@ pub struct Manifest {
     pub errors: Option<At<String>>,
     /// House styles by name. `plain` and `google` are built in.
     pub styles: BTreeMap<String, At<StyleRow>>,
+    /// How `Authorization: Bearer TOKEN` is checked.
+    pub credential: Option<At<CredentialRow>>,
     /// What holds for every route that does not say otherwise.
     pub defaults: PolicyRow,
     /// Routes taken from `google.api.http` options of the descriptors.
@@ -34,6 +36,29 @@ pub struct Manifest {
     pub groups: Vec<At<GroupRow>>,
     /// Most open streams of one process (default 10000).
     pub open_streams: Option<At<usize>>,
+}
+
+/// A method that is asked whose a token is, and the fields of its request and reply.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialRow {
+    /// A method of the descriptors: `auth.v1.AuthService/ValidateSession`.
+    pub call: At<String>,
+    /// Text field of the request that takes the token.
+    pub token: At<String>,
+    /// Boolean field of the reply.
+    pub valid: At<String>,
+    /// Text field of the reply.
+    pub user: At<String>,
+    /// Text field of the reply, or an entry of a map: `session_data[tenant_id]`.
+    #[serde(default)]
+    pub tenant: Option<At<String>>,
+    /// The same; a list, or a text with commas, where there are several.
+    #[serde(default)]
+    pub roles: Option<At<String>>,
+    /// When it ends: a number field of the reply, milliseconds since 1970.
+    #[serde(default)]
+    pub expires: Option<At<String>>,
 }
 
 /// Services whose annotations become routes.
@@ -116,6 +141,8 @@ pub struct PolicyRow {
     pub style: Option<At<String>>,
     /// Error style: `problem`, `google` or `legacy`.
     pub errors: Option<At<String>>,
+    /// Whether callers have a credential: `none`, `optional` or `required`.
+    pub auth: Option<At<String>>,
     /// Longest wait for a reply or a first chunk: `30s`.
     pub timeout: Option<At<String>>,
     /// Longest silence of a stream: `30s`.

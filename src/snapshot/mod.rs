@@ -4,6 +4,7 @@
 //! here answers requests.
 
 mod build;
+mod credential;
 mod live;
 pub mod manifest;
 mod methods;
@@ -25,6 +26,7 @@ use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
 pub use crate::written::problem;
 pub use build::build;
+pub use credential::{Auth, Credential};
 pub use live::Live;
 pub use reload::{Outcome, follow, watch};
 pub use sources::{BuiltIn, Files, Material, Source, folder_of};
@@ -205,6 +207,8 @@ pub enum LimitKey {
 /// What a route allows and how it answers.
 #[derive(Debug)]
 pub struct Policies {
+    /// How callers are known; `None` where nobody is asked.
+    pub auth: Option<Auth>,
     /// Longest wait for a reply, or for a stream's first chunk.
     pub timeout: Duration,
     /// Longest silence of a running stream.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::manifest::{At, JsonRow, PolicyRow, RateRow};
 use super::problem::{Place, Problem};
-use super::{ErrorStyle, LimitKey, Policies, Snapshot};
+use super::{Auth, Credential, ErrorStyle, LimitKey, Policies, Snapshot};
 use crate::limits::{Bucket, Quota, Slots};
 use crate::transcode::{Defaults, Enums, JsonIn, JsonOut, Names, Unknown};
 use crate::written::parse_duration;
@@ -21,6 +21,9 @@ const BODY_LIMIT: usize = 64 * 1024 * 1024;
 pub(super) struct Reader<'a> {
     pub(super) file: &'a str,
     pub(super) problems: Vec<Problem>,
+    /// The file says how credentials are checked; without a `credential` it says so wrongly.
+    pub(super) has_credential: bool,
+    pub(super) credential: Option<Arc<Credential>>,
     limits: HashMap<String, (LimitKey, Arc<Bucket>)>,
     slots: HashMap<String, Arc<Slots>>,
 }
@@ -41,7 +44,7 @@ impl<'a> Reader<'a> {
                 slots.insert(format!("{name} streams"), streams.clone());
             }
         }
-        Reader { file, problems: Vec::new(), limits, slots }
+        Reader { file, problems: Vec::new(), has_credential: false, credential: None, limits, slots }
     }
 
     pub(super) fn problem(&mut self, place: (usize, usize), text: impl Into<String>) {
@@ -55,6 +58,7 @@ impl<'a> Reader<'a> {
 
     /// The policies of one route; `levels` from the route outwards.
     pub(super) fn policies(&mut self, route: &str, levels: &[&PolicyRow]) -> (Policies, JsonIn) {
+        let auth = Reader::pick(levels, |level| level.auth.as_ref()).cloned();
         let timeout = Reader::pick(levels, |level| level.timeout.as_ref()).cloned();
         let idle = Reader::pick(levels, |level| level.stream_idle.as_ref()).cloned();
         let body = Reader::pick(levels, |level| level.body_max.as_ref()).cloned();
@@ -64,6 +68,7 @@ impl<'a> Reader<'a> {
         let streams = Reader::pick(levels, |level| level.streams.as_ref()).cloned();
         let (json_out, json_in) = self.json(levels);
         let policies = Policies {
+            auth: auth.and_then(|word| self.auth(&word)),
             timeout: timeout.map_or(TIMEOUT, |text| self.duration(&text)),
             stream_idle: idle.map_or(STREAM_IDLE, |text| self.duration(&text)),
             body_max: body.map_or(BODY_MAX, |text| self.size(&text)),
@@ -83,6 +88,17 @@ impl<'a> Reader<'a> {
             &[("problem", ErrorStyle::Problem), ("google", ErrorStyle::Google), ("legacy", ErrorStyle::Legacy)],
         )
         .unwrap_or_default()
+    }
+
+    fn auth(&mut self, word: &At<String>) -> Option<Auth> {
+        let choices = [("none", None), ("optional", Some(false)), ("required", Some(true))];
+        let is_required = self.choice(word, &choices)??;
+        if !self.has_credential {
+            let text = format!("`auth: {}`: nothing says how a token is checked", word.value);
+            let place = Place::new(self.file, word.place.0, word.place.1);
+            self.problems.push(Problem::new(place, text).hint("declare it at the top, under `credential`"));
+        }
+        Some(Auth { credential: self.credential.clone()?, is_required })
     }
 
     fn choice<T: Copy>(&mut self, word: &At<String>, choices: &[(&str, T)]) -> Option<T> {
