@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use support::{gateway, project, url};
