@@ -41,8 +41,9 @@ impl PeerCall<'_> {
     /// Passes an encoded request on and brings the reply back as it is. Of the request's own context everything is kept
     /// but request, trace, user, tenant and reserved labels, which are the caller's; what it leaves empty is filled.
     ///
-    /// Fails where no reply comes.
+    /// Fails where no reply comes. No breaker stands before it: who passes requests on judges health for itself.
     pub async fn forward(mut self, fields: &[u8]) -> Result<Forwarded, Fault> {
+        self.is_guarded = false;
         let payload = self.forwarded(fields).map_err(|error| unencoded(error.to_string()))?;
         let reply = self.send(payload.into()).await?;
         let method = &self.method;

@@ -70,6 +70,8 @@ pub struct PeerCall<'c> {
     pub(super) behalf: Behalf,
     pub(super) key: String,
     timeout: Duration,
+    /// The breaker of its subject decides whether it is made.
+    pub(super) is_guarded: bool,
 }
 
 impl Context {
@@ -121,7 +123,7 @@ impl Context {
 impl<'c> PeerCall<'c> {
     fn new(context: &'c Context, method: &Arc<Method>) -> PeerCall<'c> {
         let (key, timeout) = (String::new(), TIMEOUT_MAX);
-        PeerCall { context, method: method.clone(), behalf: Behalf::Caller, key, timeout }
+        PeerCall { context, method: method.clone(), behalf: Behalf::Caller, key, timeout, is_guarded: true }
     }
 
     /// The method that is called.
@@ -230,7 +232,8 @@ impl<'c> PeerCall<'c> {
             if left.is_zero() {
                 return Err(Context::cancel_fault("deadline"));
             }
-            let pass = breaker.admit(breakers.started.elapsed()).map_err(|wait| {
+            let admitted = self.is_guarded.then(|| breaker.admit(breakers.started.elapsed())).transpose();
+            let pass = admitted.map_err(|wait| {
                 Fault::upstream(Code::Unavailable, format!("`{}` fails: calls to it are paused", method.subject))
                     .reason(Reason::BreakerOpen)
                     .retry_after(wait)
@@ -243,13 +246,15 @@ impl<'c> PeerCall<'c> {
             method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
             let error = match reply {
                 Ok(reply) => {
-                    pass.succeeded();
+                    if let Some(pass) = pass {
+                        pass.succeeded();
+                    }
                     return Ok(reply);
                 }
                 Err(error) => error,
             };
             // Nobody there is told at once and costs nothing: it opens no breaker.
-            if !matches!(error, BusError::NoResponders | BusError::TooLarge { .. }) {
+            if let Some(pass) = pass.filter(|_| !matches!(error, BusError::NoResponders | BusError::TooLarge { .. })) {
                 pass.failed(breakers.started.elapsed());
             }
             let is_safe = is_repeatable || matches!(error, BusError::NoResponders);

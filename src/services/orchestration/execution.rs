@@ -209,14 +209,12 @@ impl Execution {
                 return moves;
             }
         }
-        if self.is_failing || self.status == Status::Cancelled {
-            if let Some(step) = self.next_to_undo() {
-                if self.steps[step].lease_until_ms <= now_ms {
-                    moves.is_changed = true;
-                    moves.jobs.push(self.lease(step, true, now_ms));
-                }
-                return moves;
+        if let Some(step) = self.next_to_undo() {
+            if self.steps[step].lease_until_ms <= now_ms {
+                moves.is_changed = true;
+                moves.jobs.push(self.lease(step, true, now_ms));
             }
+            return moves;
         }
         if self.status == Status::Running {
             moves.is_changed = true;

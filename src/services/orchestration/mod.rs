@@ -1,6 +1,7 @@
 //! Declared workflows over several services: durable, cancellable, with compensation. `workflow` says what can be
 //! declared, `execution` how one goes on, `engine` and `calls` carry it on.
 
+mod admission;
 mod calls;
 mod catalog;
 mod engine;
@@ -10,7 +11,7 @@ mod pattern;
 mod template;
 mod workflow;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::capabilities::registered;
-use super::checks::{id, invalid, out_of_range, owner, required};
+use super::checks::{id, out_of_range, owner, required};
 use super::common::{Error, Meta};
 use super::events::ORCHESTRATION_STEP;
 use super::notices::{notice, records};
@@ -29,10 +29,9 @@ use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
 use crate::worker::{Chunks, Consume, Context, Failed, Repeats, Service};
+use admission::{check_parameters, check_services};
 use catalog::Catalog;
 use execution::{Execution, Status};
-use pattern::Pattern;
-use workflow::Workflow;
 
 /// How long an execution is kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -354,58 +353,4 @@ fn work_notice(context: &Context, execution: &Execution) -> Result<Notice, Fault
 
 fn unknown(execution_id: &str) -> Fault {
     Fault::client(Code::NotFound, format!("execution {execution_id} does not exist")).detail("field", "execution_id")
-}
-
-/// Parameters that are missing, unknown or against their pattern.
-fn check_parameters(workflow: &Workflow, given: &BTreeMap<String, String>) -> Result<(), Fault> {
-    if let Some(name) = given.keys().find(|name| !workflow.parameters.contains_key(*name)) {
-        let text = format!("workflow {} has no parameter {name}", workflow.id);
-        return Err(invalid(&format!("parameters.{name}"), "unknown_value", text));
-    }
-    for (name, row) in &workflow.parameters {
-        let field = format!("parameters.{name}");
-        let value = given.get(name).map_or("", String::as_str);
-        if value.is_empty() && row.required {
-            return Err(required(&field));
-        }
-        let pattern = row.pattern.as_deref().filter(|_| given.contains_key(name));
-        // Patterns are read when the workflow is.
-        if let Some(Ok(read)) = pattern.map(Pattern::parse)
-            && !read.fits(value)
-        {
-            let text = format!("{field} must be like {}", pattern.unwrap_or_default());
-            return Err(invalid(&field, "bad_format", text));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses to begin where a service is missing that the request or a step names. Those of steps count where services
-/// register themselves: then this one is among them.
-async fn check_services(context: &Context, workflow: &Workflow, wanted: &[String]) -> Result<(), Fault> {
-    // Instances register in the default tenant, whoever asks.
-    let found = match registered(&context.for_tenant("")).await {
-        Ok(found) => found,
-        Err(fault) if wanted.is_empty() => {
-            tracing::debug!(%fault, "the registry does not answer");
-            return Ok(());
-        }
-        Err(fault) => {
-            let text = "the registry of services does not answer";
-            return Err(Fault::upstream(Code::Unavailable, text).internal(fault.to_string()));
-        }
-    };
-    let online: BTreeSet<&str> =
-        found.iter().filter(|service| service.is_online).map(|service| service.service()).collect();
-    let mut needed: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
-    if online.contains("orchestration") {
-        needed.extend(workflow.services());
-    }
-    let missing: Vec<&str> = needed.difference(&online).copied().collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Fault::client(Code::FailedPrecondition, "required services are offline")
-        .detail("reason", "service_offline")
-        .detail("missing", missing.join(",")))
 }

@@ -189,10 +189,7 @@ impl Router {
         let sent = tokio::time::Instant::now();
         let answer = call.timeout(PROBE_MAX).forward(&[]).await;
         // Any reply says that it is there, an error of its own as well.
-        let fault = match &answer {
-            Ok(_) => None,
-            Err(fault) => Some(fault),
-        };
+        let fault = answer.as_ref().err();
         let was_seen = self.figures(&context, service).await.is_ok_and(|figures| figures.is_seen());
         // A service that nobody has seen yet does not run here; it is not ill.
         if fault.is_none() || was_seen {

@@ -58,11 +58,13 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .done())
 }
 
+/// Number of the last call, and class and begin of those under way by number.
+type UnderWay = (u64, BTreeMap<u64, (Class, Instant)>);
+
 struct Router {
     kept: Records<Kept>,
     gathered: Gathered,
-    /// Calls under way: class and begin, by number.
-    running: Mutex<(u64, BTreeMap<u64, (Class, Instant)>)>,
+    running: Mutex<UnderWay>,
     settings: LiveSettings,
 }
 
@@ -274,7 +276,7 @@ impl Router {
         }
     }
 
-    fn with_running<A>(&self, use_it: impl FnOnce(&mut (u64, BTreeMap<u64, (Class, Instant)>)) -> A) -> A {
+    fn with_running<A>(&self, use_it: impl FnOnce(&mut UnderWay) -> A) -> A {
         use_it(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -1,0 +1,107 @@
+//! Health of services as the router's calls find it, and jobs. What the service answers is in `tests/examples.rs`.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use serde_json::{Value, json};
+use support::{calls, eventually, gateway, project, url};
+use tidegate::bus::Bus;
+use tidegate::gateway::Running;
+use tidegate::services::{LiveSettings, roster};
+use tidegate::worker::{Options, Worker};
+
+const NOW_MS: i64 = 1_760_000_000_000;
+
+/// A gateway and two replicas of the router alone.
+struct Game {
+    bus: Bus,
+    running: Running,
+    client: reqwest::Client,
+    now_ms: Arc<AtomicI64>,
+    _replicas: Vec<Worker>,
+}
+
+impl Game {
+    async fn start() -> Game {
+        let (bus, now_ms) = (Bus::embedded(), Arc::new(AtomicI64::new(NOW_MS)));
+        let (running, _) = gateway(project().build(None).unwrap(), &bus, |_| {}).await;
+        let mut replicas = Vec::new();
+        let mut options = Options::new(bus.clone(), Arc::new(project().build(None).unwrap()));
+        let clock = now_ms.clone();
+        options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
+        for instance in ["one", "two"] {
+            instance.clone_into(&mut options.instance);
+            let services = roster(&options.store, &LiveSettings::default(), |name| name == "router").await.unwrap();
+            replicas.push(Worker::start(options.clone(), services).await.unwrap_or_else(|error| panic!("{error}")));
+        }
+        Game { bus, running, client: reqwest::Client::new(), now_ms, _replicas: replicas }
+    }
+
+    /// Routes an empty request to the quest system.
+    async fn route(&self, hints: Value) -> (u16, Value) {
+        let path = "/v1/services/quest-system/operations/generate:route";
+        let body = json!({"routing_hints": hints, "timeout_ms": 50}).to_string();
+        let request = self.client.post(url(&self.running, path)).header("content-type", "application/json");
+        let answer = request.body(body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let answer = self.client.get(url(&self.running, path)).send().await.unwrap();
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    }
+
+    async fn is_healthy(&self) -> bool {
+        let health = self.get("/v1/services:health").await;
+        let services = health["services"].as_array().unwrap();
+        assert_eq!(services.len(), 22);
+        services.iter().any(|one| one["service_name"] == "quest-system" && one["is_healthy"] == true)
+    }
+}
+
+#[tokio::test]
+async fn five_timeouts_make_a_service_unhealthy_and_one_trial_a_minute_later_healthy() {
+    let game = Game::start().await;
+    let answers = Arc::new(AtomicBool::new(false));
+    let does_answer = answers.clone();
+    calls::worker(&game.bus, "svc.quest.v1.generate", move |delivery| match does_answer.load(Ordering::Relaxed) {
+        true => vec![calls::answer(&delivery, &calls::quest("The Hunt"))],
+        false => Vec::new(),
+    })
+    .await;
+    for _ in 0..5 {
+        let (status, reply) = game.route(json!({})).await;
+        assert_eq!((status, &reply["error"]["details"]["reason"]), (504, &json!("timeout")), "{reply}");
+    }
+    // Whichever replica is asked knows what both have seen, a second later at most.
+    let refused = async || game.route(json!({})).await.1["error"]["details"]["reason"] == "unhealthy";
+    for _ in 0..4 {
+        eventually("calls are refused", refused).await;
+    }
+    assert!(!game.is_healthy().await);
+
+    answers.store(true, Ordering::Relaxed);
+    game.now_ms.fetch_add(60_000, Ordering::Relaxed);
+    eventually("a trial works", async || game.route(json!({})).await.0 == 200).await;
+    eventually("it is healthy", async || game.is_healthy().await).await;
+}
+
+#[tokio::test]
+async fn a_job_is_answered_at_once_and_keeps_its_result() {
+    let game = Game::start().await;
+    calls::worker(&game.bus, "svc.quest.v1.generate", |delivery| {
+        vec![calls::answer(&delivery, &calls::quest("The Hunt"))]
+    })
+    .await;
+    let (status, reply) = game.route(json!({"sla": "async"})).await;
+    assert_eq!((status, &reply["routed_to"]), (200, &json!("bronze")), "{reply}");
+    let path = format!("/v1/jobs/{}", reply["job_id"].as_str().unwrap());
+    eventually("the job is done", async || game.get(&path).await["status"] == "completed").await;
+    let done = game.get(&path).await;
+    // `quest { title: "The Hunt" }`.
+    assert_eq!(done["result"]["response_payload"], "EgoSCFRoZSBIdW50");
+    assert_eq!(game.get("/v1/jobs/job_0").await["error"]["details"]["field"], "job_id");
+}
