@@ -35,7 +35,6 @@ const NOT_BUILT: &[&str] = &[
     "router",
     "event-bus",
     "knowledge-base",
-    "language-system",
     "environmental-narrative",
     "story-teller",
 ];

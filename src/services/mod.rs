@@ -12,6 +12,7 @@ mod capability_registry;
 mod checks;
 mod common;
 pub mod events;
+mod language_system;
 mod model_management;
 mod notices;
 mod npc_behavior;
@@ -80,4 +81,5 @@ roster! {
     "time-manager" => time_manager,
     "payment" => payment,
     "auth" => auth,
+    "language-system" => language_system,
 }
