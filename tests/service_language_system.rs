@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use support::{gateway, project, url};
 use tidegate::bus::Bus;

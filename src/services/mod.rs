@@ -12,6 +12,7 @@ mod capability_registry;
 mod checks;
 mod common;
 pub mod events;
+mod knowledge_base;
 mod language_system;
 mod model_management;
 mod notices;
@@ -81,5 +82,6 @@ roster! {
     "time-manager" => time_manager,
     "payment" => payment,
     "auth" => auth,
+    "knowledge-base" => knowledge_base,
     "language-system" => language_system,
 }

@@ -183,7 +183,7 @@ pub(super) fn finish_reason(said: Option<&str>) -> &'static str {
 }
 
 /// What an endpoint's status means to our caller.
-fn refusal(status: u16) -> Fault {
+pub(super) fn refusal(status: u16) -> Fault {
     match status {
         400 | 422 => Fault::client(Code::InvalidArgument, "the text provider refused the request")
             .detail("reason", "provider")

@@ -2,12 +2,14 @@
 
 mod batch;
 mod chain;
+mod embeddings;
 mod endpoint;
 mod prose;
 
 use super::seed::Draws;
 
 pub(super) use chain::Engine;
+pub(super) use embeddings::Embeddings;
 pub(super) use endpoint::{Ask, Pieces, Turn};
 pub(super) use prose::prose;
 
