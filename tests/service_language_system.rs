@@ -3,7 +3,6 @@
 
 mod support;
 
-
 use serde_json::{Value, json};
 use support::{gateway, project, url};
 use tidegate::bus::Bus;
