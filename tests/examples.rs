@@ -39,7 +39,6 @@ const NOT_BUILT: &[&str] = &[
     "weather-manager",
     "knowledge-base",
     "language-system",
-    "story-teller",
     "body-broker-integration",
 ];
 

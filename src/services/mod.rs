@@ -25,6 +25,7 @@ mod quest_system;
 mod seed;
 pub mod settings;
 mod state_manager;
+mod story_teller;
 mod text;
 
 use crate::fault::Fault;
@@ -74,4 +75,5 @@ roster! {
     "payment" => payment,
     "auth" => auth,
     "environmental-narrative" => environmental_narrative,
+    "story-teller" => story_teller,
 }
