@@ -149,9 +149,7 @@ impl Stories {
         // What was taken here is not taken again at the next checkpoint.
         asked.context.remove("choice");
         judge::check_needs(&asked.context)?;
-        if before.depth >= DEPTH_MAX {
-            return Err(too_deep());
-        }
+        check_depth(before.depth)?;
         let chosen = seed(&[
             Part::Text("story.continue.v1"),
             tenant_part(context.tenant()),
@@ -264,13 +262,13 @@ fn is_choice(given: &str, index: usize, choice: &str) -> bool {
     given.eq_ignore_ascii_case(choice) || given.parse() == Ok(index + 1)
 }
 
-fn check_depth(depth: u32) -> Result<(), Fault> {
-    if depth > DEPTH_MAX { Err(too_deep()) } else { Ok(()) }
-}
-
-fn too_deep() -> Fault {
-    Fault::client(Code::FailedPrecondition, format!("a story goes on at most {DEPTH_MAX} times"))
-        .detail("reason", "depth")
+/// Refuses to go on from where a story has gone on as often as it may.
+fn check_depth(checkpoint_depth: u32) -> Result<(), Fault> {
+    if checkpoint_depth < DEPTH_MAX {
+        return Ok(());
+    }
+    Err(Fault::client(Code::FailedPrecondition, format!("a story goes on at most {DEPTH_MAX} times"))
+        .detail("reason", "depth"))
 }
 
 fn not_found(field: &str, text: String) -> Fault {
