@@ -32,6 +32,7 @@ mod router;
 mod seed;
 pub mod settings;
 mod state_manager;
+mod story_teller;
 mod text;
 mod time_manager;
 mod weather_manager;
@@ -93,4 +94,5 @@ roster! {
     "knowledge-base" => knowledge_base,
     "language-system" => language_system,
     "environmental-narrative" => environmental_narrative,
+    "story-teller" => story_teller,
 }

@@ -35,6 +35,9 @@ const ILLUSTRATIVE: &[(&str, &str)] = &[
     ("story_teller.v1.StoryContent", "content_id"),
     ("story_teller.v1.StoryContent", "content"),
     ("story_teller.v1.StoryContent", "dialogue_lines"),
+    ("story_teller.v1.StoryContent", "quality_score"),
+    // Ids and the seed.
+    ("story_teller.v1.StoryContent", "metadata"),
     // Measured, or by a clock that runs.
     ("router.v1.RouteResponse", "latency_ms"),
     ("orchestration.v1.WorkflowStep", "started_at_ms"),
