@@ -1,11 +1,10 @@
 //! Prose by a language model, where a service's `text.llm` is on: asked of the text service on the own account. What
 //! comes back replaces prose alone, and the service keeps it, so that a repeat reads the same words.
 
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::fault::{Code, Fault};
 use crate::worker::Context;
-use crate::worker::types::Struct;
 
 /// Characters that a token is counted as.
 const LETTERS_PER_TOKEN: usize = 3;
@@ -25,34 +24,6 @@ pub(super) struct Wish<'a> {
     pub(super) letters_max: usize,
 }
 
-#[derive(Serialize)]
-struct Inference<'a> {
-    input: Option<Input>,
-    params: Option<Parameters>,
-    context: Option<&'a Struct>,
-}
-
-#[derive(Serialize)]
-enum Input {
-    Prompt(String),
-}
-
-#[derive(Serialize)]
-struct Parameters {
-    max_tokens: Option<u32>,
-    seed: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct Inferred {
-    output: Option<Output>,
-}
-
-#[derive(Deserialize)]
-enum Output {
-    OutputText(String),
-}
-
 /// The model's text, on one line and not longer than wished for; nothing where there is none: then the reply carries
 /// the label `degraded = true`, and the built-in text has to do.
 pub(super) async fn written(context: &Context, wish: &Wish<'_>) -> Option<String> {
@@ -67,29 +38,45 @@ pub(super) async fn written(context: &Context, wish: &Wish<'_>) -> Option<String
 }
 
 async fn asked(context: &Context, wish: &Wish<'_>) -> Result<String, Fault> {
-    let about = Struct::default().with("purpose", wish.purpose).with("layer", wish.layer).with("topic", wish.about);
     let prompt = format!(
         "Rewrite this for a dark urban game, about {}. Keep every fact, name and number. Answer with the text alone, \
          at most {} characters:\n{}",
         wish.about, wish.letters_max, wish.text
     );
-    let max_tokens = (wish.letters_max / LETTERS_PER_TOKEN).clamp(16, 4_096) as u32;
-    let inference = Inference {
-        input: Some(Input::Prompt(prompt)),
-        params: Some(Parameters { max_tokens: Some(max_tokens), seed: Some(wish.seed) }),
-        context: Some(&about),
-    };
-    let inferred: Inferred =
-        context.call_as_service("ai_integration.v1.AiIntegrationService/Infer", &inference).await?;
-    let Some(Output::OutputText(text)) = inferred.output else {
-        return Err(Fault::upstream(Code::Unavailable, "the text service answered without text"));
-    };
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let text = cut(&text, wish.letters_max);
-    match text.is_empty() {
-        true => Err(Fault::upstream(Code::Unavailable, "the text service answered without text")),
-        false => Ok(text.to_owned()),
+    let max_tokens = (wish.letters_max / LETTERS_PER_TOKEN).clamp(16, 4_096);
+    let params = json!({ "max_tokens": max_tokens, "seed": wish.seed.to_string() });
+    let about = json!({ "purpose": wish.purpose, "layer": wish.layer, "topic": wish.about });
+    let reply = ask(context, &json!({ "prompt": prompt, "params": params, "context": about })).await?;
+    let text = reply["output_text"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    match cut(&text, wish.letters_max) {
+        "" => Err(Fault::upstream(Code::Unavailable, "the text service answered without text")),
+        text => Ok(text.to_owned()),
     }
+}
+
+/// What a provider answers to a prompt; nothing where none can, so that the caller keeps what it has. The seed makes a
+/// repeat likely to read the same; who needs more keeps the text.
+pub(super) async fn answer(context: &Context, prompt: &str, seed: u64) -> Option<String> {
+    let params = json!({ "temperature": 0, "seed": seed.to_string() });
+    match ask(context, &json!({ "prompt": prompt, "params": params })).await {
+        Ok(reply) => whole(&reply),
+        Err(fault) => {
+            tracing::warn!(%fault, "no answer: the text stays as it is");
+            None
+        }
+    }
+}
+
+async fn ask(context: &Context, request: &Value) -> Result<Value, Fault> {
+    context.peer("ai_integration.v1.AiIntegrationService/Infer")?.as_service().ask_json(request).await
+}
+
+/// The whole text of a reply. One that was cut, or that the built-in engine wrote in a provider's place, is none.
+fn whole(reply: &Value) -> Option<String> {
+    let is_whole = reply["finish_reason"] == "stop";
+    let is_degraded = reply["meta"]["labels"]["degraded"] == "true";
+    let text = reply["output_text"].as_str()?.trim();
+    (is_whole && !is_degraded && !text.is_empty()).then(|| text.to_owned())
 }
 
 /// The text up to its last sentence that fits; where none does, up to its last word; else cut hard.
@@ -125,5 +112,18 @@ mod tests {
         ] {
             assert_eq!(cut(text, letters_max), expected, "{text} {letters_max}");
         }
+    }
+
+    #[test]
+    fn only_a_whole_text_of_a_provider_counts() {
+        let reply = |text: &str, why: &str, degraded: &str| {
+            let labels = json!({ "degraded": degraded });
+            json!({ "output_text": text, "finish_reason": why, "meta": { "labels": labels } })
+        };
+        assert_eq!(whole(&reply(" Le parapluie. ", "stop", "")).as_deref(), Some("Le parapluie."));
+        assert_eq!(whole(&reply("Le para", "length", "")), None);
+        assert_eq!(whole(&reply("A widow waits.", "stop", "true")), None);
+        assert_eq!(whole(&reply(" ", "stop", "")), None);
+        assert_eq!(whole(&json!({})), None);
     }
 }

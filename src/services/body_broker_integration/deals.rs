@@ -150,13 +150,16 @@ fn count(reply: &Completed) {
     }
 }
 
+/// A completed deal, and whether it was completed just now.
+type Ending = (Completed, bool);
+
 /// Completes a deal of a profile, or finds that it was completed; true where this call is the first.
 fn finish(
     context: &Context,
     request: &Complete,
     credits: bool,
     current: &Current<Entry>,
-) -> Result<Change<Entry, (Completed, bool)>, Failed<(Completed, bool)>> {
+) -> Result<Change<Entry, Ending>, Failed<Ending>> {
     let mut profile = Broker::current(context, &request.player_id, current, "deal");
     if let Some(finished) = profile.finished.get(&request.deal_id) {
         context.label("idempotent_replay", "true");

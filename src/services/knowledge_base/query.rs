@@ -12,9 +12,9 @@ use super::rank::rounded;
 use super::{Document, Kept, Knowledge, check_collection};
 use crate::fault::Fault;
 use crate::services::checks::{invalid, out_of_range, required, unknown_value};
+use crate::services::prose;
 use crate::services::seed::{Part, seed, tenant_part};
 use crate::services::settings::Vectors;
-use crate::services::text;
 use crate::store::{key, key_token};
 use crate::worker::records::{Change, Current};
 use crate::worker::{Chunks, Context};
@@ -172,7 +172,7 @@ impl Knowledge {
             "Answer the question with these sentences alone, in at most three sentences. Keep each source in its \
              brackets behind what it says.\n\nQuestion: {question}\n\nSentences: {answer}"
         );
-        let Some(prose) = text::prose(context, &prompt, drawn).await else { return answer };
+        let Some(prose) = prose::answer(context, &prompt, drawn).await else { return answer };
         let rule = |current: &Current<Kept>| {
             Ok(match &current.value {
                 Some(kept) => Change::nothing(kept.content.clone()),

@@ -19,7 +19,7 @@ use super::common::{Error, Meta};
 use super::notices::{notice, publish, records};
 use super::seed::{Part, seed, tenant_part};
 use super::settings::LiveSettings;
-use super::{Settings, VERSION, text};
+use super::{Settings, VERSION, prose};
 use crate::fault::Fault;
 use crate::store::{BucketConfig, Store, key};
 use crate::worker::records::{Change, Current, EventId, Records};
@@ -243,7 +243,7 @@ impl Languages {
             source.human_name(),
             target.human_name()
         );
-        let prose = text::prose(context, &prompt, drawn).await?;
+        let prose = prose::answer(context, &prompt, drawn).await?;
         let rule = |current: &Current<Content>| match &current.value {
             Some(kept) => Ok(Change::nothing(kept.template.clone())),
             None => Ok(Change::put(Content { template: prose.clone() }, prose.clone())

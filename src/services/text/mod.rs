@@ -4,14 +4,12 @@ mod batch;
 mod chain;
 mod embeddings;
 mod endpoint;
-mod prose;
 
 use super::seed::Draws;
 
 pub(super) use chain::Engine;
 pub(super) use embeddings::Embeddings;
 pub(super) use endpoint::{Ask, Pieces, Turn};
-pub(super) use prose::prose;
 
 /// Most slots and templates that one text expands.
 const EXPANSIONS_MAX: usize = 200;
