@@ -55,6 +55,21 @@ fn settings_for(config: &BTreeMap<String, Value>) -> Option<LiveSettings> {
     Settings::with(keys).ok().map(LiveSettings::from)
 }
 
+/// How many services the registry knows.
+async fn registrations(bus: &Bus) -> usize {
+    let subject = Subject::new("svc.capability.v1.query").unwrap();
+    let (headers, timeout) = (Headers::new(), support::PATIENCE);
+    let request = Request { subject, headers, payload: Default::default(), timeout, proof: None };
+    let (reply, mut count) = (bus.request(request).await.unwrap().payload, 0);
+    // QueryResponse.services
+    tidegate::transcode::wire::each_message(&reply, 2, |_| {
+        count += 1;
+        Ok(())
+    })
+    .unwrap();
+    count
+}
+
 /// A gateway and one replica of every service, on a bus of its own.
 struct Game {
     bus: Bus,
@@ -80,7 +95,12 @@ impl Game {
         let without = settings.now().common.without.clone();
         let is_wanted = |name: &str| !without.iter().any(|other| other == name);
         let services = roster(&options.store, settings, is_wanted).await.unwrap();
+        let registering = if settings.now().common.register { services.len() } else { 0 };
         let worker = Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}"));
+        if is_wanted("capability-registry") {
+            let known = async || registrations(&bus).await >= registering;
+            support::eventually("the services are registered", known).await;
+        }
         let config = GatewayConfig::new(([127, 0, 0, 1], 0).into());
         let running = Gateway::start(config, live.clone(), bus.clone(), None).await.unwrap();
         let client = reqwest::Client::new();

@@ -28,6 +28,7 @@ mod player_settings;
 mod priorities;
 mod prose;
 mod quest_system;
+mod registration;
 mod router;
 mod seed;
 pub mod settings;
@@ -65,7 +66,9 @@ macro_rules! roster {
             }
             let mut services = Vec::new();
             $(if is_wanted($name) {
-                services.push($room::service(store, settings).await?);
+                let service = $room::service(store, settings).await?;
+                let registers = settings.now().common.register;
+                services.push(if registers { registration::registered(service) } else { service });
             })*
             Ok(services)
         }

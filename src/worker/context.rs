@@ -2,6 +2,7 @@
 //! peers. It sees neither the bus nor headers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,12 +35,20 @@ pub(super) struct Surroundings {
     pub(super) heartbeat: Duration,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) breakers: Breakers,
+    /// Requests that are handled now, and most of them on one subject.
+    pub(super) running: AtomicUsize,
+    parallel: Arc<AtomicUsize>,
     /// What the service's own work runs as.
     own: Arc<Method>,
 }
 
 impl Surroundings {
-    pub(super) fn new(options: &Options, service: &str, draining: &watch::Receiver<bool>) -> Surroundings {
+    pub(super) fn new(
+        options: &Options,
+        service: &str,
+        parallel: &Arc<AtomicUsize>,
+        draining: &watch::Receiver<bool>,
+    ) -> Surroundings {
         Surroundings {
             bus: options.bus.clone(),
             store: options.store.clone(),
@@ -50,6 +59,8 @@ impl Surroundings {
             heartbeat: options.heartbeat,
             draining: draining.clone(),
             breakers: Breakers::new(),
+            running: AtomicUsize::new(0),
+            parallel: parallel.clone(),
             own: Arc::new(Method::without_requests(service, options.snapshot.tables.clone())),
         }
     }
@@ -231,6 +242,19 @@ impl Context {
     /// Name of the service.
     pub fn service(&self) -> &str {
         &self.0.around.service
+    }
+
+    /// The subjects of the service's methods.
+    pub fn operations(&self) -> impl Iterator<Item = &str> {
+        let rows = self.0.around.snapshot.services.iter().filter(|row| *row.short_name == *self.0.around.service);
+        rows.flat_map(|row| &row.methods).map(|method| method.subject.as_str())
+    }
+
+    /// How busy this replica of the service is, 0 to 1: what it handles now, of what one of its subjects may have.
+    pub fn load(&self) -> f64 {
+        let around = &self.0.around;
+        let (running, parallel) = (around.running.load(Ordering::Relaxed), around.parallel.load(Ordering::Relaxed));
+        (running as f64 / parallel.max(1) as f64).min(1.0)
     }
 
     /// The method that was called.

@@ -42,6 +42,22 @@ impl Stats {
     }
 }
 
+/// A request counts as running while it is handled.
+struct Counted(Arc<Surroundings>);
+
+impl Counted {
+    fn new(around: &Arc<Surroundings>) -> Counted {
+        around.running.fetch_add(1, Ordering::Relaxed);
+        Counted(around.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A method with its handlers, as subscribed to.
 #[derive(Clone)]
 pub(super) struct Endpoint(Arc<Inner>);
@@ -141,6 +157,7 @@ impl Endpoint {
     async fn handle(self, delivery: Delivery) {
         let started = Instant::now();
         let to = delivery.reply.clone();
+        let _running = Counted::new(&self.0.around);
         let context = Context::new(&self.0.around, &self.0.method, delivery);
         if self.streams(&context) {
             let call =

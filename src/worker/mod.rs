@@ -183,7 +183,7 @@ impl Worker {
         let mut worker = Worker { bus, parallel: parallel.clone(), is_draining, tasks: JoinSet::new() };
         let mut found = Vec::new();
         for mut service in services {
-            let around = Arc::new(Surroundings::new(&options, service.name(), &draining));
+            let around = Arc::new(Surroundings::new(&options, service.name(), &parallel, &draining));
             for consuming in service.take_consumers() {
                 worker.consume(Runner::new(&around, consuming)).await?;
             }
