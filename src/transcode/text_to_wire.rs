@@ -85,15 +85,7 @@ fn one_value(tables: &Tables, message: MessageId, id: FieldId, text: &str, out: 
     } else {
         print::string(text.as_bytes(), &mut json);
     }
-    let start = out.len();
-    value_to_wire(tables, message, id, &json, out).map_err(|error| error.text().to_owned())?;
-    if field.spec.is_packed {
-        // The tag of a packed field announces a record: this one has a single element.
-        let element = out.split_off(start + field.tag().len());
-        put_varint(element.len() as u64, out);
-        out.extend_from_slice(&element);
-    }
-    Ok(())
+    value_to_wire(tables, message, id, &json, out).map_err(|error| error.text().to_owned())
 }
 
 fn is_boolean(tables: &Tables, field: &Field) -> bool {

@@ -222,10 +222,7 @@ impl Binding {
             }
         }
         if let (Some(path), Some(mask)) = (&self.mask, mask.filter(|_| !has_mask)) {
-            // Paths of a mask begin at the body, the resource (AIP-134), not at the request around it.
-            let inside = |path: &str| path.split_once('.').map_or(path, |(_, inside)| inside).to_owned();
-            let text = mask.paths.iter().map(|path| inside(path)).collect::<Vec<_>>().join(",");
-            if transcode::text_to_wire(tables, path, &text, out).is_err() {
+            if transcode::text_to_wire(tables, path, &mask.paths.join(","), out).is_err() {
                 return Err(Fault::client(Code::InvalidArgument, "the body's fields make no field mask"));
             }
         }
