@@ -242,7 +242,9 @@ fn every_event_that_a_service_names_is_in_the_table() {
                 folders.push(path);
             } else if path.file_name().is_some_and(|name| name != "events.rs") {
                 let text = std::fs::read_to_string(&path).unwrap_or_default();
-                for subject in text.split('"').filter(|part| part.starts_with("evt.") && part.ends_with(".v1")) {
+                let is_subject = |part: &&str| part.starts_with("evt.") && part.ends_with(".v1");
+                // Subjects with a hole are those of types that callers name: event-bus checks their beginning itself.
+                for subject in text.split('"').filter(is_subject).filter(|part| !part.contains('{')) {
                     assert!(EVENTS.contains(&subject), "{}: `{subject}`", path.display());
                     named += 1;
                 }

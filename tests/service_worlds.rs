@@ -44,7 +44,9 @@ impl Game {
             options.store = store.clone();
             let clock = now_ms.clone();
             options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
-            let services = roster(&store, &settings, |_| true).await.unwrap();
+            // Others would ask for times of worlds of their own.
+            let is_wanted = |name: &str| ["time-manager", "weather-manager", "world-state"].contains(&name);
+            let services = roster(&store, &settings, is_wanted).await.unwrap();
             workers.push(Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}")));
         }
         Game { bus, store, running, client: reqwest::Client::new(), now_ms, _workers: workers }
