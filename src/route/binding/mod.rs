@@ -221,10 +221,10 @@ impl Binding {
                 parts::bind_header(tables, parts.headers, name, path, out)?;
             }
         }
-        if let (Some(path), Some(mask)) = (&self.mask, mask.filter(|_| !has_mask)) {
-            if transcode::text_to_wire(tables, path, &mask.paths.join(","), out).is_err() {
-                return Err(Fault::client(Code::InvalidArgument, "the body's fields make no field mask"));
-            }
+        if let (Some(path), Some(mask)) = (&self.mask, mask.filter(|_| !has_mask))
+            && transcode::text_to_wire(tables, path, &mask.paths.join(","), out).is_err()
+        {
+            return Err(Fault::client(Code::InvalidArgument, "the body's fields make no field mask"));
         }
         Ok(Bound { lifted })
     }
