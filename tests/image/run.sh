@@ -60,7 +60,7 @@ CARGO_PROFILE_RELEASE_STRIP=$(sed -n 's/^ENV CARGO_PROFILE_RELEASE_STRIP=//p' Do
 export RUSTFLAGS CARGO_PROFILE_RELEASE_STRIP
 SIZE_MAX=$((20 * 1000 * 1000))
 if [ "${1:-}" = --quick ]; then
-  SIZE_MAX=$((30 * 1000 * 1000))
+  SIZE_MAX=$((40 * 1000 * 1000))
   export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 fi
 CARGO_PROFILE_RELEASE_DEBUG=false cargo build --quiet --release --locked --bin tidegate --target "$TARGET" --target-dir target/image
