@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Model;
 use crate::fault::Fault;
 use crate::services::checks::unknown_value;
+use crate::services::numbers::comparable;
 use crate::services::priorities::weights;
 
 /// A kind of task, its latency threshold in milliseconds and its cost threshold per 1000 tokens.
@@ -89,13 +90,9 @@ impl Ranking {
             }
         };
         let score = weights.iter().zip(parts).map(|(weight, part)| weight * part).sum();
-        let parts = names.iter().zip(parts).map(|(name, part)| ((*name).to_owned(), rounded(part))).collect();
-        Score { score: rounded(score), parts }
+        let parts = names.iter().zip(parts).map(|(name, part)| ((*name).to_owned(), comparable(part))).collect();
+        Score { score: comparable(score), parts }
     }
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::VERSION;
 use super::checks::{document, id, invalid, out_of_range, unknown_value};
 use super::common::{Error, Meta};
 use super::notices::{GameEvent, notice, publish, records};
+use super::numbers::comparable;
 use super::seed::{Part, canonical_json, seed, tenant_part};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
@@ -228,7 +229,7 @@ impl Npcs {
             let mut after = current.value.clone().unwrap_or_default();
             for (name, delta) in &request.deltas {
                 let held = after.feelings.entry(name.clone()).or_default();
-                *held = situation::rounded((*held + delta).clamp(-1.0, 1.0));
+                *held = comparable((*held + delta).clamp(-1.0, 1.0));
             }
             let remembered = request.importance > IMPORTANT;
             if remembered {
@@ -238,7 +239,7 @@ impl Npcs {
                 after.memories.drain(..surplus);
             }
             let felt = |(name, weight): &(&str, f64)| weight * after.feelings.get(*name).copied().unwrap_or(0.0);
-            let relationship_score = situation::rounded(FEELINGS.iter().map(felt).sum());
+            let relationship_score = comparable(FEELINGS.iter().map(felt).sum());
             Ok(Change::put(after, Remembered { relationship_score, remembered }))
         };
         let place = key(&[context.tenant(), &request.npc_id, &request.other_id]);

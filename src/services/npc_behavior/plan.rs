@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::situation::{Place, Situation, Thing, between, length};
+use crate::services::numbers::comparable;
 
 /// How sure a plan is of its strategy.
 pub(super) const CONFIDENCE: f64 = 0.8;
@@ -218,7 +219,7 @@ fn goals(situation: &Situation) -> Vec<(String, f64)> {
         goals.insert("survive".to_owned(), 0.5);
     }
     for (name, weight) in &situation.goals {
-        let weight = super::situation::rounded(weight - GOAL_LOSS);
+        let weight = comparable(weight - GOAL_LOSS);
         if weight > GOAL_MIN {
             let held = goals.entry(name.clone()).or_insert(weight);
             *held = held.max(weight);

@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::services::checks::invalid;
+use crate::services::numbers::comparable;
 use crate::worker::types::{Struct, Value};
 
 /// Longest list of things around.
@@ -108,7 +109,7 @@ impl Traits {
             "curiosity",
         ] {
             if let Some(held) = traits.of_name(name) {
-                *held = rounded(held.clamp(0.0, 1.0));
+                *held = comparable(held.clamp(0.0, 1.0));
             }
         }
         traits
@@ -141,7 +142,7 @@ impl Situation {
         let archetype = situation.str("archetype").unwrap_or_default();
         let says = ARCHETYPES.iter().find(|row| row.0.eq_ignore_ascii_case(archetype)).map_or("…", |row| row.2);
         Ok(Situation {
-            health: rounded(health.clamp(0.0, 1.0)),
+            health: comparable(health.clamp(0.0, 1.0)),
             place,
             enemies: things("enemies")?,
             allies: things("allies")?,
@@ -189,7 +190,7 @@ fn things(situation: &Struct, name: &str, from: Option<Place>) -> Result<Vec<Thi
             Thing {
                 id,
                 place: at,
-                distance: rounded(distance),
+                distance: comparable(distance),
                 is_moving: thing.bool("moving") == Some(true),
                 kind: thing.str("kind").unwrap_or_default().to_owned(),
             }
@@ -211,9 +212,4 @@ pub(super) fn between(from: Place, to: Place) -> Place {
 
 pub(super) fn length(way: Place) -> f64 {
     way.iter().map(|part| part * part).sum::<f64>().sqrt()
-}
-
-/// Six decimals: what comparisons are made with.
-pub(super) fn rounded(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
 }

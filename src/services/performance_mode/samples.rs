@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::presets::{BUDGETS, MODES};
 use crate::fault::Fault;
 use crate::services::checks::out_of_range;
+use crate::services::numbers::comparable;
 
 /// Samples that are kept of a player.
 const RING_MAX: usize = 360;
@@ -79,7 +80,11 @@ impl Metrics {
     }
 
     fn violations(&self, budgets: &Budgets) -> usize {
-        self.measured().iter().zip(budgets).filter(|(value, budget)| rounded(**value) > f64::from(budget.value)).count()
+        self.measured()
+            .iter()
+            .zip(budgets)
+            .filter(|(value, budget)| comparable(**value) > f64::from(budget.value))
+            .count()
     }
 }
 
@@ -113,12 +118,12 @@ impl Window<'_> {
         }
         let frames: f64 = samples.iter().map(|sample| f64::from(sample.frames)).sum();
         let weighted = |figure: fn(&Metrics) -> f64| {
-            rounded(
+            comparable(
                 samples.iter().map(|sample| figure(&sample.metrics) * f64::from(sample.frames)).sum::<f64>() / frames,
             )
         };
         let mean = |figure: fn(&Metrics) -> f64| {
-            rounded(samples.iter().map(|sample| figure(&sample.metrics)).sum::<f64>() / samples.len() as f64)
+            comparable(samples.iter().map(|sample| figure(&sample.metrics)).sum::<f64>() / samples.len() as f64)
         };
         let all = || samples.iter().map(|sample| &sample.metrics);
         metrics.avg_fps = weighted(|metrics| metrics.avg_fps);
@@ -137,7 +142,7 @@ impl Window<'_> {
         metrics.custom_metrics.insert("p95_frame_time_ms".to_owned(), p95);
         metrics.custom_metrics.insert("budget_violations".to_owned(), violations as f64);
         for ((kind, budget), value) in BUDGETS.iter().zip(budgets).zip(metrics.measured()) {
-            if rounded(value) >= rounded(WARNING * f64::from(budget.value)) {
+            if comparable(value) >= comparable(WARNING * f64::from(budget.value)) {
                 metrics.custom_metrics.insert(format!("warn.{}", kind.name), 1.0);
             }
         }
@@ -151,7 +156,7 @@ impl Window<'_> {
             let sum = sums.entry(name).or_default();
             *sum = (sum.0 + value, sum.1 + 1.0);
         }
-        into.extend(sums.into_iter().map(|(name, (sum, count))| (name.clone(), rounded(sum / count))));
+        into.extend(sums.into_iter().map(|(name, (sum, count))| (name.clone(), comparable(sum / count))));
     }
 
     /// The mode that fits these samples, one step at a time; nothing without samples.
@@ -159,7 +164,7 @@ impl Window<'_> {
         if self.0.is_empty() {
             return None;
         }
-        let share = rounded(self.metrics(budgets).avg_fps / f64::from(target_fps));
+        let share = comparable(self.metrics(budgets).avg_fps / f64::from(target_fps));
         Some(match share {
             share if share < 0.7 => mode.saturating_sub(1),
             share if share > 1.3 => (mode + 1).min(MODES.len() - 1),
@@ -173,12 +178,7 @@ impl Window<'_> {
             return false;
         }
         let measured = self.metrics(budgets).measured();
-        let over = |(value, budget): (&f64, &Budget)| budget.is_strict && rounded(*value) > f64::from(budget.value);
+        let over = |(value, budget): (&f64, &Budget)| budget.is_strict && comparable(*value) > f64::from(budget.value);
         measured.iter().zip(budgets).any(over)
     }
-}
-
-/// Six decimals: what comparisons are made with.
-fn rounded(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
 }
