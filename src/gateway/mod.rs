@@ -7,6 +7,7 @@ mod auth;
 mod body;
 mod connection;
 mod context;
+mod credit;
 mod events;
 mod frames;
 mod framing;
@@ -16,8 +17,10 @@ mod inbound;
 mod life;
 mod listener;
 mod respond;
+mod revocations;
 mod socket;
 mod stall;
+mod tokens;
 mod trace;
 
 use std::net::SocketAddr;
@@ -109,7 +112,7 @@ struct Edge {
     bus: Bus,
     config: GatewayConfig,
     started: Instant,
-    tokens: auth::Tokens,
+    tokens: tokens::Tokens,
     is_draining: watch::Sender<bool>,
     is_ready: AtomicBool,
     connections: AtomicUsize,
@@ -133,7 +136,7 @@ impl Gateway {
             bus,
             config,
             started: Instant::now(),
-            tokens: auth::Tokens::default(),
+            tokens: tokens::Tokens::default(),
             is_draining: watch::Sender::new(false),
             is_ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),

@@ -53,6 +53,7 @@ pub fn build(
     let open_streams = manifest.open_streams.as_ref().map_or(OPEN_STREAMS, |max| max.value);
     let stream_slots =
         previous.map(|snapshot| snapshot.stream_slots.clone()).filter(|slots| slots.max() == open_streams);
+    let credential = builder.reader.credential;
     let mut problems = builder.reader.problems;
     if !problems.is_empty() {
         problems.sort_by(|a, b| {
@@ -70,6 +71,7 @@ pub fn build(
         routes: builder.routes,
         services: services(schema, &methods),
         methods: methods.into_values().collect(),
+        credential,
         error_style,
         stream_slots: stream_slots.unwrap_or_else(|| Slots::new(open_streams)),
     })

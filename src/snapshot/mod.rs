@@ -26,7 +26,7 @@ use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
 pub use crate::written::problem;
 pub use build::build;
-pub use credential::{Auth, Credential};
+pub use credential::{Auth, Credential, Revocations};
 pub use live::Live;
 pub use reload::{Outcome, follow, watch};
 pub use sources::{BuiltIn, Files, Material, Source, folder_of};
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub methods: Vec<Arc<Method>>,
     /// Services for workers.
     pub services: Vec<ServiceRow>,
+    /// How callers' credentials are checked, where that is declared.
+    pub credential: Option<Arc<Credential>>,
     /// Error style of answers without a route.
     pub error_style: ErrorStyle,
     /// Slots for all streams of the process.
