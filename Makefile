@@ -45,7 +45,7 @@ image: ## the container image (docker, podman or buildah)
 image-test: ## the image's last stage built and run, with a binary made by the Dockerfile's flags (buildah, podman)
 	sh tests/image/run.sh
 
-bench: ## ratios against yardsticks of the same run (transcode, route, gateway, stream)
+bench: ## ratios against yardsticks of the same run (transcode, route, gateway, stream, worker)
 	$(CARGO) bench --workspace
 
 # libFuzzer needs its coverage pass in the code, which stable can add, and a C++ compiler for itself. No address

@@ -117,7 +117,7 @@ fn tree_of(root: u32) -> Vec<u32> {
     all
 }
 
-fn cpu_of(process: u32) -> Duration {
+pub fn cpu_of(process: u32) -> Duration {
     let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return Duration::ZERO };
     let nanos = threads
         .flatten()
