@@ -112,13 +112,17 @@ struct SchemaArgs {
 /// Where the tables are.
 #[derive(Args, Clone)]
 struct TableArgs {
-    /// The routes file.
-    #[arg(long, env = "TIDEGATE_ROUTES", default_value = "routes.yaml")]
-    routes: PathBuf,
-    /// Folder of .proto files and descriptor sets, or one such file.
-    #[arg(long, env = "TIDEGATE_DESCRIPTORS", default_value = "descriptors")]
-    descriptors: PathBuf,
+    /// The routes file: routes.yaml without it, or the game's tables where there is no such file; `built-in` are the
+    /// game's tables in any case.
+    #[arg(long, env = "TIDEGATE_ROUTES", value_name = "FILE")]
+    routes: Option<String>,
+    /// Folder of .proto files and descriptor sets, or one such file: descriptors without it.
+    #[arg(long, env = "TIDEGATE_DESCRIPTORS", value_name = "FOLDER")]
+    descriptors: Option<PathBuf>,
 }
+
+/// What names the tables that are part of the program.
+const BUILT_IN: &str = "built-in";
 
 /// How to reach NATS.
 #[derive(Args, Clone)]
@@ -141,13 +145,23 @@ struct NatsArgs {
 }
 
 impl TableArgs {
-    fn source(&self) -> Files {
-        Files { routes: self.routes.clone(), descriptors: self.descriptors.clone() }
+    /// The files, named or not.
+    fn files(&self) -> Files {
+        Files {
+            routes: self.routes.as_deref().unwrap_or("routes.yaml").into(),
+            descriptors: self.descriptors.clone().unwrap_or_else(|| "descriptors".into()),
+        }
     }
 
-    /// The files where they are there, the built-in set where nobody named any.
-    fn source_or_built_in(&self) -> Arc<dyn Source> {
-        if self.routes.exists() { Arc::new(self.source()) } else { Arc::new(BuiltIn(built_in())) }
+    /// What was named, whether it is there or not; the built-in set where nobody named anything and no file is there.
+    fn source(&self) -> Arc<dyn Source> {
+        let files = self.files();
+        let is_named = self.routes.is_some() || self.descriptors.is_some();
+        match self.routes.as_deref() {
+            Some(BUILT_IN) => Arc::new(BuiltIn(built_in())),
+            None if !is_named && !files.routes.exists() => Arc::new(BuiltIn(built_in())),
+            _ => Arc::new(files),
+        }
     }
 }
 
@@ -160,6 +174,7 @@ pub(crate) fn built_in() -> Material {
             .iter()
             .map(|(name, text)| crate::schema::SourceFile { name: (*name).to_owned(), bytes: text.as_bytes().to_vec() })
             .collect(),
+        allows_breaking: false,
     }
 }
 

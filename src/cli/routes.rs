@@ -53,7 +53,7 @@ impl<'a> Row<'a> {
 }
 
 pub(super) fn run(args: &RoutesArgs) -> Result<(), Fault> {
-    let (_, snapshot) = build(args.tables.source_or_built_in().as_ref())?;
+    let (_, snapshot) = build(args.tables.source().as_ref())?;
     let rows: Vec<Row> = snapshot.routes.iter().map(|route| Row::new(route)).collect();
     if args.format == "json" {
         println!("{}", serde_json::to_string_pretty(&rows).unwrap_or_default());

@@ -1,10 +1,10 @@
-//! `dev`, `serve` and `worker`: the long-running commands, and their orderly end.
+//! `dev` and `serve`: the gateway as a process, and its orderly end.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::settings::SettingsArgs;
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, worker};
@@ -12,7 +12,7 @@ use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
-use crate::snapshot::{Live, Outcome, watch};
+use crate::snapshot::{Breaking, Live, Outcome, Rules, watch};
 use crate::telemetry::{self, PrometheusHandle};
 
 /// Open files that are kept for the bus, the tables and the admin port; connections get the rest.
@@ -29,12 +29,31 @@ pub(super) struct ServeArgs {
     /// Proxies whose X-Forwarded-For and trusted headers count.
     #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
     trusted: Vec<IpAddr>,
+    /// What a reload does with a schema that breaks clients of the routes in force: `refuse` keeps the last good tables.
+    #[arg(long, env = "TIDEGATE_SCHEMA_CHANGES", value_enum, default_value_t = SchemaChanges::Refuse)]
+    schema_changes: SchemaChanges,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
+}
+
+/// What a reload does with a schema that breaks clients.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SchemaChanges {
+    Refuse,
+    Allow,
+}
+
+impl From<SchemaChanges> for Breaking {
+    fn from(changes: SchemaChanges) -> Breaking {
+        match changes {
+            SchemaChanges::Refuse => Breaking::Refuse,
+            SchemaChanges::Allow => Breaking::Allow,
+        }
+    }
 }
 
 #[derive(Args, Clone)]
@@ -45,6 +64,9 @@ pub(super) struct DevArgs {
     /// Where health and metrics are.
     #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
     admin: SocketAddr,
+    /// What a reload does with a schema that breaks clients of the routes in force: while one writes it, it is allowed.
+    #[arg(long, env = "TIDEGATE_SCHEMA_CHANGES", value_enum, default_value_t = SchemaChanges::Allow)]
+    schema_changes: SchemaChanges,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -70,7 +92,9 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
-        gateway(config, &args.tables, bus, args.end, |live, address| {
+        // A terminal that closes ends it, so it is not asked to reload by the same signal.
+        let rules = Rules { breaking: args.schema_changes.into(), asked: None };
+        gateway(config, &args.tables, rules, bus, args.end, |live, address| {
             services.start(live)?;
             println!("{}", what_to_try(address));
             Ok(())
@@ -103,7 +127,8 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         config.trusted.clone_from(&args.trusted);
-        gateway(config, &args.tables, bus, args.end, |_, _| Ok(())).await
+        let rules = Rules { breaking: args.schema_changes.into(), asked: asked_to_reload() };
+        gateway(config, &args.tables, rules, bus, args.end, |_, _| Ok(())).await
     })
 }
 
@@ -117,6 +142,7 @@ async fn gateway_bus(args: &NatsArgs) -> Result<Bus, Fault> {
 async fn gateway(
     mut config: GatewayConfig,
     tables: &TableArgs,
+    rules: Rules,
     bus: Bus,
     end: EndArgs,
     started: impl FnOnce(&Arc<Live>, SocketAddr) -> Result<(), Fault>,
@@ -124,12 +150,12 @@ async fn gateway(
     if let Some(files) = config::open_files_max() {
         config.limits.connections = config.limits.connections.min(files.saturating_sub(FILES_RESERVED).max(1));
     }
-    let source = tables.source_or_built_in();
+    let source = tables.source();
     let handle = telemetry::install_metrics();
     let (material, snapshot) = build(source.as_ref())?;
     let routes = snapshot.routes.len();
     let live = Live::new(snapshot);
-    let reloads = watch(live.clone(), source, material);
+    let reloads = watch(live.clone(), source, material, rules);
     tokio::spawn(count_reloads(reloads));
     let metrics = handle.map(|handle| metrics(handle, bus.clone()));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
@@ -177,6 +203,20 @@ pub(super) fn told_to_end() -> impl Future<Output = ()> {
             _ => std::future::pending().await,
         }
     }
+}
+
+/// Counts SIGHUPs, from the call on.
+fn asked_to_reload() -> Option<tokio::sync::watch::Receiver<u64>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = signal(SignalKind::hangup()).ok()?;
+    let (count, asked) = tokio::sync::watch::channel(0);
+    tokio::spawn(async move {
+        while signals.recv().await.is_some() {
+            tracing::info!("asked to reload");
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    Some(asked)
 }
 
 async fn count_reloads(mut reloads: tokio::sync::watch::Receiver<Outcome>) {

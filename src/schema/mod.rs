@@ -6,12 +6,14 @@ mod compile;
 mod load;
 mod lower;
 pub mod operation;
+mod places;
 mod services;
 
 use std::sync::Arc;
 
 use crate::transcode::{MessageId, Tables};
 
+pub use places::{SchemaPlace, places};
 pub use services::{HttpRuleRow, MethodRow, ServiceRow};
 
 /// A file of a schema: `.proto` source, or a binary `FileDescriptorSet` under any other name.

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::manifest::{At, Manifest, PolicyRow, RouteRow};
-use super::methods::{MethodParts, place_of};
+use super::methods::MethodParts;
 use super::policy::Reader;
 use super::problem::{Place, Problem};
 use super::{ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
 use crate::envelope::Style;
 use crate::limits::Slots;
 use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
-use crate::schema::{self, HttpRuleRow, Schema};
+use crate::schema::Schema;
 use crate::telemetry::RouteMetrics;
 use crate::transcode::FieldId;
 use crate::written::did_you_mean;
@@ -70,6 +70,7 @@ pub fn build(
         routes: builder.routes,
         services: services(schema, &methods),
         methods: methods.into_values().collect(),
+        described: schema.services.iter().flat_map(|row| &row.methods).map(|row| row.name.as_str().into()).collect(),
         error_style,
         stream_slots: stream_slots.unwrap_or_else(|| Slots::new(open_streams)),
     })
@@ -99,13 +100,13 @@ pub(super) struct Builder<'a> {
 }
 
 /// One route on its way into the table.
-struct NewRoute<'r> {
-    rule: HttpRule,
-    headers_out: &'r [(String, String)],
-    method: Arc<Method>,
-    is_stream: bool,
-    levels: Vec<&'r PolicyRow>,
-    place: Place,
+pub(super) struct NewRoute<'r> {
+    pub(super) rule: HttpRule,
+    pub(super) headers_out: &'r [(String, String)],
+    pub(super) method: Arc<Method>,
+    pub(super) is_stream: bool,
+    pub(super) levels: Vec<&'r PolicyRow>,
+    pub(super) place: Place,
 }
 
 impl<'a> Builder<'a> {
@@ -119,62 +120,6 @@ impl<'a> Builder<'a> {
         for level in std::iter::once(&manifest.defaults).chain(annotations).chain(groups).chain(methods) {
             self.reader.policies("", &[level]);
             self.style(&[level]);
-        }
-    }
-
-    /// Routes of `google.api.http` options.
-    fn annotations(&mut self) {
-        let manifest = self.manifest;
-        for row in &manifest.annotations {
-            for wanted in &row.value.services {
-                let schema = self.schema;
-                let found: Vec<&schema::ServiceRow> = schema
-                    .services
-                    .iter()
-                    .filter(|service| wanted.value == "*" || service.name == wanted.value)
-                    .collect();
-                if found.is_empty() && wanted.value != "*" {
-                    let names: Vec<&str> = schema.services.iter().map(|service| service.name.as_str()).collect();
-                    let text = format!("the descriptors have no service `{}`", wanted.value);
-                    let place = Place::new(self.reader.file, wanted.place.0, wanted.place.1);
-                    self.reader.problems.push(Problem::new(place, text).hint(did_you_mean(&wanted.value, &names)));
-                }
-                for service in found {
-                    self.service(service, &row.value.policies, row.value.convention);
-                }
-            }
-        }
-    }
-
-    fn service(&mut self, service: &'a schema::ServiceRow, policies: &'a PolicyRow, has_convention: bool) {
-        for row in &service.methods {
-            let own = self.manifest.methods.get(&row.name).map(|row| &row.value);
-            let levels: Vec<&PolicyRow> = own.into_iter().chain([policies, &self.manifest.defaults]).collect();
-            let Some(method) = self.method(row, &service.queue_group, &levels) else { continue };
-            let convention = [HttpRuleRow {
-                verb: "POST".to_owned(),
-                path: format!("/{}", row.name),
-                body: "*".to_owned(),
-                ..HttpRuleRow::default()
-            }];
-            let rules: &[HttpRuleRow] = if row.http.is_empty() && has_convention { &convention } else { &row.http };
-            for rule in rules {
-                self.add(NewRoute {
-                    rule: HttpRule {
-                        verb: rule.verb.clone(),
-                        template: rule.path.clone(),
-                        body: body(&rule.body),
-                        response_body: Some(rule.response_body.clone()).filter(|field| !field.is_empty()),
-                        presets: rule.presets.clone(),
-                        headers: rule.headers_in.clone(),
-                    },
-                    headers_out: &rule.headers_out,
-                    method: method.clone(),
-                    is_stream: row.is_server_streaming,
-                    levels: levels.clone(),
-                    place: place_of(&row.place),
-                });
-            }
         }
     }
 
@@ -286,7 +231,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Compiles a route and puts it into the tree.
-    fn add(&mut self, new: NewRoute<'_>) {
+    pub(super) fn add(&mut self, new: NewRoute<'_>) {
         let name = format!("{} {}", new.rule.verb, new.rule.template);
         let (policies, json_in) = self.reader.policies(&name, &new.levels);
         let tables = &self.schema.tables;
@@ -388,7 +333,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn body(text: &str) -> Body {
+pub(super) fn body(text: &str) -> Body {
     match text {
         "" => Body::None,
         "*" => Body::All,

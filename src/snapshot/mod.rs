@@ -3,7 +3,9 @@
 //! `manifest` is the file as written, `sources` say where rows come from, `build` is the pure step between; nothing
 //! here answers requests.
 
+mod annotations;
 mod build;
+pub mod compat;
 mod credential;
 mod live;
 pub mod manifest;
@@ -13,6 +15,7 @@ mod reload;
 mod sources;
 mod styles;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +31,8 @@ pub use crate::written::problem;
 pub use build::build;
 pub use credential::{Auth, Credential};
 pub use live::Live;
-pub use reload::{Outcome, follow, watch};
-pub use sources::{BuiltIn, Files, Material, Source, folder_of};
+pub use reload::{Breaking, Following, Outcome, Reading, Rules, follow, watch};
+pub use sources::{BuiltIn, Changes, Files, Material, Source, folder_of};
 
 /// Everything that one generation of the tables says.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Snapshot {
     pub methods: Vec<Arc<Method>>,
     /// Services for workers.
     pub services: Vec<ServiceRow>,
+    /// Full names of all methods of the descriptors, with a route or without.
+    pub described: BTreeSet<Box<str>>,
     /// Error style of answers without a route.
     pub error_style: ErrorStyle,
     /// Slots for all streams of the process.

@@ -284,6 +284,11 @@ impl EnumTable {
         self.numbers.find(name)
     }
 
+    /// All names, aliases included, in order of declaration.
+    pub fn names(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.numbers.iter().filter_map(|(name, number)| Some((std::str::from_utf8(name).ok()?, number)))
+    }
+
     /// Names and numbers in order of numbers, the first alias only.
     pub fn values(&self) -> impl Iterator<Item = (&str, i32)> {
         self.printed.iter().filter_map(|(number, _)| Some((self.name_of(*number)?, *number)))
