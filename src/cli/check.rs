@@ -8,6 +8,7 @@ use clap::Args;
 use super::TableArgs;
 use super::settings::{Checked, SettingsArgs};
 use crate::config;
+use crate::fault::Fault;
 use crate::snapshot::Material;
 use crate::snapshot::problem::{Problem, render};
 
@@ -23,9 +24,9 @@ pub(super) struct CheckArgs {
 }
 
 /// Exit code 0 where everything is good, 1 where it is not.
-pub(super) fn run(args: &CheckArgs) -> ExitCode {
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Fault> {
     // Files are checked in any case: without one there is something to say.
-    let source = if args.tables.routes.is_some() { args.tables.source() } else { Arc::new(args.tables.files()) };
+    let source = if args.tables.routes.is_some() { args.tables.source()? } else { Arc::new(args.tables.files()) };
     let (mut problems, material, routes) = match source.read() {
         Err(problems) => (problems, None, 0),
         Ok(material) => match material.build(None) {
@@ -43,7 +44,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     } else {
         show(&problems, material.as_ref(), settings.as_ref());
     }
-    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(problems: &[Problem], material: Option<&Material>, settings: Option<&Checked>) {

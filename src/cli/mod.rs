@@ -3,18 +3,19 @@
 mod call;
 mod check;
 mod dlq;
+mod fleet;
 mod init;
 mod nats_url;
 mod routes;
 mod serve;
 mod settings;
 mod streams;
+mod table;
 mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -23,8 +24,9 @@ use crate::bus::{Bus, NatsOptions, Status};
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::snapshot::problem::{Problem, render};
-use crate::snapshot::{BuiltIn, Files, Material, Snapshot, Source};
+use crate::snapshot::{Material, Snapshot, Source};
 use crate::telemetry;
+use table::TableArgs;
 
 /// Where a NATS server is, where nobody said.
 const NATS_URL: &str = "nats://127.0.0.1:4222";
@@ -92,7 +94,7 @@ enum Command {
     Dlq(dlq::DlqArgs),
     /// Check the routes file and the descriptors; says everything that is wrong, and where.
     Check(check::CheckArgs),
-    /// Show the route table as it would run.
+    /// Show the route table as it would run; or put one into a bucket for a fleet, and look after it there.
     Routes(routes::RoutesArgs),
     /// Send one request by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
@@ -108,21 +110,6 @@ struct SchemaArgs {
     #[arg(long)]
     services: bool,
 }
-
-/// Where the tables are.
-#[derive(Args, Clone)]
-struct TableArgs {
-    /// The routes file: routes.yaml without it, or the game's tables where there is no such file; `built-in` are the
-    /// game's tables in any case.
-    #[arg(long, env = "TIDEGATE_ROUTES", value_name = "FILE")]
-    routes: Option<String>,
-    /// Folder of .proto files and descriptor sets, or one such file: descriptors without it.
-    #[arg(long, env = "TIDEGATE_DESCRIPTORS", value_name = "FOLDER")]
-    descriptors: Option<PathBuf>,
-}
-
-/// What names the tables that are part of the program.
-const BUILT_IN: &str = "built-in";
 
 /// How to reach NATS.
 #[derive(Args, Clone)]
@@ -142,27 +129,6 @@ struct NatsArgs {
     /// PEM file of its private key.
     #[arg(long, env = "NATS_KEY", requires = "nats_cert")]
     nats_key: Option<PathBuf>,
-}
-
-impl TableArgs {
-    /// The files, named or not.
-    fn files(&self) -> Files {
-        Files {
-            routes: self.routes.as_deref().unwrap_or("routes.yaml").into(),
-            descriptors: self.descriptors.clone().unwrap_or_else(|| "descriptors".into()),
-        }
-    }
-
-    /// What was named, whether it is there or not; the built-in set where nobody named anything and no file is there.
-    fn source(&self) -> Arc<dyn Source> {
-        let files = self.files();
-        let is_named = self.routes.is_some() || self.descriptors.is_some();
-        match self.routes.as_deref() {
-            Some(BUILT_IN) => Arc::new(BuiltIn(built_in())),
-            None if !is_named && !files.routes.exists() => Arc::new(BuiltIn(built_in())),
-            _ => Arc::new(files),
-        }
-    }
 }
 
 /// The game's tables as they are part of the program.
@@ -193,7 +159,10 @@ pub fn run() -> ExitCode {
             Err(fault) => Err(fault),
         },
         Command::Dlq(args) => dlq::run(&args),
-        Command::Check(args) => return check::run(&args),
+        Command::Check(args) => match check::run(&args) {
+            Ok(code) => return code,
+            Err(fault) => Err(fault),
+        },
         Command::Routes(args) => routes::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Init(args) => init::run(&args),

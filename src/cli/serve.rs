@@ -1,18 +1,20 @@
 //! `dev` and `serve`: the gateway as a process, and its orderly end.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tokio::sync::watch;
 
 use super::settings::SettingsArgs;
-use super::{NatsArgs, TableArgs, address, build, connect, runtime, worker};
+use super::{NatsArgs, TableArgs, address, build, connect, runtime, table, worker};
 use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
-use crate::snapshot::{Breaking, Live, Outcome, Rules, watch};
+use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Source, answer_for};
 use crate::telemetry::{self, PrometheusHandle};
 
 /// Open files that are kept for the bus, the tables and the admin port; connections get the rest.
@@ -32,6 +34,9 @@ pub(super) struct ServeArgs {
     /// What a reload does with a schema that breaks clients of the routes in force: `refuse` keeps the last good tables.
     #[arg(long, env = "TIDEGATE_SCHEMA_CHANGES", value_enum, default_value_t = SchemaChanges::Refuse)]
     schema_changes: SchemaChanges,
+    /// File for a copy of the table, where `--routes` is a bucket: a start that finds the bucket silent begins with it.
+    #[arg(long, env = "TIDEGATE_ROUTES_COPY", value_name = "FILE")]
+    routes_copy: Option<PathBuf>,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -94,7 +99,7 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
         // A terminal that closes ends it, so it is not asked to reload by the same signal.
         let rules = Rules { breaking: args.schema_changes.into(), asked: None };
-        gateway(config, &args.tables, rules, bus, args.end, |live, address| {
+        gateway(config, args.tables.source()?, rules, bus, args.end, |live, address, _| {
             services.start(live)?;
             println!("{}", what_to_try(address));
             Ok(())
@@ -128,7 +133,23 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
         config.admin = Some(args.admin);
         config.trusted.clone_from(&args.trusted);
         let rules = Rules { breaking: args.schema_changes.into(), asked: asked_to_reload() };
-        gateway(config, &args.tables, rules, bus, args.end, |_, _| Ok(())).await
+        let Some(address) = args.tables.address()? else {
+            let source = args.tables.source()?;
+            return gateway(config, source, rules, bus, args.end, |_, _, _| Ok(())).await;
+        };
+        let source = tokio::select! {
+            source = table::watched(&bus, address, args.routes_copy.as_deref()) => source,
+            () = told_to_end() => return Ok(()),
+        };
+        let (copied, answering) = (source.clone(), bus.clone());
+        gateway(config, source, rules, bus, args.end, |live, _, outcome| {
+            if let Some(path) = args.routes_copy.clone() {
+                tokio::spawn(table::copy(copied, path, outcome.clone()));
+            }
+            tokio::spawn(answer_for(answering, config::host(), live.clone(), outcome.clone()));
+            Ok(())
+        })
+        .await
     })
 }
 
@@ -141,27 +162,26 @@ async fn gateway_bus(args: &NatsArgs) -> Result<Bus, Fault> {
 /// Starts an edge, says where it is, and drains it when the process is told to end.
 async fn gateway(
     mut config: GatewayConfig,
-    tables: &TableArgs,
+    source: Arc<dyn Source>,
     rules: Rules,
     bus: Bus,
     end: EndArgs,
-    started: impl FnOnce(&Arc<Live>, SocketAddr) -> Result<(), Fault>,
+    started: impl FnOnce(&Arc<Live>, SocketAddr, &watch::Receiver<Outcome>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     if let Some(files) = config::open_files_max() {
         config.limits.connections = config.limits.connections.min(files.saturating_sub(FILES_RESERVED).max(1));
     }
-    let source = tables.source();
     let handle = telemetry::install_metrics();
     let (material, snapshot) = build(source.as_ref())?;
     let routes = snapshot.routes.len();
     let live = Live::new(snapshot);
-    let reloads = watch(live.clone(), source, material, rules);
-    tokio::spawn(count_reloads(reloads));
+    let reloads = snapshot::watch(live.clone(), source, material, rules);
+    tokio::spawn(count_reloads(reloads.clone()));
     let metrics = handle.map(|handle| metrics(handle, bus.clone()));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
     let told = told_to_end();
     tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
-    started(&live, running.local_addr)?;
+    started(&live, running.local_addr, &reloads)?;
     told.await;
     tracing::info!("draining");
     let drained = async {
@@ -206,10 +226,10 @@ pub(super) fn told_to_end() -> impl Future<Output = ()> {
 }
 
 /// Counts SIGHUPs, from the call on.
-fn asked_to_reload() -> Option<tokio::sync::watch::Receiver<u64>> {
+fn asked_to_reload() -> Option<watch::Receiver<u64>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut signals = signal(SignalKind::hangup()).ok()?;
-    let (count, asked) = tokio::sync::watch::channel(0);
+    let (count, asked) = watch::channel(0);
     tokio::spawn(async move {
         while signals.recv().await.is_some() {
             tracing::info!("asked to reload");
@@ -219,7 +239,7 @@ fn asked_to_reload() -> Option<tokio::sync::watch::Receiver<u64>> {
     Some(asked)
 }
 
-async fn count_reloads(mut reloads: tokio::sync::watch::Receiver<Outcome>) {
+async fn count_reloads(mut reloads: watch::Receiver<Outcome>) {
     // Told once before anything happened, so that dashboards and alerts have something to look at.
     loop {
         let outcome = reloads.borrow_and_update().clone();

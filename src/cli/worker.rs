@@ -52,7 +52,7 @@ pub(super) enum Provision {
 pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     // Before the tables: they keep handles of the metrics.
     let handle = telemetry::install_metrics();
-    let (_, snapshot) = build(args.tables.source().as_ref())?;
+    let (_, snapshot) = build(args.tables.source()?.as_ref())?;
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {

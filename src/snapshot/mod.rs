@@ -7,6 +7,7 @@ mod annotations;
 mod build;
 pub mod compat;
 mod credential;
+mod instances;
 mod live;
 pub mod manifest;
 mod methods;
@@ -30,9 +31,12 @@ use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 pub use crate::written::problem;
 pub use build::build;
 pub use credential::{Auth, Credential};
+pub use instances::{Instance, answer_for, instances};
 pub use live::Live;
 pub use reload::{Breaking, Following, Outcome, Reading, Rules, follow, watch};
-pub use sources::{BuiltIn, Changes, Files, Material, Source, folder_of};
+pub use sources::{
+    BucketSource, BuiltIn, Changes, Files, Material, Revision, Source, Stored, TableAddress, TableBucket, folder_of,
+};
 
 /// Everything that one generation of the tables says.
 #[derive(Debug)]

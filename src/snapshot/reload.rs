@@ -156,7 +156,11 @@ impl Signs {
                 let (changed, changes) = mpsc::channel(1);
                 Signs::Folders { changes, _watcher: watcher(&folders, changed) }
             }
-            Changes::Counted(count) => Signs::Counted(Some(count)),
+            Changes::Counted(mut count) => {
+                // What was counted between the first reading and now is looked at.
+                count.mark_changed();
+                Signs::Counted(Some(count))
+            }
             Changes::Never => Signs::Counted(None),
         }
     }

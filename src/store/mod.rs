@@ -184,6 +184,15 @@ impl Bucket {
         }
     }
 
+    /// Every revision of a key that is kept, deletions included, the oldest first.
+    pub async fn history(&self, key: &str) -> Result<Vec<Change>, StoreError> {
+        key::check(key)?;
+        match &self.0 {
+            BucketEngine::Embedded(bucket) => Ok(bucket.history(key)),
+            BucketEngine::JetStream(bucket) => bucket.history(key).await,
+        }
+    }
+
     /// The live records of some keys in order of keys: this process's own writes are in it, others' after a moment.
     pub async fn list(&self, keys: &Keys) -> Result<Vec<Entry>, StoreError> {
         keys.check()?;

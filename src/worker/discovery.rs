@@ -11,10 +11,8 @@ use tokio::sync::watch;
 use super::dispatch::Endpoint;
 use super::types::Timestamp;
 use super::{Options, until_true};
-use crate::bus::{Bus, BusError, Delivery, Headers, Limits, Message, Pattern, Subscription};
-
-/// What the subscription holds; a flood of questions is dropped, not kept.
-const QUESTIONS: Limits = Limits { messages: 1_024, bytes: 256 * 1024, ends_on_overflow: false };
+use crate::bus::discovery::{Question, answer_of, questions};
+use crate::bus::{Bus, BusError, Delivery, Headers, Message, Subscription};
 
 /// The services of a worker, as they are found.
 pub(super) struct Discovery {
@@ -35,8 +33,7 @@ impl Discovery {
     }
 
     pub(super) async fn subscribe(&self) -> Result<Subscription, BusError> {
-        let pattern = Pattern::new("$SRV.>").map_err(|error| BusError::Other(error.to_string()))?;
-        self.bus.subscribe(&pattern, None, QUESTIONS).await
+        questions(&self.bus).await
     }
 
     /// Answers until the worker drains: who drains is not to be found.
@@ -55,20 +52,16 @@ impl Discovery {
 
     async fn answer(&self, question: &Delivery) {
         let Some(to) = &question.reply else { return };
-        let mut tokens = question.subject.as_str().split('.').skip(1);
-        let (verb, name, id) = (tokens.next(), tokens.next(), tokens.next());
-        if tokens.next().is_some() || id.is_some_and(|id| id != self.instance) {
-            return;
-        }
+        let Some(asked) = Question::of(&question.subject) else { return };
         for endpoints in &self.services {
             let Some((service, _)) = endpoints.first().map(Endpoint::service) else { continue };
-            if name.is_some_and(|name| name != service) {
+            if !asked.is_for(service, &self.instance) {
                 continue;
             }
-            let answer = match verb {
-                Some("PING") => self.named(endpoints, "io.nats.micro.v1.ping_response"),
-                Some("INFO") => self.info(endpoints),
-                Some("STATS") => self.stats(endpoints),
+            let answer = match asked.verb {
+                "PING" => self.named(endpoints, "ping"),
+                "INFO" => self.info(endpoints),
+                "STATS" => self.stats(endpoints),
                 _ => return,
             };
             let payload = Bytes::from(answer.to_string());
@@ -79,11 +72,11 @@ impl Discovery {
 
     fn named(&self, endpoints: &[Endpoint], kind: &str) -> Value {
         let (name, version) = endpoints.first().map(Endpoint::service).unwrap_or_default();
-        json!({ "type": kind, "name": name, "id": self.instance, "version": version, "metadata": {} })
+        answer_of(kind, name, &self.instance, version, &json!({}))
     }
 
     fn info(&self, endpoints: &[Endpoint]) -> Value {
-        let mut info = self.named(endpoints, "io.nats.micro.v1.info_response");
+        let mut info = self.named(endpoints, "info");
         info["description"] = json!("");
         let rows = endpoints.iter().map(|endpoint| {
             let mut row = place(endpoint);
@@ -98,7 +91,7 @@ impl Discovery {
     }
 
     fn stats(&self, endpoints: &[Endpoint]) -> Value {
-        let mut stats = self.named(endpoints, "io.nats.micro.v1.stats_response");
+        let mut stats = self.named(endpoints, "stats");
         stats["started"] = json!(self.started);
         let rows = endpoints.iter().map(|endpoint| {
             let mut row = place(endpoint);

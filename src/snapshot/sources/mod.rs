@@ -1,7 +1,9 @@
 //! Where tables come from: files, a set that is built into the program, a bucket on NATS, the workers themselves, or a
 //! place of somebody's own. A source reads; what the bytes mean is `build`'s business.
 
+mod bucket;
 mod files;
+mod stored;
 
 use std::path::PathBuf;
 
@@ -12,7 +14,9 @@ use super::problem::{Place, Problem};
 use super::{Snapshot, build};
 use crate::schema::{self, SourceFile};
 
+pub use bucket::{BucketSource, Revision, TableAddress, TableBucket};
 pub use files::{Files, folder_of};
+pub use stored::Stored;
 
 /// Everything that a build needs, read at one moment.
 #[derive(Clone, Debug, Default)]

@@ -41,6 +41,10 @@ impl Record {
     fn size(&self) -> usize {
         self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
     }
+
+    fn change(&self, revision: u64) -> Change {
+        Change { key: self.key.to_string(), value: self.value.clone(), revision, created_ms: self.created_ms }
+    }
 }
 
 impl EmbeddedBucket {
@@ -50,6 +54,12 @@ impl EmbeddedBucket {
 
     pub(crate) fn get(&self, key: &str) -> Option<Entry> {
         self.fresh().live(key)
+    }
+
+    pub(crate) fn history(&self, key: &str) -> Vec<Change> {
+        let state = self.fresh();
+        let revisions = state.keys.get(key).into_iter().flatten();
+        revisions.filter_map(|revision| Some(state.records.get(revision)?.change(*revision))).collect()
     }
 
     pub(crate) fn list(&self, keys: &Keys) -> Vec<Entry> {
@@ -164,12 +174,7 @@ impl State {
 
     fn next_after(&self, keys: &Keys, told: u64) -> Option<Change> {
         let (revision, record) = self.records.range(told + 1..).find(|(_, record)| keys.contains(&record.key))?;
-        Some(Change {
-            key: record.key.to_string(),
-            value: record.value.clone(),
-            revision: *revision,
-            created_ms: record.created_ms,
-        })
+        Some(record.change(*revision))
     }
 }
 
