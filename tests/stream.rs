@@ -3,11 +3,15 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use support::nats::NatsServer;
 use support::{PATIENCE, eventually, gateway, project, settle, url, watch};
 use tidegate::bus::{Branch, Bus, Delivery, Headers, Limits, Message, Pattern, Subject};
-use tidegate::gateway::Running;
+use tidegate::gateway::{GatewayConfig, Running};
 use tidegate::snapshot::{Live, Snapshot};
 use tokio::sync::mpsc;
 
@@ -83,6 +87,8 @@ on_both_buses!(
     a_stream_that_begins_while_we_drain_ends_with_an_end_event_too,
     a_route_that_is_removed_before_the_first_chunk_ends_its_stream,
     an_error_in_the_middle_is_an_event_and_the_last_one,
+    a_client_that_reads_nothing_for_a_while_holds_its_worker_and_misses_nothing,
+    a_client_that_reads_nothing_for_too_long_loses_its_connection_and_frees_its_slot,
     a_client_that_does_not_read_ends_its_stream_and_its_connection_and_bounds_the_memory,
     a_resume_at_the_end_of_a_finished_stream_is_204_and_one_before_it_is_served,
 );
@@ -93,7 +99,7 @@ struct Stage {
     bus: Bus,
     requests: mpsc::UnboundedReceiver<Delivery>,
     running: Running,
-    live: std::sync::Arc<Live>,
+    live: Arc<Live>,
     _server: Option<NatsServer>,
 }
 
@@ -105,6 +111,10 @@ fn table(change: impl Fn(String) -> String) -> Snapshot {
 
 impl Stage {
     async fn new(place: Place, change: impl Fn(String) -> String) -> Stage {
+        Stage::with(place, change, |_| {}).await
+    }
+
+    async fn with(place: Place, change: impl Fn(String) -> String, set: impl FnOnce(&mut GatewayConfig)) -> Stage {
         let (edge, bus, server) = place.buses().await;
         let pattern = Pattern::new("svc.ai.llm.v1.infer").unwrap();
         let mut subscription = bus.subscribe(&pattern, Some("q"), Limits::WORKER).await.unwrap();
@@ -117,7 +127,7 @@ impl Stage {
                 }
             }
         });
-        let (running, live) = gateway(table(change), &edge, |_| {}).await;
+        let (running, live) = gateway(table(change), &edge, set).await;
         Stage { edge, bus, requests, running, live, _server: server }
     }
 
@@ -382,23 +392,108 @@ async fn an_error_in_the_middle_is_an_event_and_the_last_one(place: Place) {
     assert!(events[3].starts_with(wanted) && events.len() == 4, "{text}");
 }
 
-async fn a_client_that_does_not_read_ends_its_stream_and_its_connection_and_bounds_the_memory(place: Place) {
-    let mut stage = Stage::new(place, unchanged).await;
+/// A chunk of that many bytes of text.
+fn long_chunk(index: u32, size: usize, is_final: bool) -> Vec<u8> {
+    let mut payload = vec![0x2a, (size & 0x7f) as u8 | 0x80, (size >> 7 & 0x7f) as u8 | 0x80, (size >> 14) as u8];
+    payload.resize(4 + size, b'x');
+    if index > 0 {
+        payload.extend([0x18, (index & 0x7f) as u8 | 0x80, (index >> 7 & 0x7f) as u8 | 0x80, (index >> 14) as u8]);
+    }
+    if is_final {
+        payload.extend([0x20, 1]);
+    }
+    payload
+}
+
+/// A client that asks for a stream and has hardly room for what comes.
+async fn slow_client(stage: &Stage) -> tokio::net::TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut socket = socket.connect(stage.running.local_addr).await.unwrap();
-    let head = format!("POST /ai/llm/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{ASK}", ASK.len());
+    let length = ASK.len();
+    let head =
+        format!("POST /ai/llm/infer HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{ASK}");
     tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+    socket
+}
+
+/// Sends a stream of long chunks, none of them without credit. Counts them in `sent`; ends with the last one, or gives
+/// the word by which it is told to stop.
+async fn send_on_credit(bus: Bus, request: Delivery, count: u32, sent: Arc<AtomicU32>) -> Option<String> {
+    let control = bus.new_inbox(Branch::Control);
+    let mut controls = bus.subscribe(&control.clone().into(), None, Limits::STREAM).await.unwrap();
+    let window = request.headers.get("Tidegate-Window").unwrap();
+    let totals = |text: &str| {
+        let (chunks, bytes) = text.split_once(' ').unwrap();
+        (chunks.parse::<u32>().unwrap(), bytes.parse::<usize>().unwrap())
+    };
+    let (mut credit, mut bytes) = (totals(window), 0);
+    for index in 0..count {
+        let payload = long_chunk(index, LONG, index + 1 == count);
+        bytes += payload.len();
+        while credit.0 <= index || credit.1 < bytes {
+            let told = controls.next().await.unwrap().unwrap();
+            if let Some(reason) = told.headers.get("Tidegate-Cancel") {
+                return Some(reason.to_owned());
+            }
+            credit = totals(told.headers.get("Tidegate-Credit").unwrap());
+        }
+        let (subject, reply) = (request.reply.clone().unwrap(), Some(control.clone()));
+        bus.publish(Message { subject, reply, headers: Headers::new(), payload: payload.into() }).await.unwrap();
+        sent.fetch_add(1, Ordering::Relaxed);
+    }
+    None
+}
+
+/// Bytes of the text in a long chunk.
+const LONG: usize = 16 * 1024;
+/// Chunks of a stream that fits into no socket: 32 MiB.
+const MANY: u32 = 2_048;
+
+async fn a_client_that_reads_nothing_for_a_while_holds_its_worker_and_misses_nothing(place: Place) {
+    let mut stage = Stage::new(place, unchanged).await;
+    let mut client = slow_client(&stage).await;
+    let request = stage.requests.recv().await.unwrap();
+    let sent = Arc::default();
+    let sending = tokio::spawn(send_on_credit(stage.bus.clone(), request, MANY, Arc::clone(&sent)));
+    // Long enough for everything else to get nervous, and less than a write may stall.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let ahead = sent.load(Ordering::Relaxed);
+    // What the kernel holds for the two sockets (6 MiB at most by its defaults), and the window.
+    assert!(ahead < MANY / 2, "the worker sent {ahead} of {MANY} chunks to a client that reads nothing");
+    let mut answer = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut client, &mut answer);
+    tokio::time::timeout(PATIENCE * 2, read).await.expect("the stream ends").unwrap();
+    let text = String::from_utf8(answer).unwrap();
+    let ids: Vec<u32> = text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+    assert_eq!(ids, (0..MANY).collect::<Vec<_>>());
+    assert_eq!((text.matches("\nevent: ").count(), sending.await.unwrap()), (0, None));
+}
+
+async fn a_client_that_reads_nothing_for_too_long_loses_its_connection_and_frees_its_slot(place: Place) {
+    let one_slot = |routes: String| routes.replace("streams: 100", "streams: 1");
+    let mut stage = Stage::with(place, one_slot, |config| config.limits.write_stall = Duration::from_secs(1)).await;
+    let mut client = slow_client(&stage).await;
+    let request = stage.requests.recv().await.unwrap();
+    let sending = send_on_credit(stage.bus.clone(), request, MANY, Arc::default());
+    let told = tokio::time::timeout(PATIENCE, sending).await.expect("the worker is told");
+    assert_eq!(told.as_deref(), Some("client_gone"));
+    let mut answer = Vec::new();
+    // The end is a reset where the client had not read all, and nothing that looks like a good end.
+    let _ =
+        tokio::time::timeout(PATIENCE, tokio::io::AsyncReadExt::read_to_end(&mut client, &mut answer)).await.unwrap();
+    assert!(!answer.ends_with(b"0\r\n\r\n"), "{} bytes", answer.len());
+    let next = stage.answered(&[chunk(0, "b", true)]).await;
+    assert_eq!(next.status(), 200, "the one slot is free again");
+}
+
+async fn a_client_that_does_not_read_ends_its_stream_and_its_connection_and_bounds_the_memory(place: Place) {
+    let mut stage = Stage::new(place, unchanged).await;
+    let mut socket = slow_client(&stage).await;
     let request = stage.requests.recv().await.unwrap();
     // A worker that knows no credit sends without a pause, until the gateway's own buffers are full.
     for index in 0..30_000_u32 {
-        let mut payload = vec![0x2a, 0x80, 0x08];
-        payload.resize(3 + 1024, b'x');
-        if index > 0 {
-            let low = (index & 0x7f) as u8 | 0x80;
-            payload.extend_from_slice(&[0x18, low, (index >> 7 & 0x7f) as u8 | 0x80, (index >> 14) as u8]);
-        }
-        stage.send(&request, payload, None).await;
+        stage.send(&request, long_chunk(index, 1024, false), None).await;
         if index % 64 == 0 {
             tokio::task::yield_now().await;
         }
