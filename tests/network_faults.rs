@@ -59,6 +59,64 @@ async fn trouble_on_the_way_to_the_server_costs_no_call_more_than_its_timeout_an
 }
 
 #[tokio::test]
+async fn a_line_that_loses_three_packets_of_ten_costs_time_and_no_call_more_than_its_timeout() {
+    let server = NatsServer::start();
+    let workers = server.bus().await;
+    worker(&workers, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("here"))]).await;
+    let proxy = Proxy::start(server.url()).await;
+    let bus = through(&proxy).await;
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    let lossy = Way { lost: 0.3, ..Way::default() };
+    proxy.set(Trouble { up: lossy, down: lossy, ..Trouble::default() });
+    let (mut served, mut late) = (0, 0);
+    for _ in 0..12 {
+        for (status, word, took) in futures_util::future::join_all((0..5).map(|_| ask(&running))).await {
+            match (status, word.as_str()) {
+                (200, "here") => served += 1,
+                (504, "upstream_timeout") => late += 1,
+                other => panic!("{other:?}"),
+            }
+            assert!(took < TIMEOUT + Duration::from_millis(900), "{took:?}");
+        }
+    }
+    // A packet is late by more than the second that a call has once in a hundred times.
+    assert!(served > late, "{served} served, {late} too late");
+    assert_eq!(bus.figures().reconnects, 0);
+    proxy.set(Trouble::default());
+    eventually("calls are answered at once again", async || {
+        let (status, _, took) = ask(&running).await;
+        status == 200 && took < Duration::from_millis(200)
+    })
+    .await;
+    assert_eq!(bus.figures().pending, 0);
+}
+
+#[tokio::test]
+async fn a_stream_over_a_line_that_loses_three_packets_of_ten_comes_whole_and_in_order() {
+    let server = NatsServer::start();
+    let (proxy, workers) = (Proxy::start(server.url()).await, server.bus().await);
+    let mut requests = listen(&workers, watch::SUBJECT, Limits::WORKER).await;
+    let held = workers.clone();
+    tokio::spawn(async move {
+        while let Some(Ok(request)) = requests.next().await {
+            for index in 0..100 {
+                watch::send(&held, &request, watch::item(index, index + 1, index == 99)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    });
+    let bus = through(&proxy).await;
+    let (running, _) = gateway(support::snapshot(watch::ROUTES, watch::PROTO), &bus, |_| {}).await;
+    let lossy = Way { lost: 0.3, ..Way::default() };
+    proxy.set(Trouble { up: lossy, down: lossy, ..Trouble::default() });
+    let answer = watch_from(&reqwest::Client::new(), &running, None).await;
+    assert_eq!(answer.status(), 200);
+    let (ids, text) = events(answer).await;
+    assert_eq!(ids, (1..=100).collect::<Vec<_>>());
+    assert!(!text.contains("event: "), "{text}");
+}
+
+#[tokio::test]
 async fn a_storm_of_resets_fails_calls_at_once_and_leaves_nothing() {
     let server = NatsServer::start();
     let workers = server.bus().await;
