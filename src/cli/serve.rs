@@ -1,6 +1,7 @@
 //! `dev`, `serve` and `worker`: the long-running commands, and their orderly end.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
 use crate::snapshot::{Live, Outcome, watch};
+use crate::store::Store;
 use crate::telemetry::{self, PrometheusHandle};
 
 /// Open files that are kept for the bus, the tables and the admin port; connections get the rest.
@@ -45,6 +47,9 @@ pub(super) struct DevArgs {
     /// Where health and metrics are.
     #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
     admin: SocketAddr,
+    /// Folder where the services' state is kept; without it all is gone with the process.
+    #[arg(long, env = "TIDEGATE_DATA", value_name = "DIR", conflicts_with = "nats")]
+    data: Option<PathBuf>,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -69,7 +74,8 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         let bus = gateway_bus(&args.nats).await?;
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
-        let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
+        let store = args.data.as_deref().map(|folder| Store::on_disk(&bus, folder)).transpose()?;
+        let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), bus.clone(), store);
         gateway(config, &args.tables, bus, args.end, |live, address| {
             services.start(live)?;
             println!("{}", what_to_try(address));
