@@ -37,6 +37,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("tower", &["gateway/"]),
     ("async_nats", &["bus/nats", "store/jetstream"]),
     ("nkeys", &["bus/nats"]),
+    ("redb", &["store/embedded/disk"]),
     ("prost_reflect", &["schema/"]),
     ("protox", &["schema/"]),
     ("serde_saphyr", &["written/yaml"]),

@@ -43,7 +43,7 @@ impl Headers {
     }
 
     /// Lines that arrived, without opening and closing.
-    pub(super) fn arrived(lines: BytesMut) -> Headers {
+    pub(crate) fn arrived(lines: BytesMut) -> Headers {
         Headers { lines, pushed: 0 }
     }
 
@@ -90,7 +90,7 @@ impl Headers {
     }
 
     /// The lines as they stand on the wire.
-    pub(super) fn lines(&self) -> &[u8] {
+    pub(crate) fn lines(&self) -> &[u8] {
         &self.lines
     }
 }

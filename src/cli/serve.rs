@@ -15,6 +15,7 @@ use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
 use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Source, answer_for};
+use crate::store::Store;
 use crate::telemetry::{self, PrometheusHandle};
 
 /// Open files that are kept for the bus, the tables and the admin port; connections get the rest.
@@ -72,6 +73,9 @@ pub(super) struct DevArgs {
     /// What a reload does with a schema that breaks clients of the routes in force: while one writes it, it is allowed.
     #[arg(long, env = "TIDEGATE_SCHEMA_CHANGES", value_enum, default_value_t = SchemaChanges::Allow)]
     schema_changes: SchemaChanges,
+    /// Folder where the services' state is kept; without it all is gone with the process.
+    #[arg(long, env = "TIDEGATE_DATA", value_name = "DIR", conflicts_with = "nats")]
+    data: Option<PathBuf>,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -96,7 +100,8 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         let bus = gateway_bus(&args.nats).await?;
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
-        let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
+        let store = args.data.as_deref().map(|folder| Store::on_disk(&bus, folder)).transpose()?;
+        let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), bus.clone(), store);
         // A terminal that closes ends it, so it is not asked to reload by the same signal.
         let rules = Rules { breaking: args.schema_changes.into(), asked: None };
         gateway(config, args.tables.source()?, rules, bus, args.end, |live, address, _| {

@@ -15,7 +15,8 @@ use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
 use crate::gateway::{Gateway, Readiness, bus_readiness};
 use crate::services::{self, LiveSettings, ROSTER};
-use crate::snapshot::{Live, ServiceRow, Snapshot};
+use crate::snapshot::{Live, ServiceRow};
+use crate::store::Store;
 use crate::telemetry;
 use crate::worker::{Options, Service, Worker, declared};
 
@@ -68,8 +69,12 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
             let admin = Gateway::admin(address, readiness(state.clone(), bus.clone()), metrics)?;
             tracing::info!(%admin, "worker starting");
         }
+        let mut options = Options::new(bus.clone(), Arc::new(snapshot));
+        if args.provision == Provision::Never {
+            options.store = options.store.without_creating();
+        }
         let worker = tokio::select! {
-            worker = start(&bus, Arc::new(snapshot), &names, &settings, args.provision) => worker?,
+            worker = start(options, &names, &settings) => worker?,
             () = &mut end => return Ok(()),
         };
         state.store(READY, Ordering::Release);
@@ -106,20 +111,10 @@ fn readiness(state: Arc<AtomicU8>, bus: Bus) -> Readiness {
 }
 
 /// Subscribes the named services, once the bus is there: their buckets have to exist first.
-async fn start(
-    bus: &Bus,
-    snapshot: Arc<Snapshot>,
-    names: &[String],
-    settings: &LiveSettings,
-    provision: Provision,
-) -> Result<Worker, Fault> {
-    let mut status = bus.status();
+async fn start(mut options: Options, names: &[String], settings: &LiveSettings) -> Result<Worker, Fault> {
+    let mut status = options.bus.status();
     if status.wait_for(|status| *status == Status::Connected).await.is_err() {
         return Err(Fault::upstream(Code::Unavailable, "the message bus closed before the services started"));
-    }
-    let mut options = Options::new(bus.clone(), snapshot);
-    if provision == Provision::Never {
-        options.store = options.store.without_creating();
     }
     options.parallel = settings.now().common.max_parallel;
     let chosen = choose(&options, settings, names).await?;
@@ -178,21 +173,22 @@ async fn run_until(worker: Worker, settings: &LiveSettings, end: impl Future<Out
 pub(super) struct Thread {
     nats: NatsArgs,
     settings: SettingsArgs,
-    names: Vec<String>,
     /// The gateway's bus: the embedded one is shared, because it lives in this process.
     shared: Bus,
+    /// Where the state is kept, where that is not the store of the bus.
+    store: Option<Store>,
     running: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Thread {
-    pub(super) fn new(nats: NatsArgs, settings: SettingsArgs, names: Vec<String>, shared: Bus) -> Thread {
-        Thread { nats, settings, names, shared, running: Mutex::new(None) }
+    pub(super) fn new(nats: NatsArgs, settings: SettingsArgs, shared: Bus, store: Option<Store>) -> Thread {
+        Thread { nats, settings, shared, store, running: Mutex::new(None) }
     }
 
     /// Starts the thread and waits until the services are subscribed.
     pub(super) fn start(&self, live: &Arc<Live>) -> Result<(), Fault> {
-        let (nats, names, shared, snapshot) = (self.nats.clone(), self.names.clone(), self.shared.clone(), live.pin());
-        let settings = self.settings.clone();
+        let (nats, shared, snapshot) = (self.nats.clone(), self.shared.clone(), live.pin());
+        let (settings, store) = (self.settings.clone(), self.store.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
@@ -201,7 +197,11 @@ impl Thread {
                     let bus =
                         if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
                     let settings = settings.follow()?;
-                    let worker = start(&bus, snapshot, &names, &settings, Provision::Missing).await?;
+                    let mut options = Options::new(bus, snapshot);
+                    if let Some(store) = store {
+                        options.store = store;
+                    }
+                    let worker = start(options, &[], &settings).await?;
                     let _ = ready.send(Ok(()));
                     run_until(worker, &settings, async { drop(stopped.await) }).await;
                     Ok(())

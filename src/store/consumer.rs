@@ -94,7 +94,7 @@ impl Job {
     /// Done: it never comes again. Returns once the store knows.
     pub async fn ack(&self) -> Result<(), StoreError> {
         match &self.ticket {
-            Ticket::Embedded(ticket) => ticket.ack(),
+            Ticket::Embedded(ticket) => ticket.ack().await,
             Ticket::JetStream(ticket) => ticket.ack().await,
         }
     }
@@ -102,7 +102,7 @@ impl Job {
     /// Not done: it comes again after a while, where it may come again. Returns once the store knows.
     pub async fn retry(&self, after: Duration) -> Result<(), StoreError> {
         match &self.ticket {
-            Ticket::Embedded(ticket) => ticket.retry(after),
+            Ticket::Embedded(ticket) => ticket.retry(after).await,
             Ticket::JetStream(ticket) => ticket.retry(after).await,
         }
     }
@@ -110,7 +110,10 @@ impl Job {
     /// Still at it: the time to answer begins anew.
     pub async fn in_progress(&self) -> Result<(), StoreError> {
         match &self.ticket {
-            Ticket::Embedded(ticket) => ticket.in_progress(),
+            Ticket::Embedded(ticket) => {
+                ticket.in_progress();
+                Ok(())
+            }
             Ticket::JetStream(ticket) => ticket.in_progress().await,
         }
     }

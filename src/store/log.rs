@@ -168,7 +168,7 @@ impl Store {
     /// The event at a position, as the leader has it; nothing where there is none.
     pub async fn event(&self, log: &str, sequence: u64) -> Result<Option<Logged>, StoreError> {
         match &self.0 {
-            Engine::Embedded(store) => store.event(log, sequence),
+            Engine::Embedded(store) => store.event(log, sequence).await,
             Engine::JetStream(store) => store.event(log, sequence).await,
         }
     }
@@ -176,7 +176,7 @@ impl Store {
     /// The first event behind a position, as the leader has it; nothing where there is none.
     pub async fn event_after(&self, log: &str, sequence: u64) -> Result<Option<Logged>, StoreError> {
         match &self.0 {
-            Engine::Embedded(store) => store.event_after(log, sequence),
+            Engine::Embedded(store) => store.event_after(log, sequence).await,
             Engine::JetStream(store) => store.event_after(log, sequence).await,
         }
     }
@@ -185,7 +185,7 @@ impl Store {
     /// denies it.
     pub async fn remove_event(&self, log: &str, sequence: u64) -> Result<bool, StoreError> {
         match &self.0 {
-            Engine::Embedded(store) => store.remove_event(log, sequence),
+            Engine::Embedded(store) => store.remove_event(log, sequence).await,
             Engine::JetStream(store) => store.remove_event(log, sequence).await,
         }
     }
@@ -203,7 +203,7 @@ impl LogReader {
     /// The next event, as soon as there is one. Can be dropped while it waits.
     pub async fn next(&mut self) -> Result<Logged, StoreError> {
         match &mut self.0 {
-            ReaderEngine::Embedded(reader) => Ok(reader.next().await),
+            ReaderEngine::Embedded(reader) => reader.next().await,
             ReaderEngine::JetStream(reader) => reader.next().await,
         }
     }

@@ -1,5 +1,5 @@
 //! The store as floors above see it: buckets of keys with revisions, and logs of events. Two engines behind one seam:
-//! JetStream, and an embedded one for a single process. Knows nothing of protobuf or the game.
+//! JetStream, and an embedded one for a single process, in memory or on disk. Knows nothing of protobuf or the game.
 
 mod consumer;
 mod embedded;
@@ -9,6 +9,7 @@ mod key;
 mod log;
 mod provision;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,12 +119,19 @@ enum WatchEngine {
 }
 
 impl Store {
-    /// The store that belongs to a bus: JetStream on NATS, the embedded one in a single process.
+    /// The store that belongs to a bus: JetStream on NATS, the embedded one in memory in a single process.
     pub fn of(bus: &Bus) -> Store {
         match bus.nats_client() {
             Some(nats) => Store(Engine::JetStream(jetstream::JetStreamStore::new(nats.client().clone(), true))),
-            None => Store(Engine::Embedded(embedded::EmbeddedStore::new(bus.clone()))),
+            None => Store(Engine::Embedded(embedded::EmbeddedStore::in_memory(bus.clone()))),
         }
+    }
+
+    /// The embedded store of a single process, kept in a folder that is made where there is none: what it has
+    /// acknowledged is there after a crash. Fails with [`StoreError::NotOpened`] where another process has the folder,
+    /// or what is in it is damaged or not ours.
+    pub fn on_disk(bus: &Bus, folder: &Path) -> Result<Store, StoreError> {
+        Ok(Store(Engine::Embedded(embedded::EmbeddedStore::on_disk(bus.clone(), folder)?)))
     }
 
     /// The same store, which makes nothing: what is not there is an error. For programs whose user on the server may
@@ -140,7 +148,7 @@ impl Store {
     /// The bucket of that name, made where there is none yet.
     pub async fn bucket(&self, config: BucketConfig) -> Result<Bucket, StoreError> {
         Ok(Bucket(match &self.0 {
-            Engine::Embedded(store) => BucketEngine::Embedded(store.bucket(config)),
+            Engine::Embedded(store) => BucketEngine::Embedded(store.bucket(config)?),
             Engine::JetStream(store) => BucketEngine::JetStream(store.bucket(config).await?),
         }))
     }
@@ -151,7 +159,7 @@ impl Bucket {
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         key::check(key)?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => Ok(bucket.get(key)),
+            BucketEngine::Embedded(bucket) => bucket.get(key).await,
             BucketEngine::JetStream(bucket) => bucket.get(key).await,
         }
     }
@@ -160,7 +168,7 @@ impl Bucket {
     pub async fn get_cached(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         key::check(key)?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => Ok(bucket.get(key)),
+            BucketEngine::Embedded(bucket) => bucket.get(key).await,
             BucketEngine::JetStream(bucket) => bucket.get_cached(key).await,
         }
     }
@@ -170,7 +178,7 @@ impl Bucket {
         key::check(key)?;
         check_size(value.len())?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => bucket.write(key, Some(value), expected),
+            BucketEngine::Embedded(bucket) => bucket.write(key, Some(value), expected).await,
             BucketEngine::JetStream(bucket) => bucket.write(key, Some(value), expected).await,
         }
     }
@@ -179,7 +187,7 @@ impl Bucket {
     pub async fn delete(&self, key: &str, expected: Expected) -> Result<u64, StoreError> {
         key::check(key)?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => bucket.write(key, None, expected),
+            BucketEngine::Embedded(bucket) => bucket.write(key, None, expected).await,
             BucketEngine::JetStream(bucket) => bucket.write(key, None, expected).await,
         }
     }
@@ -188,7 +196,7 @@ impl Bucket {
     pub async fn history(&self, key: &str) -> Result<Vec<Change>, StoreError> {
         key::check(key)?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => Ok(bucket.history(key)),
+            BucketEngine::Embedded(bucket) => bucket.history(key).await,
             BucketEngine::JetStream(bucket) => bucket.history(key).await,
         }
     }
@@ -197,7 +205,7 @@ impl Bucket {
     pub async fn list(&self, keys: &Keys) -> Result<Vec<Entry>, StoreError> {
         keys.check()?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => Ok(bucket.list(keys)),
+            BucketEngine::Embedded(bucket) => bucket.list(keys).await,
             BucketEngine::JetStream(bucket) => bucket.list(keys).await,
         }
     }
@@ -207,7 +215,7 @@ impl Bucket {
     pub async fn watch(&self, keys: Keys, after: Option<u64>) -> Result<Watch, StoreError> {
         keys.check()?;
         Ok(Watch(match &self.0 {
-            BucketEngine::Embedded(bucket) => WatchEngine::Embedded(bucket.clone().watch(keys, after)),
+            BucketEngine::Embedded(bucket) => WatchEngine::Embedded(bucket.clone().watch(keys, after).await?),
             BucketEngine::JetStream(bucket) => WatchEngine::JetStream(Box::new(bucket.watch(&keys, after).await?)),
         }))
     }
@@ -217,7 +225,7 @@ impl Watch {
     /// The next write, as soon as there is one. Can be dropped while it waits.
     pub async fn next(&mut self) -> Result<Seen, StoreError> {
         match &mut self.0 {
-            WatchEngine::Embedded(watch) => Ok(watch.next().await),
+            WatchEngine::Embedded(watch) => watch.next().await,
             WatchEngine::JetStream(watch) => watch.next().await,
         }
     }

@@ -113,7 +113,7 @@ impl Store {
                 match resource.clone() {
                     Resource::Log(log) => store.provide_log(log)?,
                     Resource::Consumer(consumer) => store.provide_consumer(consumer)?,
-                    Resource::Bucket(bucket) => drop(store.bucket(bucket)),
+                    Resource::Bucket(bucket) => drop(store.bucket(bucket)?),
                 }
                 Ok(step)
             }
