@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate::bus::{Bus, Headers, Limits, Request, Subject};
-use tidegate::services::{Settings, roster};
+use tidegate::services::{LiveSettings, Settings, roster};
 use tidegate::snapshot::{Method, Snapshot};
 use tidegate::store::{Bucket, Expected, Keys, Store};
 use tidegate::transcode::{
@@ -27,7 +27,7 @@ pub struct Replicas {
     snapshot: Arc<Snapshot>,
     now_ms: Arc<AtomicI64>,
     _workers: Vec<Worker>,
-    _server: Option<NatsServer>,
+    server: Option<NatsServer>,
 }
 
 impl Replicas {
@@ -45,7 +45,8 @@ impl Replicas {
     async fn on(bus: Bus, server: Option<NatsServer>, settings: &[(&str, Value)]) -> Replicas {
         let settings = Settings::with(settings.iter().map(|(path, value)| (*path, value)))
             .unwrap_or_else(|problems| panic!("{problems:?}"));
-        let settings = settings.into();
+        let settings = LiveSettings::from(settings);
+        let without = settings.now().common.without.clone();
         let snapshot = Arc::new(project().build(None).unwrap_or_else(|_| panic!("the tables are refused")));
         let now_ms = Arc::new(AtomicI64::new(NOW_MS));
         let store = Store::of(&bus);
@@ -58,10 +59,16 @@ impl Replicas {
                 // There is one embedded store to a process.
                 options.store = store.clone();
             }
-            let services = roster(&options.store, &settings, |_| true).await.unwrap();
+            let is_wanted = |name: &str| !without.iter().any(|other| other == name);
+            let services = roster(&options.store, &settings, is_wanted).await.unwrap();
             workers.push(Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}")));
         }
-        Replicas { bus, store, snapshot, now_ms, _workers: workers, _server: server }
+        Replicas { bus, store, snapshot, now_ms, _workers: workers, server }
+    }
+
+    /// The nats-server that they are on.
+    pub fn server(&self) -> &NatsServer {
+        self.server.as_ref().expect("replicas on a nats-server")
     }
 
     /// Moves all clocks on.
