@@ -8,6 +8,7 @@ pub mod dead_letters;
 mod declared;
 mod discovery;
 mod dispatch;
+mod fail_point;
 mod forward;
 mod listen;
 mod peer;
