@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::serve::{metrics, told_to_end};
 use super::settings::SettingsArgs;
-use super::{NatsArgs, TableArgs, address, build, bus, runtime};
+use super::{NatsArgs, TableArgs, address, build, bus, run_services};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
 use crate::gateway::{Gateway, Readiness, bus_readiness};
@@ -56,7 +56,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     let (_, snapshot) = build(args.tables.source_or_built_in().as_ref())?;
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
-    runtime()?.block_on(async {
+    run_services(async {
         let names: Vec<String> = args.names.iter().chain(&args.declared).cloned().collect();
         let settings = args.settings.follow()?;
         // From here on, also before the bus is there: as process 1 of a container nothing else would end it.
@@ -192,20 +192,17 @@ impl Thread {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
-            let result = runtime().and_then(|runtime| {
-                runtime.block_on(async {
-                    let bus =
-                        if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
-                    let settings = settings.follow()?;
-                    let mut options = Options::new(bus, snapshot);
-                    if let Some(store) = store {
-                        options.store = store;
-                    }
-                    let worker = start(options, &[], &settings).await?;
-                    let _ = ready.send(Ok(()));
-                    run_until(worker, &settings, async { drop(stopped.await) }).await;
-                    Ok(())
-                })
+            let result = run_services(async {
+                let bus = if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
+                let settings = settings.follow()?;
+                let mut options = Options::new(bus, snapshot);
+                if let Some(store) = store {
+                    options.store = store;
+                }
+                let worker = start(options, &[], &settings).await?;
+                let _ = ready.send(Ok(()));
+                run_until(worker, &settings, async { drop(stopped.await) }).await;
+                Ok(())
             });
             if let Err(fault) = result {
                 let _ = ready.send(Err(fault));
