@@ -24,8 +24,9 @@ fmt: ## formatting as committed
 clippy: ## lints, warnings refused
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-tools: ## what the tests need beside Rust: a real nats-server, pinned and hash-checked, into target/tools
+tools: ## what the tests need beside Rust: a real nats-server, pinned and hash-checked, into target/tools; redis-server
 	sh tests/support/fetch-nats-server.sh
+	sh tests/support/fetch-redis-server.sh
 
 check: ## the routes file of this folder
 	$(CARGO) run --release --bin tidegate -- check

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::settings::SettingsArgs;
+use super::settings::{CacheArgs, SettingsArgs};
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, worker};
 use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
@@ -58,6 +58,8 @@ pub(super) struct DevArgs {
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// How it ends.
@@ -75,7 +77,8 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         let store = args.data.as_deref().map(|folder| Store::on_disk(&bus, folder)).transpose()?;
-        let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), bus.clone(), store);
+        let services =
+            worker::Thread::new(args.nats.clone(), args.settings.clone(), args.cache.clone(), bus.clone(), store);
         gateway(config, &args.tables, bus, args.end, |live, address| {
             services.start(live)?;
             println!("{}", what_to_try(address));

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use tokio::sync::oneshot;
 
 use super::serve::{metrics, told_to_end};
-use super::settings::SettingsArgs;
+use super::settings::{CacheArgs, SettingsArgs};
 use super::{NatsArgs, TableArgs, address, build, bus, run_services};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
@@ -36,6 +36,8 @@ pub(super) struct WorkerArgs {
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Streams, consumers and buckets that are not there: `missing` makes them, `never` leaves that to
     /// `tidegate streams apply` and does not start. What is there stays as it is.
     #[arg(long, env = "TIDEGATE_PROVISION", value_enum, default_value_t = Provision::Missing)]
@@ -73,6 +75,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
         if args.provision == Provision::Never {
             options.store = options.store.without_creating();
         }
+        options.store = args.cache.of(options.store)?;
         let worker = tokio::select! {
             worker = start(options, &names, &settings) => worker?,
             () = &mut end => return Ok(()),
@@ -177,18 +180,25 @@ pub(super) struct Thread {
     shared: Bus,
     /// Where the state is kept, where that is not the store of the bus.
     store: Option<Store>,
+    cache: CacheArgs,
     running: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Thread {
-    pub(super) fn new(nats: NatsArgs, settings: SettingsArgs, shared: Bus, store: Option<Store>) -> Thread {
-        Thread { nats, settings, shared, store, running: Mutex::new(None) }
+    pub(super) fn new(
+        nats: NatsArgs,
+        settings: SettingsArgs,
+        cache: CacheArgs,
+        shared: Bus,
+        store: Option<Store>,
+    ) -> Thread {
+        Thread { nats, settings, shared, store, cache, running: Mutex::new(None) }
     }
 
     /// Starts the thread and waits until the services are subscribed.
     pub(super) fn start(&self, live: &Arc<Live>) -> Result<(), Fault> {
         let (nats, shared, snapshot) = (self.nats.clone(), self.shared.clone(), live.pin());
-        let (settings, store) = (self.settings.clone(), self.store.clone());
+        let (settings, store, cache) = (self.settings.clone(), self.store.clone(), self.cache.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
@@ -199,6 +209,7 @@ impl Thread {
                 if let Some(store) = store {
                     options.store = store;
                 }
+                options.store = cache.of(options.store)?;
                 let worker = start(options, &[], &settings).await?;
                 let _ = ready.send(Ok(()));
                 run_until(worker, &settings, async { drop(stopped.await) }).await;
