@@ -25,8 +25,9 @@ fmt: ## formatting as committed
 clippy: ## lints, warnings refused
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-tools: ## what the tests need beside Rust, pinned and hash-checked, into target/tools: a real nats-server, nats-py
+tools: ## what the tests need beside Rust, pinned and hash-checked, into target/tools: nats-server, nats-py; redis-server
 	sh tests/support/fetch-nats-server.sh
+	sh tests/support/fetch-redis-server.sh
 	sh tests/interop/fetch-python.sh || [ $$? = 3 ]
 
 compat: ## bus, store, events and requests on nats-server 2.10, 2.11, 2.12 and 2.14 (fetched, pinned)

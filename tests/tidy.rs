@@ -38,6 +38,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("async_nats", &["bus/nats", "store/jetstream"]),
     ("nkeys", &["bus/nats"]),
     ("redb", &["store/embedded/disk"]),
+    ("redis", &["store/redis_tier"]),
     ("prost_reflect", &["schema/"]),
     ("protox", &["schema/"]),
     ("serde_saphyr", &["written/yaml"]),

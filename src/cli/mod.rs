@@ -248,6 +248,14 @@ fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
         .map_err(|error| Fault::ours(Code::Internal, format!("the runtime does not start: {error}")))
 }
 
+/// Runs services to their end on a thread's own runtime. Work of the pool that has outlived the drain holds nobody up.
+fn run_services<T>(services: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(services);
+    runtime.shutdown_background();
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

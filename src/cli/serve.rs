@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::sync::watch;
 
-use super::settings::SettingsArgs;
+use super::settings::{CacheArgs, SettingsArgs};
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, table, worker};
 use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
@@ -84,6 +84,8 @@ pub(super) struct DevArgs {
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// How it ends.
@@ -101,7 +103,8 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         let store = args.data.as_deref().map(|folder| Store::on_disk(&bus, folder)).transpose()?;
-        let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), bus.clone(), store);
+        let services =
+            worker::Thread::new(args.nats.clone(), args.settings.clone(), args.cache.clone(), bus.clone(), store);
         // A terminal that closes ends it, so it is not asked to reload by the same signal.
         let rules = Rules { breaking: args.schema_changes.into(), asked: None };
         gateway(config, args.tables.source()?, rules, bus, args.end, |live, address, _| {

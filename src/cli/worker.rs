@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use tokio::sync::oneshot;
 
 use super::serve::{metrics, told_to_end};
-use super::settings::SettingsArgs;
-use super::{NatsArgs, TableArgs, address, build, bus, runtime};
+use super::settings::{CacheArgs, SettingsArgs};
+use super::{NatsArgs, TableArgs, address, build, bus, run_services};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
 use crate::gateway::{Gateway, Readiness, bus_readiness};
@@ -36,6 +36,8 @@ pub(super) struct WorkerArgs {
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Streams, consumers and buckets that are not there: `missing` makes them, `never` leaves that to
     /// `tidegate streams apply` and does not start. What is there stays as it is.
     #[arg(long, env = "TIDEGATE_PROVISION", value_enum, default_value_t = Provision::Missing)]
@@ -56,7 +58,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     let (_, snapshot) = build(args.tables.source()?.as_ref())?;
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
-    runtime()?.block_on(async {
+    run_services(async {
         let names: Vec<String> = args.names.iter().chain(&args.declared).cloned().collect();
         let settings = args.settings.follow()?;
         // From here on, also before the bus is there: as process 1 of a container nothing else would end it.
@@ -73,6 +75,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
         if args.provision == Provision::Never {
             options.store = options.store.without_creating();
         }
+        options.store = args.cache.of(options.store)?;
         let worker = tokio::select! {
             worker = start(options, &names, &settings) => worker?,
             () = &mut end => return Ok(()),
@@ -177,35 +180,40 @@ pub(super) struct Thread {
     shared: Bus,
     /// Where the state is kept, where that is not the store of the bus.
     store: Option<Store>,
+    cache: CacheArgs,
     running: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Thread {
-    pub(super) fn new(nats: NatsArgs, settings: SettingsArgs, shared: Bus, store: Option<Store>) -> Thread {
-        Thread { nats, settings, shared, store, running: Mutex::new(None) }
+    pub(super) fn new(
+        nats: NatsArgs,
+        settings: SettingsArgs,
+        cache: CacheArgs,
+        shared: Bus,
+        store: Option<Store>,
+    ) -> Thread {
+        Thread { nats, settings, shared, store, cache, running: Mutex::new(None) }
     }
 
     /// Starts the thread and waits until the services are subscribed.
     pub(super) fn start(&self, live: &Arc<Live>) -> Result<(), Fault> {
         let (nats, shared, snapshot) = (self.nats.clone(), self.shared.clone(), live.pin());
-        let (settings, store) = (self.settings.clone(), self.store.clone());
+        let (settings, store, cache) = (self.settings.clone(), self.store.clone(), self.cache.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
-            let result = runtime().and_then(|runtime| {
-                runtime.block_on(async {
-                    let bus =
-                        if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
-                    let settings = settings.follow()?;
-                    let mut options = Options::new(bus, snapshot);
-                    if let Some(store) = store {
-                        options.store = store;
-                    }
-                    let worker = start(options, &[], &settings).await?;
-                    let _ = ready.send(Ok(()));
-                    run_until(worker, &settings, async { drop(stopped.await) }).await;
-                    Ok(())
-                })
+            let result = run_services(async {
+                let bus = if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
+                let settings = settings.follow()?;
+                let mut options = Options::new(bus, snapshot);
+                if let Some(store) = store {
+                    options.store = store;
+                }
+                options.store = cache.of(options.store)?;
+                let worker = start(options, &[], &settings).await?;
+                let _ = ready.send(Ok(()));
+                run_until(worker, &settings, async { drop(stopped.await) }).await;
+                Ok(())
             });
             if let Err(fault) = result {
                 let _ = ready.send(Err(fault));

@@ -48,7 +48,7 @@ enum Ticket {
 impl Store {
     /// Provides a consumer, where its log has none of its name yet; one that is there stays as it is.
     pub async fn provide_consumer(&self, config: ConsumerConfig) -> Result<(), StoreError> {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(store) => store.provide_consumer(config),
             Engine::JetStream(store) => store.provide_consumer(config).await,
         }
@@ -57,7 +57,7 @@ impl Store {
     /// A reader of a consumer that is there. Fails with [`StoreError::NoLog`] or [`StoreError::NoConsumer`] where it
     /// is not.
     pub async fn consumer(&self, log: &str, name: &str) -> Result<Consumer, StoreError> {
-        Ok(Consumer(match &self.0 {
+        Ok(Consumer(match &self.engine {
             Engine::Embedded(store) => ConsumerEngine::Embedded(store.consumer(log, name)?),
             Engine::JetStream(store) => ConsumerEngine::JetStream(Box::new(store.consumer(log, name).await?)),
         }))

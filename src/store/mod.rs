@@ -8,6 +8,8 @@ mod jetstream;
 mod key;
 mod log;
 mod provision;
+mod redis_tier;
+mod tier;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub use log::{
     Retention,
 };
 pub use provision::{Difference, Replicas, Resource, Step};
+pub use tier::Tier;
 
 /// Largest value: with its headers it fits a message of one MiB.
 pub const VALUE_BYTES_MAX: usize = 960 * 1024;
@@ -92,7 +95,11 @@ pub enum Seen {
 
 /// A store. Cloning shares it.
 #[derive(Clone)]
-pub struct Store(Engine);
+pub struct Store {
+    engine: Engine,
+    /// Where the shared tier of caches is, where that is not in buckets.
+    cache: Option<Arc<redis_tier::RedisCache>>,
+}
 
 #[derive(Clone)]
 enum Engine {
@@ -121,33 +128,45 @@ enum WatchEngine {
 impl Store {
     /// The store that belongs to a bus: JetStream on NATS, the embedded one in memory in a single process.
     pub fn of(bus: &Bus) -> Store {
-        match bus.nats_client() {
-            Some(nats) => Store(Engine::JetStream(jetstream::JetStreamStore::new(nats.client().clone(), true))),
-            None => Store(Engine::Embedded(embedded::EmbeddedStore::in_memory(bus.clone()))),
-        }
+        Store::over(match bus.nats_client() {
+            Some(nats) => Engine::JetStream(jetstream::JetStreamStore::new(nats.client().clone(), true)),
+            None => Engine::Embedded(embedded::EmbeddedStore::in_memory(bus.clone())),
+        })
     }
 
     /// The embedded store of a single process, kept in a folder that is made where there is none: what it has
     /// acknowledged is there after a crash. Fails with [`StoreError::NotOpened`] where another process has the folder,
     /// or what is in it is damaged or not ours.
     pub fn on_disk(bus: &Bus, folder: &Path) -> Result<Store, StoreError> {
-        Ok(Store(Engine::Embedded(embedded::EmbeddedStore::on_disk(bus.clone(), folder)?)))
+        Ok(Store::over(Engine::Embedded(embedded::EmbeddedStore::on_disk(bus.clone(), folder)?)))
     }
 
     /// The same store, which makes nothing: what is not there is an error. For programs whose user on the server may
     /// not make it.
     #[must_use]
     pub fn without_creating(&self) -> Store {
-        match &self.0 {
+        let engine = match &self.engine {
             // In one process nobody else could make it.
-            Engine::Embedded(_) => self.clone(),
-            Engine::JetStream(store) => Store(Engine::JetStream(store.without_creating())),
-        }
+            Engine::Embedded(_) => self.engine.clone(),
+            Engine::JetStream(store) => Engine::JetStream(store.without_creating()),
+        };
+        Store { engine, cache: self.cache.clone() }
+    }
+
+    /// The same store, whose caches share a Redis or Valkey server (`redis://user:password@host:6379/0`, `rediss://`
+    /// with TLS) instead of buckets. The server need not be there: then caches only have their own memory. To be called
+    /// within a runtime. Fails with [`StoreError::Refused`] where the URL is none.
+    pub fn with_cache(&self, url: &str) -> Result<Store, StoreError> {
+        Ok(Store { engine: self.engine.clone(), cache: Some(redis_tier::RedisCache::open(url)?) })
+    }
+
+    fn over(engine: Engine) -> Store {
+        Store { engine, cache: None }
     }
 
     /// The bucket of that name, made where there is none yet.
     pub async fn bucket(&self, config: BucketConfig) -> Result<Bucket, StoreError> {
-        Ok(Bucket(match &self.0 {
+        Ok(Bucket(match &self.engine {
             Engine::Embedded(store) => BucketEngine::Embedded(store.bucket(config)?),
             Engine::JetStream(store) => BucketEngine::JetStream(store.bucket(config).await?),
         }))

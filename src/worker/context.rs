@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::peer::Breakers;
@@ -38,6 +38,8 @@ pub(super) struct Surroundings {
     /// Requests that are handled now, and most of them on one subject.
     pub(super) running: AtomicUsize,
     parallel: Arc<AtomicUsize>,
+    /// Threads for work that computes.
+    pub(super) pool: Arc<Semaphore>,
     /// What the service's own work runs as.
     own: Arc<Method>,
 }
@@ -47,6 +49,7 @@ impl Surroundings {
         options: &Options,
         service: &str,
         parallel: &Arc<AtomicUsize>,
+        pool: &Arc<Semaphore>,
         draining: &watch::Receiver<bool>,
     ) -> Surroundings {
         Surroundings {
@@ -61,6 +64,7 @@ impl Surroundings {
             breakers: Breakers::new(),
             running: AtomicUsize::new(0),
             parallel: parallel.clone(),
+            pool: pool.clone(),
             own: Arc::new(Method::without_requests(service, options.snapshot.tables.clone())),
         }
     }

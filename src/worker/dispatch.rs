@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use metrics::Counter;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::blocking::watched;
 use super::context::{Context, Surroundings};
-use super::service::{Answer, Call, Service};
+use super::service::{Answer, Call, Running, Service};
 use super::{Options, reply, streams, until_true};
 use crate::bus::{BusError, Delivery, Limits, Message, Subject, Subscription};
 use crate::fault::{Code, Fault, Reason, Source};
 use crate::snapshot::{Method, Streaming};
+use crate::telemetry::STALLS;
 
 /// After this long a caller that met a full worker comes back.
 const BUSY_WAIT: Duration = Duration::from_millis(100);
@@ -70,6 +73,7 @@ struct Inner {
     /// Requests at the same time; changes while the worker runs.
     parallel: Arc<AtomicUsize>,
     stats: Stats,
+    stalls: Counter,
 }
 
 impl Endpoint {
@@ -85,8 +89,10 @@ impl Endpoint {
         methods
             .map(|(method, calls)| {
                 let (around, version) = (around.clone(), version.clone());
-                let parallel = parallel.clone();
-                Endpoint(Arc::new(Inner { around, version, method, calls, parallel, stats: Stats::default() }))
+                let (parallel, stats) = (parallel.clone(), Stats::default());
+                let labels = [("service", around.service.clone()), ("method", method.name.to_string())];
+                let stalls = metrics::counter!(STALLS, &labels);
+                Endpoint(Arc::new(Inner { around, version, method, calls, parallel, stats, stalls }))
             })
             .collect()
     }
@@ -170,8 +176,13 @@ impl Endpoint {
                     Err(fault)
                 }
                 (Some(to), Some(call)) => {
-                    let start =
-                        |outlet| check_type(&context).and_then(|()| call(context.clone(), context.payload(), outlet));
+                    let start = |outlet| {
+                        let running =
+                            check_type(&context).and_then(|()| call(context.clone(), context.payload(), outlet))?;
+                        let stalls = self.0.stalls.clone();
+                        let watched = async move { watched(&stalls, running).await };
+                        Ok(Box::pin(watched) as Running<Result<(), Fault>>)
+                    };
                     streams::run(&context, to, start).await
                 }
             };
@@ -208,7 +219,7 @@ impl Endpoint {
                 Err(fault) => Err(reply::malformed(context, fault)),
             }
         };
-        let work = AssertUnwindSafe(work).catch_unwind();
+        let work = AssertUnwindSafe(watched(&self.0.stalls, work)).catch_unwind();
         let done = match context.deadline() {
             Some(deadline) => tokio::time::timeout_at(deadline, work).await,
             None => Ok(work.await),

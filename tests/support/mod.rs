@@ -7,6 +7,7 @@ pub mod http2;
 pub mod nats;
 pub mod program;
 pub mod proxy;
+pub mod redis;
 pub mod replicas;
 pub mod watch;
 

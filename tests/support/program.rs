@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// A running program, and where it listens.
 pub struct Program {
@@ -11,6 +12,8 @@ pub struct Program {
     pub address: String,
     /// Where health and metrics are.
     pub admin: String,
+    /// What it has logged since it was up.
+    logged: Arc<Mutex<Vec<String>>>,
 }
 
 impl Program {
@@ -22,11 +25,24 @@ impl Program {
     /// Starts a gateway, or a worker, in a folder, and waits until it is there.
     pub fn start_in(folder: &Path, arguments: &[&str]) -> Program {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        if arguments.first() == Some(&"worker") {
-            let child = command.args(arguments).current_dir(folder).stderr(Stdio::piped()).spawn().unwrap();
-            return Program::of_worker(child);
+        command.args(arguments).current_dir(folder);
+        match arguments.first() {
+            Some(&"worker") => Program::launch(&mut command, "worker ready").0,
+            _ => Program::start_command(&mut command),
         }
-        Program::start_command(command.args(arguments).current_dir(folder))
+    }
+
+    /// As [`Program::start`], with a variable in its environment.
+    pub fn start_with(variable: (&str, &str), arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        Program::start_command(command.args(arguments).env(variable.0, variable.1))
+    }
+
+    /// Starts a worker with a variable in its environment, and waits until it is there.
+    pub fn start_worker(variable: (&str, &str), arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("worker").args(arguments).env(variable.0, variable.1);
+        Program::launch(&mut command, "worker ready").0
     }
 
     /// As [`Program::start`], with a limit on open files.
@@ -37,39 +53,35 @@ impl Program {
     }
 
     fn start_command(command: &mut Command) -> Program {
-        let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let logs = BufReader::new(child.stderr.take().unwrap());
-        let (mut address, mut admin) = (String::new(), String::new());
-        let mut lines = logs.lines();
-        for line in lines.by_ref().map_while(Result::ok) {
-            let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if log["fields"]["message"] == "gateway ready" {
-                address = log["fields"]["listen"].as_str().unwrap().to_owned();
-                let text = log["fields"]["admin"].as_str().unwrap();
-                admin = text.trim_start_matches("Some(").trim_end_matches(')').to_owned();
-                break;
-            }
-        }
-        std::thread::spawn(move || lines.for_each(drop));
-        assert!(!address.is_empty(), "the gateway did not start");
-        Program { child, address, admin }
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        let (mut program, ready) = Program::launch(command, "gateway ready");
+        program.address = ready["fields"]["listen"].as_str().unwrap().to_owned();
+        let admin = ready["fields"]["admin"].as_str().unwrap();
+        program.admin = admin.trim_start_matches("Some(").trim_end_matches(')').to_owned();
+        program
     }
 
-    fn of_worker(mut child: Child) -> Program {
+    /// Starts a process, and waits until it has logged a message.
+    fn launch(command: &mut Command, message: &str) -> (Program, serde_json::Value) {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(lines.any(|line| line.contains("worker ready")), "the worker did not start");
-        std::thread::spawn(move || lines.for_each(drop));
-        Program::of(child)
+        let parsed = |line: String| serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
+        let ready = lines.by_ref().map(parsed).find(|log| log["fields"]["message"] == message);
+        let ready = ready.unwrap_or_else(|| panic!("the program ended before `{message}`"));
+        let logged: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = logged.clone();
+        std::thread::spawn(move || lines.for_each(|line| log.lock().unwrap().push(line)));
+        (Program { child, address: String::new(), admin: String::new(), logged }, ready)
+    }
+
+    /// True where it has logged that text since it was up.
+    pub fn has_logged(&self, text: &str) -> bool {
+        self.logged.lock().unwrap().iter().any(|line| line.contains(text))
     }
 
     /// Any other process, to be ended with the test.
     pub fn of(child: Child) -> Program {
-        Program { child, address: String::new(), admin: String::new() }
+        Program { child, address: String::new(), admin: String::new(), logged: Arc::default() }
     }
 
     pub fn signal(&self, name: &str) {
