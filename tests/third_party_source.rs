@@ -90,6 +90,12 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), all).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
+#[test]
+fn the_page_shows_this_source() {
+    let shown = include_str!("third_party_source.rs").split("// [docs]\n").nth(1).unwrap();
+    assert!(include_str!("../docs/fleet.md").contains(shown));
+}
+
 #[tokio::test]
 async fn a_table_over_http_is_followed_and_an_outage_keeps_the_last_one() {
     let text = Arc::new(Mutex::new(table("/a")));

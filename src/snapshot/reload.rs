@@ -186,7 +186,7 @@ async fn next_count(count: &mut Option<watch::Receiver<u64>>) {
         return;
     }
     *count = None;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn watcher(folders: &[PathBuf], changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {

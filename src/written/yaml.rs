@@ -60,6 +60,11 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<Option
         let text = text.split(" at line ").next().unwrap_or(&text).lines().next().unwrap_or_default();
         // Its advice on the crate's options is none to somebody who writes the file.
         let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
+        // Aliases are counted each time that they are used: a small file may ask for billions of values.
+        if let Some(breach) = text.strip_prefix("budget breached: ") {
+            let text = format!("more than a file may hold, its aliases written out: {breach}");
+            return Problem::new(Place::new(file, place.0, place.1), text);
+        }
         Problem::new(Place::new(file, place.0, place.1), text).hint(hint(text))
     })
 }

@@ -221,10 +221,10 @@ impl<'t> Walk<'t> {
     /// What is below two fields of the same kind.
     fn below(&mut self, old: Kind, new: Kind) {
         match (old, new) {
-            (Kind::Message(old), Kind::Message(new)) | (Kind::Group(old), Kind::Group(new)) => {
-                if self.seen.insert((old, new)) {
-                    self.next.push((old, new));
-                }
+            (Kind::Message(old), Kind::Message(new)) | (Kind::Group(old), Kind::Group(new))
+                if self.seen.insert((old, new)) =>
+            {
+                self.next.push((old, new));
             }
             (Kind::Enum(old), Kind::Enum(new)) if self.seen_enums.insert((old, new)) => {
                 self.values(self.old.enumeration(old), self.new.enumeration(new));
