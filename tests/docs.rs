@@ -144,3 +144,8 @@ async fn the_readme_works_as_printed() {
 async fn the_guide_to_declared_operations_works_as_printed() {
     run(Page { name: "docs/declared.md", text: include_str!("../docs/declared.md"), first: &[] }).await;
 }
+
+#[tokio::test]
+async fn the_page_on_the_api_reference_works_as_printed() {
+    run(Page { name: "docs/api-reference.md", text: include_str!("../docs/api-reference.md"), first: &[] }).await;
+}

@@ -3,12 +3,14 @@
 //! `manifest` is the file as written, `sources` say where rows come from, `build` is the pure step between; nothing
 //! here answers requests.
 
+mod api;
 mod build;
 mod credential;
 mod live;
 pub mod manifest;
 mod methods;
 mod policy;
+pub mod reference;
 mod reload;
 mod sources;
 mod styles;
@@ -20,11 +22,13 @@ use crate::bus::{Headers, Subject};
 use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
+use crate::schema::Docs;
 use crate::schema::operation::{LogRow, Operation};
 use crate::telemetry::{RouteMetrics, SubjectMetrics};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
 pub use crate::written::problem;
+pub use api::Api;
 pub use build::build;
 pub use credential::{Auth, Credential};
 pub use live::Live;
@@ -46,6 +50,10 @@ pub struct Snapshot {
     pub methods: Vec<Arc<Method>>,
     /// Services for workers.
     pub services: Vec<ServiceRow>,
+    /// What is written about the schema.
+    pub docs: Arc<Docs>,
+    /// The API description's own words.
+    pub api: Api,
     /// Error style of answers without a route.
     pub error_style: ErrorStyle,
     /// Slots for all streams of the process.

@@ -32,6 +32,11 @@ impl<T: JsonSchema> JsonSchema for At<T> {
         T::schema_name()
     }
 
+    // The same schema as the bare value's: without this each would be defined twice.
+    fn schema_id() -> std::borrow::Cow<'static, str> {
+        T::schema_id()
+    }
+
     fn inline_schema() -> bool {
         T::inline_schema()
     }
@@ -60,6 +65,11 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<Option
         let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
         Problem::new(Place::new(file, place.0, place.1), text).hint(hint(text))
     })
+}
+
+/// A value as YAML text.
+pub(crate) fn to_yaml(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_saphyr::to_string(value).map_err(|error| error.to_string())
 }
 
 /// The key that was probably meant, from the crate's text on an unknown one.
