@@ -319,6 +319,22 @@ fn a_route_for_any_verb_with_a_form_of_its_own_and_limits() {
 }
 
 #[test]
+fn what_openapi_cannot_tell_apart_stands_beside_it() {
+    let description = shop();
+    let item = "/paths/~1v1~1any~1{name}";
+    check(
+        &description,
+        &[
+            (&format!("{item}/get/operationId"), json!("shop_v1_ShopService_Names_2")),
+            (&format!("{item}/get/parameters/0/x-tidegate-multi-segment"), json!(true)),
+            (&format!("{item}/x-tidegate-more/0/verb"), json!("GET")),
+            (&format!("{item}/x-tidegate-more/0/template"), json!("/v1/any/{name}")),
+            (&format!("{item}/x-tidegate-more/0/operation/operationId"), json!("shop_v1_ShopService_Names_3")),
+        ],
+    );
+}
+
+#[test]
 fn streams_raw_bodies_and_parts_of_replies_are_described_as_they_come() {
     let description = shop();
     let content = |path: &str, verb: &str| description["paths"][path][verb]["responses"]["200"]["content"].clone();

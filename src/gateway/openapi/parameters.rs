@@ -23,14 +23,15 @@ pub(super) fn common() -> Json {
     };
     let text = || Json::new().with("type", "string");
     let timeout = Json::new().with("type", "integer").with("minimum", 1).with("maximum", 300_000);
-    let trace = text().with("pattern", "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$");
-    let id = text().with("pattern", "^[A-Za-z0-9._:-]{1,128}$");
     Json::new()
-        .with("RequestId", header("X-Request-Id", id, "The client's own id of the request; the answer repeats it."))
+        .with(
+            "RequestId",
+            header("X-Request-Id", text(), "The client's own id, up to 128 of `A-Za-z0-9._:-`: the answer repeats it."),
+        )
         .with("TimeoutMs", header("X-Timeout-Ms", timeout, "Milliseconds; shortens the route's timeout."))
         .with(
             "Traceparent",
-            header("traceparent", trace, "W3C Trace Context; the request's spans become its children."),
+            header("traceparent", text(), "W3C Trace Context; the request's spans become its children."),
         )
         .with(
             "IdempotencyKey",

@@ -123,7 +123,7 @@ function parameters(list) {
     );
   });
   const head = make("tr", {}, ["Name", "In", "Type", "Meaning"].map((title) => make("th", { scope: "col" }, title)));
-  return make("table", {}, make("thead", {}, head), make("tbody", {}, rows));
+  return make("div", { class: "wide" }, make("table", {}, make("thead", {}, head), make("tbody", {}, rows)));
 }
 
 function answer(status, value) {
@@ -211,7 +211,7 @@ async function start() {
     return;
   }
   at("title").textContent = api.info.title;
-  at("version").textContent = `version ${api.info.version}`;
+  at("version").textContent = api.info.version === "unversioned" ? "" : `version ${api.info.version}`;
   collect();
   at("search").addEventListener("input", list);
   addEventListener("hashchange", () => { show(); at("operation").focus(); });
