@@ -17,6 +17,7 @@ test: fmt clippy tools ## everything: format, lints, unit, contract and whole-sy
 	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) sh tests/support/compatibility.sh
 	$(CARGO) build --bin tidegate
 	sh tests/chart/run.sh
+	sh tests/api/run.sh
 	sh tests/image/run.sh --quick
 
 fmt: ## formatting as committed
@@ -43,6 +44,13 @@ chart-test: ## the helm chart, its alerts and runbooks (python3; fetches helm 3 
 chart-readme: ## the table of values in charts/tidegate/README.md, from the comments of values.yaml
 	sh tests/chart/fetch-tools.sh
 	target/tools/chart-python/bin/python3 -B tests/chart/readme.py charts/tidegate
+
+api-test: ## the API description valid, and true on all routes, for a property-based tester (python3; fetches it itself)
+	$(CARGO) build --bin tidegate
+	sh tests/api/run.sh --examples 30
+
+reference: ## docs/errors.md and docs/routes-reference.md, from the code
+	TIDEGATE_WRITE_REFERENCE=1 $(CARGO) test --test reference up_to_date
 
 image: ## the container image (docker, podman or buildah)
 	sh tests/image/build.sh

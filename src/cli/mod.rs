@@ -6,6 +6,7 @@ mod dlq;
 mod fleet;
 mod init;
 mod nats_url;
+mod openapi;
 mod routes;
 mod serve;
 mod settings;
@@ -96,19 +97,25 @@ enum Command {
     Check(check::CheckArgs),
     /// Show the route table as it would run; or put one into a bucket for a fleet, and look after it there.
     Routes(routes::RoutesArgs),
+    /// Print the API description (OpenAPI 3.1) of the route table as it would run.
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApiArgs),
     /// Send one request by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
     /// Make a starter folder: one .proto and a routes file.
     Init(init::InitArgs),
-    /// Print the JSON Schema of the routes file, for editors.
+    /// Print the JSON Schema of the routes file, for editors, or all of its keys, for people.
     Schema(SchemaArgs),
 }
 
 #[derive(Args)]
 struct SchemaArgs {
     /// Print that of the service settings instead.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     services: bool,
+    /// How it is printed.
+    #[arg(long, value_parser = ["json", "markdown"], default_value = "json")]
+    format: String,
 }
 
 /// How to reach NATS.
@@ -164,14 +171,15 @@ pub fn run() -> ExitCode {
             Err(fault) => Err(fault),
         },
         Command::Routes(args) => routes::run(&args),
+        Command::OpenApi(args) => openapi::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Schema(args) => {
-            let schema = match args.services {
-                true => crate::services::Settings::json_schema(),
-                false => crate::snapshot::manifest::json_schema(),
-            };
-            println!("{schema}");
+            match (args.services, args.format.as_str()) {
+                (true, _) => println!("{}", crate::services::Settings::json_schema()),
+                (false, "markdown") => print!("{}", crate::snapshot::reference::markdown()),
+                (false, _) => println!("{}", crate::snapshot::manifest::json_schema()),
+            }
             Ok(())
         }
     };

@@ -16,9 +16,9 @@ pub(super) type Metrics = Option<Arc<dyn Fn() -> String + Send + Sync>>;
 /// Says whether the process can do its work, or why not.
 pub type Readiness = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
-/// Serves until the process ends, also while it drains: `/readyz` says so then.
-pub(super) async fn serve(readiness: Readiness, listener: TcpListener, metrics: Metrics) {
-    let router = Router::new()
+/// Serves until the process ends, also while it drains: `/readyz` says so then. `more` is what only some processes have.
+pub(super) async fn serve(readiness: Readiness, listener: TcpListener, metrics: Metrics, more: Router) {
+    let router = more
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || std::future::ready(answer(readiness()))))
         .route("/metrics", get(move || std::future::ready(metrics.as_ref().map_or_else(String::new, |print| print()))));

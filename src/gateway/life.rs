@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::accept::ReplyForm;
 use super::body::Answer;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
-use super::{Edge, auth, context, events, respond};
+use super::{Edge, auth, context, events, openapi, respond};
 use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
@@ -37,6 +37,9 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: P
     let route = match find(&snapshot, &inbound, edge.config.limits.headers) {
         Ok(found) => found,
         Err(fault) => {
+            if let Some(description) = openapi::published(&snapshot, &inbound.head) {
+                return finish(description, &inbound);
+            }
             metrics::counter!(telemetry::UNROUTED).increment(1);
             return finish(respond::fault(&fault, snapshot.error_style, None, &inbound.request_id), &inbound);
         }
@@ -333,7 +336,7 @@ fn print(route: &Route, form: ReplyForm, reply: &Reply) -> Result<Response<Answe
 }
 
 /// True where the answer's body is a `google.api.HttpBody`: it has the type that the worker gives it.
-fn is_raw(route: &Route) -> bool {
+pub(super) fn is_raw(route: &Route) -> bool {
     let tables = &route.method.tables;
     let answer = match route.response_body {
         Some(field) => tables.message(route.method.reply).field(field).message(),

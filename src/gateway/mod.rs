@@ -15,6 +15,8 @@ mod http2;
 mod inbound;
 mod life;
 mod listener;
+mod openapi;
+pub mod problems;
 mod respond;
 mod socket;
 mod stall;
@@ -33,6 +35,7 @@ use crate::snapshot::Live;
 
 pub use admin::{Readiness, bus_readiness};
 pub use listener::Running;
+pub use openapi::{Json, describe};
 
 /// Checks a request's head, its empty line included, as the edge does before hyper sees it. For the fuzz target.
 pub fn check_head(head: &[u8], limits: &ConnectionLimits) -> Result<(), Fault> {
@@ -154,7 +157,7 @@ impl Gateway {
     ) -> Result<SocketAddr, Fault> {
         let listener = bind("admin", address)?;
         let bound = listener.local_addr().map_err(|error| not_started(&error))?;
-        tokio::spawn(admin::serve(readiness, listener, metrics));
+        tokio::spawn(admin::serve(readiness, listener, metrics, axum::Router::new()));
         Ok(bound)
     }
 }

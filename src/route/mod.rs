@@ -8,7 +8,7 @@ mod segments;
 mod template;
 mod tree;
 
-pub use binding::{Binding, BindingError, Body, Bound, Content, HttpRule, Parts};
+pub use binding::{Binding, BindingError, Body, BodyOutline, Bound, Content, HttpRule, Parts};
 pub use segments::{SEGMENTS_MAX, Segments};
 pub use template::{PathTemplate, Segment, TemplateError, Variable};
 pub use tree::{Conflict, Lookup, RouteId, Tree};

@@ -3,6 +3,7 @@
 //! The only room that names prost-reflect and protox; nothing of theirs leaves it.
 
 mod compile;
+mod docs;
 mod load;
 mod lower;
 pub mod operation;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use crate::transcode::{MessageId, Tables};
 
+pub use docs::{Doc, Docs};
 pub use places::{SchemaPlace, places};
 pub use services::{HttpRuleRow, MethodRow, ServiceRow};
 
@@ -53,6 +55,8 @@ pub struct Schema {
     pub tables: Arc<Tables>,
     /// Its services, in order of files.
     pub services: Vec<ServiceRow>,
+    /// What is written about them.
+    pub docs: Arc<Docs>,
 }
 
 impl Schema {
@@ -67,5 +71,5 @@ pub fn load(files: &[SourceFile]) -> Result<Schema, Vec<SchemaProblem>> {
     let (pool, lowered) = load::pool(files)?;
     let tables = Arc::new(compile::compile(&pool, &lowered));
     let services = services::rows(&pool, &tables)?;
-    Ok(Schema { tables, services })
+    Ok(Schema { tables, services, docs: Arc::new(docs::docs(&pool)) })
 }

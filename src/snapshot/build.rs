@@ -7,7 +7,7 @@ use super::manifest::{At, Manifest, PolicyRow, RouteRow};
 use super::methods::MethodParts;
 use super::policy::Reader;
 use super::problem::{Place, Problem};
-use super::{ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
+use super::{Api, ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
 use crate::envelope::Style;
 use crate::limits::Slots;
 use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
@@ -50,6 +50,7 @@ pub fn build(
     builder.rows();
     builder.unknown_methods();
     builder.declared_logs();
+    builder.api_path();
     let open_streams = manifest.open_streams.as_ref().map_or(OPEN_STREAMS, |max| max.value);
     let stream_slots =
         previous.map(|snapshot| snapshot.stream_slots.clone()).filter(|slots| slots.max() == open_streams);
@@ -71,6 +72,8 @@ pub fn build(
         services: services(schema, &methods),
         methods: methods.into_values().collect(),
         described: schema.services.iter().flat_map(|row| &row.methods).map(|row| row.name.as_str().into()).collect(),
+        docs: schema.docs.clone(),
+        api: Api::new(&manifest.openapi),
         error_style,
         stream_slots: stream_slots.unwrap_or_else(|| Slots::new(open_streams)),
     })
@@ -95,8 +98,8 @@ pub(super) struct Builder<'a> {
     pub(super) reader: Reader<'a>,
     pub(super) methods: BTreeMap<String, Arc<Method>>,
     routes: Vec<Arc<Route>>,
-    tree: Tree,
-    by_id: HashMap<RouteId, String>,
+    pub(super) tree: Tree,
+    pub(super) by_id: HashMap<RouteId, String>,
 }
 
 /// One route on its way into the table.

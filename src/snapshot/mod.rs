@@ -4,6 +4,7 @@
 //! here answers requests.
 
 mod annotations;
+mod api;
 mod build;
 pub mod compat;
 mod credential;
@@ -12,6 +13,7 @@ mod live;
 pub mod manifest;
 mod methods;
 mod policy;
+pub mod reference;
 mod reload;
 mod sources;
 mod styles;
@@ -24,11 +26,13 @@ use crate::bus::{Headers, Subject};
 use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
+use crate::schema::Docs;
 use crate::schema::operation::{LogRow, Operation};
 use crate::telemetry::{RouteMetrics, SubjectMetrics};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
 pub use crate::written::problem;
+pub use api::Api;
 pub use build::build;
 pub use credential::{Auth, Credential};
 pub use instances::{Instance, answer_for, instances};
@@ -55,6 +59,10 @@ pub struct Snapshot {
     pub services: Vec<ServiceRow>,
     /// Full names of all methods of the descriptors, with a route or without.
     pub described: BTreeSet<Box<str>>,
+    /// What is written about the schema.
+    pub docs: Arc<Docs>,
+    /// The API description's own words.
+    pub api: Api,
     /// Error style of answers without a route.
     pub error_style: ErrorStyle,
     /// Slots for all streams of the process.

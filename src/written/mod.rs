@@ -17,7 +17,7 @@ pub use tree::{Node, Tree};
 pub use yaml::At;
 
 pub(crate) use hints::did_you_mean;
-pub(crate) use yaml::{read, read_shaped};
+pub(crate) use yaml::{read, read_shaped, to_yaml};
 
 /// `500ms`, `30s`, `5m`.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {

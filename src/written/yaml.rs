@@ -34,6 +34,11 @@ impl<T: JsonSchema> JsonSchema for At<T> {
         T::schema_name()
     }
 
+    // The same schema as the bare value's: without this each would be defined twice.
+    fn schema_id() -> std::borrow::Cow<'static, str> {
+        T::schema_id()
+    }
+
     fn inline_schema() -> bool {
         T::inline_schema()
     }
@@ -76,6 +81,11 @@ pub(crate) fn read_shaped<T: DeserializeOwned + JsonSchema>(file: &str, text: &s
         let found = shape::problems(file, &tree, schemars::schema_for!(T).as_value());
         if found.is_empty() { vec![first] } else { found }
     })
+}
+
+/// A value as YAML text.
+pub(crate) fn to_yaml(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_saphyr::to_string(value).map_err(|error| error.to_string())
 }
 
 /// The key that was probably meant, from the crate's text on an unknown one.

@@ -2,6 +2,7 @@
 //! encoding of the same message, with claims that keep them apart.
 
 mod compile;
+mod outline;
 mod parts;
 
 use http::{HeaderMap, HeaderName};
@@ -14,6 +15,8 @@ use crate::transcode::{
     self, BodyPlan, Claims, FieldPath, JsonIn, Lifted, MaskPaths, MessageId, QueryBinder, Tables, Unknown,
 };
 use compile::Compiler;
+
+pub use outline::BodyOutline;
 
 /// Full name of the message that carries a raw body.
 const HTTP_BODY: &str = "google.api.HttpBody";

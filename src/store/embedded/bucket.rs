@@ -92,7 +92,8 @@ impl EmbeddedBucket {
         let (changes, ticket) = {
             let mut state = self.fresh();
             let revisions = state.keys.get(key).into_iter().flatten();
-            let changes = revisions.filter_map(|revision| Some(state.records.get(revision)?.change(*revision))).collect();
+            let changes =
+                revisions.filter_map(|revision| Some(state.records.get(revision)?.change(*revision))).collect();
             (changes, state.journal.hand_over())
         };
         self.backing.until(ticket).await?;
