@@ -2,7 +2,9 @@
 
 mod call;
 mod check;
+mod diff;
 mod dlq;
+mod explain;
 mod init;
 mod nats_url;
 mod routes;
@@ -94,6 +96,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Show the route table as it would run.
     Routes(routes::RoutesArgs),
+    /// Say why a request goes where it goes: routes tried, fields bound, the message as a worker gets it.
+    Explain(explain::ExplainArgs),
+    /// Compare two tables: routes added, removed and changed, and whether clients break.
+    Diff(diff::DiffArgs),
     /// Send one request by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
     /// Make a starter folder: one .proto and a routes file.
@@ -180,6 +186,11 @@ pub fn run() -> ExitCode {
         Command::Dlq(args) => dlq::run(&args),
         Command::Check(args) => return check::run(&args),
         Command::Routes(args) => routes::run(&args),
+        Command::Explain(args) => match explain::run(&args) {
+            Ok(code) => return ExitCode::from(code),
+            Err(fault) => Err(fault),
+        },
+        Command::Diff(args) => return diff::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Schema(args) => {

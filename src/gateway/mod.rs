@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod context;
 mod events;
+pub mod explain;
 mod frames;
 mod framing;
 mod head_check;

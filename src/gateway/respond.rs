@@ -74,6 +74,11 @@ fn row_of(reason: Reason) -> (&'static str, Option<u16>) {
     }
 }
 
+/// A reason's token; empty where the code says it all.
+pub(super) fn token_of(reason: Reason) -> &'static str {
+    row_of(reason).0
+}
+
 /// The HTTP status of a fault; the house style of the worker that answered has the last word.
 pub(super) fn status_of(fault: &Fault, envelope: Option<&Envelope>) -> StatusCode {
     let by_style =

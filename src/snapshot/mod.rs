@@ -5,6 +5,7 @@
 
 mod build;
 mod credential;
+pub mod diff;
 mod live;
 pub mod manifest;
 mod methods;
@@ -91,6 +92,17 @@ pub enum Streaming {
     Server,
     /// When the request asks for it, as the house style says.
     OnRequest,
+}
+
+impl Streaming {
+    /// As people are told.
+    pub fn word(self) -> &'static str {
+        match self {
+            Streaming::Unary => "no",
+            Streaming::Server => "yes",
+            Streaming::OnRequest => "on request",
+        }
+    }
 }
 
 /// Subject, types and style of one operation.
@@ -193,6 +205,17 @@ pub enum ErrorStyle {
     Google,
     /// `{"error":{"code":…,"message":…,"details":{…}},"request_id":…}`.
     Legacy,
+}
+
+impl ErrorStyle {
+    /// As the routes file says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ErrorStyle::Problem => "problem",
+            ErrorStyle::Google => "google",
+            ErrorStyle::Legacy => "legacy",
+        }
+    }
 }
 
 /// Who shares a token bucket.
