@@ -1,5 +1,6 @@
 //! The commands. Each reads its arguments, calls the floors below, and talks to people.
 
+mod admin;
 mod call;
 mod check;
 mod diff;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::admin::AdminArgs;
 use super::settings::SettingsArgs;
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, worker};
 use crate::bus::{Bus, NatsOptions};
-use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
+use crate::config::{self, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
-use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
+use crate::gateway::{Gateway, GatewayConfig, Running, bus_readiness};
 use crate::snapshot::{Live, Outcome, watch};
 use crate::telemetry::{self, PrometheusHandle};
 
@@ -23,9 +24,8 @@ pub(super) struct ServeArgs {
     /// Where HTTP requests come in.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_SERVE, value_parser = address)]
     listen: SocketAddr,
-    /// Where health and metrics are.
-    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// Proxies whose X-Forwarded-For and trusted headers count.
     #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
     trusted: Vec<IpAddr>,
@@ -42,9 +42,8 @@ pub(super) struct DevArgs {
     /// Where HTTP requests come in.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_DEV, value_parser = address)]
     listen: SocketAddr,
-    /// Where health and metrics are.
-    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminArgs,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -68,11 +67,12 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
     runtime()?.block_on(async {
         let bus = gateway_bus(&args.nats).await?;
         let mut config = GatewayConfig::new(args.listen);
-        config.admin = Some(args.admin);
+        args.admin.apply(&mut config)?;
         let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
-        gateway(config, &args.tables, bus, args.end, |live, address| {
+        gateway(config, &args.tables, bus, args.end, |live, running| {
             services.start(live)?;
-            println!("{}", what_to_try(address));
+            let console = running.admin_addr.map(|admin| args.admin.console(admin));
+            println!("{}", what_to_try(running.local_addr, console.as_deref()));
             Ok(())
         })
         .await?;
@@ -81,7 +81,8 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
     })
 }
 
-fn what_to_try(address: SocketAddr) -> String {
+fn what_to_try(address: SocketAddr, console: Option<&str>) -> String {
+    let console = console.map_or_else(String::new, |console| format!("\nLook at it: {console}\n"));
     format!(
         "tidegate is up: http://{address}
 
@@ -89,7 +90,7 @@ Try it:
   curl -s http://{address}/v1/players/p1/quests:generate --json '{{\"seed\": \"42\"}}'
   curl -s -X PUT http://{address}/v1/players/p1/state --json '{{\"state\": {{\"money\": 120}}}}'
   curl -N http://{address}/v1/inference:stream --json '{{\"prompt\": \"Where is the ferryman?\"}}'
-
+{console}
 Stop it with Ctrl-C."
     )
 }
@@ -101,7 +102,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
     runtime()?.block_on(async {
         let bus = gateway_bus(&nats).await?;
         let mut config = GatewayConfig::new(args.listen);
-        config.admin = Some(args.admin);
+        args.admin.apply(&mut config)?;
         config.trusted.clone_from(&args.trusted);
         gateway(config, &args.tables, bus, args.end, |_, _| Ok(())).await
     })
@@ -119,7 +120,7 @@ async fn gateway(
     tables: &TableArgs,
     bus: Bus,
     end: EndArgs,
-    started: impl FnOnce(&Arc<Live>, SocketAddr) -> Result<(), Fault>,
+    started: impl FnOnce(&Arc<Live>, &Running) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     if let Some(files) = config::open_files_max() {
         config.limits.connections = config.limits.connections.min(files.saturating_sub(FILES_RESERVED).max(1));
@@ -130,12 +131,13 @@ async fn gateway(
     let routes = snapshot.routes.len();
     let live = Live::new(snapshot);
     let reloads = watch(live.clone(), source, material);
+    config.admin_options.reloads = Some(reloads.clone());
     tokio::spawn(count_reloads(reloads));
     let metrics = handle.map(|handle| metrics(handle, bus.clone()));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
     let told = told_to_end();
     tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
-    started(&live, running.local_addr)?;
+    started(&live, &running)?;
     told.await;
     tracing::info!("draining");
     let drained = async {

@@ -92,7 +92,7 @@ pub(super) async fn until_revoked(edge: Arc<Edge>, caller: Caller) {
 }
 
 /// The token of the one `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|_| values.next().is_none()).and_then(|text| text.split_once(' '));

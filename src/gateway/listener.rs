@@ -63,7 +63,7 @@ pub(super) fn run(
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(accept(edge.clone(), listener, stopped));
     if let Some(listener) = admin {
-        tokio::spawn(admin::serve(admin::readiness_of(edge.clone()), listener, metrics));
+        tokio::spawn(admin::serve_edge(edge.clone(), listener, metrics));
     }
     Ok(Running { edge, local_addr, admin_addr, stop })
 }

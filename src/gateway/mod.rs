@@ -32,7 +32,7 @@ use crate::bus::Bus;
 use crate::fault::{Code, Fault};
 use crate::snapshot::Live;
 
-pub use admin::{Readiness, bus_readiness};
+pub use admin::{AdminOptions, AdminTls, AdminToken, Readiness, TlsFiles, bus_readiness};
 pub use listener::Running;
 
 /// Checks a request's head, its empty line included, as the edge does before hyper sees it. For the fuzz target.
@@ -81,8 +81,10 @@ impl Default for ConnectionLimits {
 pub struct GatewayConfig {
     /// Where requests come in.
     pub listen: SocketAddr,
-    /// Where health and metrics are; none without it.
+    /// Where health, metrics and the console are; none without it.
     pub admin: Option<SocketAddr>,
+    /// Who may use the admin port.
+    pub admin_options: AdminOptions,
     /// Limits of connections.
     pub limits: ConnectionLimits,
     /// Peers whose `X-Forwarded-For` and trusted headers count.
@@ -97,6 +99,7 @@ impl GatewayConfig {
         GatewayConfig {
             listen,
             admin: None,
+            admin_options: AdminOptions::default(),
             limits: ConnectionLimits::default(),
             trusted: Vec::new(),
             keep_alive: Duration::from_secs(15),
