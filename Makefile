@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests of one binary share two cores with a real nats-server; more threads only add waiting.
 TEST_THREADS ?= 4
 
-.PHONY: help run test fmt clippy tools compat check chart-test chart-readme image image-test bench fuzz-build fuzz-seeds fuzz clean
+.PHONY: help run test fmt clippy tools compat check console-test chart-test chart-readme image image-test bench fuzz-build fuzz-seeds fuzz clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,6 +16,7 @@ test: fmt clippy tools ## everything: format, lints, unit, contract and whole-sy
 	$(CARGO) test --workspace --all-targets -- --test-threads=$(TEST_THREADS)
 	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) sh tests/support/compatibility.sh
 	$(CARGO) build --bin tidegate
+	sh tests/console/run.sh
 	sh tests/chart/run.sh
 	sh tests/api/run.sh
 	sh tests/image/run.sh --quick
@@ -36,6 +37,10 @@ compat: ## bus, store, events and requests on nats-server 2.10, 2.11, 2.12 and 2
 
 check: ## the routes file of this folder
 	$(CARGO) run --release --bin tidegate -- check
+
+console-test: ## the console in a headless Chromium (node, npm, chromium; fetches playwright-core itself)
+	$(CARGO) build --bin tidegate
+	sh tests/console/run.sh
 
 chart-test: ## the helm chart, its alerts and runbooks (python3; fetches helm 3 and 4, schemas and promtool itself)
 	$(CARGO) build --bin tidegate

@@ -394,6 +394,7 @@ fn the_documented_replies_of_the_services_hold_against_the_description() {
         routes_name: "routes.yaml".to_owned(),
         routes: std::fs::read_to_string("routes.yaml").unwrap(),
         descriptors: descriptors(std::path::Path::new("descriptors")),
+        allows_breaking: false,
     };
     let snapshot = source.build(None).unwrap();
     let description = described(&snapshot);

@@ -1,8 +1,11 @@
 //! The commands. Each reads its arguments, calls the floors below, and talks to people.
 
+mod admin;
 mod call;
 mod check;
+mod diff;
 mod dlq;
+mod explain;
 mod fleet;
 mod init;
 mod nats_url;
@@ -100,6 +103,10 @@ enum Command {
     /// Print the API description (OpenAPI 3.1) of the route table as it would run.
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApiArgs),
+    /// Say why a request goes where it goes: routes tried, fields bound, the message as a worker gets it.
+    Explain(explain::ExplainArgs),
+    /// Compare two tables: routes added, removed and changed, and whether clients break.
+    Diff(diff::DiffArgs),
     /// Send one request by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
     /// Make a starter folder: one .proto and a routes file.
@@ -172,6 +179,11 @@ pub fn run() -> ExitCode {
         },
         Command::Routes(args) => routes::run(&args),
         Command::OpenApi(args) => openapi::run(&args),
+        Command::Explain(args) => match explain::run(&args) {
+            Ok(code) => return ExitCode::from(code),
+            Err(fault) => Err(fault),
+        },
+        Command::Diff(args) => return diff::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Schema(args) => {

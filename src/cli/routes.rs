@@ -43,11 +43,7 @@ impl<'a> Row<'a> {
             subject: method.subject.as_str(),
             request: &method.request_name,
             reply: if method.streaming == Streaming::Server { &method.chunk_name } else { &method.reply_name },
-            stream: match method.streaming {
-                Streaming::Unary => "no",
-                Streaming::Server => "yes",
-                Streaming::OnRequest => "on request",
-            },
+            stream: method.streaming.word(),
             timeout_ms: route.policies.timeout.as_millis() as u64,
             style: &method.envelope.style.name,
             defined_at: &route.defined_at,

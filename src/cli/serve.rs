@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::sync::watch;
 
+use super::admin::AdminArgs;
 use super::settings::{CacheArgs, SettingsArgs};
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, table, worker};
 use crate::bus::{Bus, NatsOptions};
-use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
+use crate::config::{self, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
-use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
+use crate::gateway::{Gateway, GatewayConfig, Running, bus_readiness};
 use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Source, answer_for};
 use crate::store::Store;
 use crate::telemetry::{self, PrometheusHandle};
@@ -26,9 +27,8 @@ pub(super) struct ServeArgs {
     /// Where HTTP requests come in.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_SERVE, value_parser = address)]
     listen: SocketAddr,
-    /// Where health and metrics are.
-    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// Proxies whose X-Forwarded-For and trusted headers count.
     #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
     trusted: Vec<IpAddr>,
@@ -67,9 +67,8 @@ pub(super) struct DevArgs {
     /// Where HTTP requests come in.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_DEV, value_parser = address)]
     listen: SocketAddr,
-    /// Where health and metrics are.
-    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// What a reload does with a schema that breaks clients of the routes in force: while one writes it, it is allowed.
     #[arg(long, env = "TIDEGATE_SCHEMA_CHANGES", value_enum, default_value_t = SchemaChanges::Allow)]
     schema_changes: SchemaChanges,
@@ -101,15 +100,16 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
     runtime()?.block_on(async {
         let bus = gateway_bus(&args.nats).await?;
         let mut config = GatewayConfig::new(args.listen);
-        config.admin = Some(args.admin);
+        args.admin.apply(&mut config)?;
         let store = args.data.as_deref().map(|folder| Store::on_disk(&bus, folder)).transpose()?;
         let services =
             worker::Thread::new(args.nats.clone(), args.settings.clone(), args.cache.clone(), bus.clone(), store);
         // A terminal that closes ends it, so it is not asked to reload by the same signal.
         let rules = Rules { breaking: args.schema_changes.into(), asked: None };
-        gateway(config, args.tables.source()?, rules, bus, args.end, |live, address, _| {
+        gateway(config, args.tables.source()?, rules, bus, args.end, |live, running, _| {
             services.start(live)?;
-            println!("{}", what_to_try(address));
+            let console = running.admin_addr.map(|admin| args.admin.console(admin));
+            println!("{}", what_to_try(running.local_addr, console.as_deref()));
             Ok(())
         })
         .await?;
@@ -118,7 +118,8 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
     })
 }
 
-fn what_to_try(address: SocketAddr) -> String {
+fn what_to_try(address: SocketAddr, console: Option<&str>) -> String {
+    let console = console.map_or_else(String::new, |console| format!("\nLook at it: {console}\n"));
     format!(
         "tidegate is up: http://{address}
 
@@ -126,7 +127,7 @@ Try it:
   curl -s http://{address}/v1/players/p1/quests:generate --json '{{\"seed\": \"42\"}}'
   curl -s -X PUT http://{address}/v1/players/p1/state --json '{{\"state\": {{\"money\": 120}}}}'
   curl -N http://{address}/v1/inference:stream --json '{{\"prompt\": \"Where is the ferryman?\"}}'
-
+{console}
 Stop it with Ctrl-C."
     )
 }
@@ -138,7 +139,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
     runtime()?.block_on(async {
         let bus = gateway_bus(&nats).await?;
         let mut config = GatewayConfig::new(args.listen);
-        config.admin = Some(args.admin);
+        args.admin.apply(&mut config)?;
         config.trusted.clone_from(&args.trusted);
         let rules = Rules { breaking: args.schema_changes.into(), asked: asked_to_reload() };
         let Some(address) = args.tables.address()? else {
@@ -174,7 +175,7 @@ async fn gateway(
     rules: Rules,
     bus: Bus,
     end: EndArgs,
-    started: impl FnOnce(&Arc<Live>, SocketAddr, &watch::Receiver<Outcome>) -> Result<(), Fault>,
+    started: impl FnOnce(&Arc<Live>, &Running, &watch::Receiver<Outcome>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     if let Some(files) = config::open_files_max() {
         config.limits.connections = config.limits.connections.min(files.saturating_sub(FILES_RESERVED).max(1));
@@ -184,12 +185,13 @@ async fn gateway(
     let routes = snapshot.routes.len();
     let live = Live::new(snapshot);
     let reloads = snapshot::watch(live.clone(), source, material, rules);
+    config.admin_options.reloads = Some(reloads.clone());
     tokio::spawn(count_reloads(reloads.clone()));
     let metrics = handle.map(|handle| metrics(handle, bus.clone()));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
     let told = told_to_end();
     tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
-    started(&live, running.local_addr, &reloads)?;
+    started(&live, &running, &reloads)?;
     told.await;
     tracing::info!("draining");
     let drained = async {

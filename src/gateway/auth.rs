@@ -13,7 +13,7 @@ use super::inbound::Inbound;
 use crate::bus::{BusError, Headers, Request};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
-use crate::snapshot::{Credential, Route};
+use crate::snapshot::{Auth, Credential, Route};
 
 /// How long a valid token is believed: with the time of a check, a revoked one is refused within five seconds.
 const BELIEVED: Duration = Duration::from_secs(4);
@@ -45,16 +45,27 @@ pub(super) async fn caller(
     deadline: Instant,
 ) -> Result<Option<Caller>, Fault> {
     let Some(auth) = &route.policies.auth else { return Ok(None) };
-    let Some(token) = bearer(&inbound.head.headers)? else {
-        let text = "this route needs a credential: send `Authorization: Bearer TOKEN`";
-        let missing = Fault::client(Code::Unauthenticated, text).reason(Reason::CredentialMissing);
-        return if auth.is_required { Err(missing) } else { Ok(None) };
-    };
+    let Some(token) = shown(auth, inbound)? else { return Ok(None) };
     let left = deadline.saturating_duration_since(Instant::now());
     // On the heap: most requests come without, and their futures need no room for it.
     let found = Box::pin(check(edge, &auth.credential, token, Some(inbound), left)).await?;
     let Believed { verified, until } = found;
     Ok(Some(Caller { verified, believed_until: until, credential: auth.credential.clone(), token: token.into() }))
+}
+
+/// Refuses a request whose credential needs no look at the token itself: missing where the route needs one, malformed.
+pub(super) fn check_shown(route: &Route, inbound: &Inbound) -> Result<(), Fault> {
+    route.policies.auth.as_ref().map_or(Ok(()), |auth| shown(auth, inbound).map(|_| ()))
+}
+
+/// The token that a request shows; `None` where it shows and needs none.
+fn shown<'i>(auth: &Auth, inbound: &'i Inbound) -> Result<Option<&'i str>, Fault> {
+    let token = bearer(&inbound.head.headers)?;
+    if token.is_none() && auth.is_required {
+        let text = "this route needs a credential: send `Authorization: Bearer TOKEN`";
+        return Err(Fault::client(Code::Unauthenticated, text).reason(Reason::CredentialMissing));
+    }
+    Ok(token)
 }
 
 /// The headers that say who calls, for schemas whose messages cannot.
@@ -81,7 +92,7 @@ pub(super) async fn until_revoked(edge: Arc<Edge>, caller: Caller) {
 }
 
 /// The token of the one `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|_| values.next().is_none()).and_then(|text| text.split_once(' '));

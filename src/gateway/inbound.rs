@@ -153,12 +153,8 @@ pub(super) async fn read_body(
     progress: Duration,
     deadline: Instant,
 ) -> Result<Bytes, Fault> {
-    let too_large = || {
-        Fault::client(Code::InvalidArgument, format!("the body is larger than {max} bytes"))
-            .reason(Reason::BodyTooLarge)
-    };
     if body.size_hint().lower() > max as u64 {
-        return Err(too_large());
+        return Err(too_large(max));
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     while !body.is_end_stream() {
@@ -167,7 +163,7 @@ pub(super) async fn read_body(
         let Some(frame) = next_frame(&mut body, until).await? else { break };
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + rest.len() + data.len() > max {
-            return Err(too_large());
+            return Err(too_large(max));
         }
         // Most bodies come in one piece, which needs no copy.
         if first.is_empty() && rest.is_empty() {
@@ -180,6 +176,11 @@ pub(super) async fn read_body(
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The refusal of a body above the route's maximum.
+pub(super) fn too_large(max: usize) -> Fault {
+    Fault::client(Code::InvalidArgument, format!("the body is larger than {max} bytes")).reason(Reason::BodyTooLarge)
 }
 
 /// The next frame, where it comes in time.

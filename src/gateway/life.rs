@@ -132,7 +132,7 @@ struct Permit {
 }
 
 /// The route, and where its captures are.
-fn find(snapshot: &Snapshot, inbound: &Inbound, fields_max: usize) -> Result<(Arc<Route>, Segments), Fault> {
+pub(super) fn find(snapshot: &Snapshot, inbound: &Inbound, fields_max: usize) -> Result<(Arc<Route>, Segments), Fault> {
     inbound.check_http2(fields_max)?;
     let path = inbound.head.uri.path();
     let missing = || Fault::client(Code::NotFound, "no route has this path").reason(Reason::RouteNotFound);
@@ -187,14 +187,14 @@ fn stream_slots(snapshot: &Snapshot, route: &Route) -> Result<Vec<Slot>, Fault> 
 }
 
 /// A request's bytes, ready for the bus.
-struct Bound {
-    payload: Bytes,
+pub(super) struct Bound {
+    pub(super) payload: Bytes,
     lifted: Option<String>,
-    wants_stream: bool,
+    pub(super) wants_stream: bool,
 }
 
 /// `body ++ path ++ query ++ presets ++ headers ++ context`.
-fn bind(
+pub(super) fn bind(
     snapshot: &Snapshot,
     route: &Route,
     segments: &Segments,

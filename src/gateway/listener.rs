@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::connection::{self, Connection};
 use super::inbound::Peer;
-use super::{Edge, admin, http2, life, openapi, respond, socket};
+use super::{Edge, admin, http2, life, respond, socket};
 use crate::telemetry;
 
 /// Connections that wait to be accepted.
@@ -63,8 +63,7 @@ pub(super) fn run(
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(accept(edge.clone(), listener, stopped));
     if let Some(listener) = admin {
-        let more = openapi::router(edge.live.clone());
-        tokio::spawn(admin::serve(admin::readiness_of(edge.clone()), listener, metrics, more));
+        tokio::spawn(admin::serve_edge(edge.clone(), listener, metrics));
     }
     Ok(Running { edge, local_addr, admin_addr, stop })
 }

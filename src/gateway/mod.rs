@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod context;
 mod events;
+pub mod explain;
 mod frames;
 mod framing;
 mod head_check;
@@ -33,7 +34,7 @@ use crate::bus::Bus;
 use crate::fault::{Code, Fault};
 use crate::snapshot::Live;
 
-pub use admin::{Readiness, bus_readiness};
+pub use admin::{AdminOptions, AdminTls, AdminToken, Readiness, TlsFiles, bus_readiness};
 pub use listener::Running;
 pub use openapi::{Json, describe};
 
@@ -83,8 +84,10 @@ impl Default for ConnectionLimits {
 pub struct GatewayConfig {
     /// Where requests come in.
     pub listen: SocketAddr,
-    /// Where health and metrics are; none without it.
+    /// Where health, metrics and the console are; none without it.
     pub admin: Option<SocketAddr>,
+    /// Who may use the admin port.
+    pub admin_options: AdminOptions,
     /// Limits of connections.
     pub limits: ConnectionLimits,
     /// Peers whose `X-Forwarded-For` and trusted headers count.
@@ -99,6 +102,7 @@ impl GatewayConfig {
         GatewayConfig {
             listen,
             admin: None,
+            admin_options: AdminOptions::default(),
             limits: ConnectionLimits::default(),
             trusted: Vec::new(),
             keep_alive: Duration::from_secs(15),
@@ -157,7 +161,7 @@ impl Gateway {
     ) -> Result<SocketAddr, Fault> {
         let listener = bind("admin", address)?;
         let bound = listener.local_addr().map_err(|error| not_started(&error))?;
-        tokio::spawn(admin::serve(readiness, listener, metrics, axum::Router::new()));
+        tokio::spawn(admin::serve(readiness, listener, metrics));
         Ok(bound)
     }
 }

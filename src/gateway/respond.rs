@@ -107,6 +107,8 @@ pub(super) fn outcome_of(fault: &Fault) -> Outcome {
     match (fault.why(), fault.source()) {
         (Reason::RateLimited | Reason::TooManyCalls | Reason::TooManyStreams, _) => Outcome::Limited,
         (_, Source::Client) => Outcome::Client,
+        // A worker's own word that the request is wrong is no failure of it: alerts look at those.
+        (Reason::None, Source::Upstream) if status_of_code(fault.code()) < 500 => Outcome::Client,
         (_, Source::Upstream) => Outcome::Upstream,
         (_, Source::Us) => Outcome::Internal,
     }

@@ -8,6 +8,7 @@ mod api;
 mod build;
 pub mod compat;
 mod credential;
+pub mod diff;
 mod instances;
 mod live;
 pub mod manifest;
@@ -110,6 +111,17 @@ pub enum Streaming {
     OnRequest,
 }
 
+impl Streaming {
+    /// As people are told.
+    pub fn word(self) -> &'static str {
+        match self {
+            Streaming::Unary => "no",
+            Streaming::Server => "yes",
+            Streaming::OnRequest => "on request",
+        }
+    }
+}
+
 /// Subject, types and style of one operation.
 #[derive(Debug)]
 pub struct Method {
@@ -210,6 +222,17 @@ pub enum ErrorStyle {
     Google,
     /// `{"error":{"code":…,"message":…,"details":{…}},"request_id":…}`.
     Legacy,
+}
+
+impl ErrorStyle {
+    /// As the routes file says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ErrorStyle::Problem => "problem",
+            ErrorStyle::Google => "google",
+            ErrorStyle::Legacy => "legacy",
+        }
+    }
 }
 
 /// Who shares a token bucket.

@@ -2,6 +2,7 @@
 //! encoding of the same message, with claims that keep them apart.
 
 mod compile;
+mod fields;
 mod outline;
 mod parts;
 
@@ -15,6 +16,7 @@ use crate::transcode::{
     self, BodyPlan, Claims, FieldPath, JsonIn, Lifted, MaskPaths, MessageId, QueryBinder, Tables, Unknown,
 };
 use compile::Compiler;
+pub use fields::BoundFields;
 
 pub use outline::BodyOutline;
 
@@ -277,12 +279,7 @@ impl Binding {
         capture: &Capture,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        let count = parts.segments.len();
-        let to = capture.to.index(count);
-        let mut text = &parts.path[parts.segments.range(capture.from.index(count), to)];
-        if self.has_verb && to == count {
-            text = text.rsplit_once(':').map_or(text, |(head, _)| head);
-        }
+        let text = self.capture_text(parts.path, parts.segments, capture);
         let fault = |what: &str| {
             let name = capture.path.name(tables);
             let violation = Violation { field: name.clone(), description: what.to_owned(), offset: None };
@@ -292,6 +289,14 @@ impl Binding {
         };
         let text = percent::decode(text, capture.is_multi, false, true).map_err(|error| fault(error.text()))?;
         transcode::text_to_wire(tables, &capture.path, &text, out).map_err(|what| fault(&what))
+    }
+
+    /// What a variable takes of a path, as it stands there.
+    fn capture_text<'p>(&self, path: &'p str, segments: &Segments, capture: &Capture) -> &'p str {
+        let count = segments.len();
+        let to = capture.to.index(count);
+        let text = &path[segments.range(capture.from.index(count), to)];
+        if self.has_verb && to == count { text.rsplit_once(':').map_or(text, |(head, _)| head) } else { text }
     }
 
     /// Returns whether the query gave the field mask.
