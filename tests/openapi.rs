@@ -128,6 +128,8 @@ routes:
       errors: google
       rate: { requests: 5, per: 1s }
       json: { names: proto, enums: number }
+  - { route: "GET /v1/any/{name=**}", call: shop.v1.ShopService/Names }
+  - { route: "GET /v1/any/{name}", call: shop.v1.ShopService/Names }
 "#;
 
 fn shop() -> Value {
