@@ -189,7 +189,9 @@ pub fn template(data: &[u8]) {
 /// A routes file is read, or its problem has a place inside it.
 pub fn manifest(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Err(problem) = routes_file::parse("routes.yaml", text) {
+    let Err(problems) = routes_file::parse("routes.yaml", text) else { return };
+    assert!(!problems.is_empty());
+    for problem in problems {
         assert!(!problem.message.is_empty());
         assert!((1..=text.split(['\n', '\r']).count() + 1).contains(&problem.place.line), "{problem:?}");
     }

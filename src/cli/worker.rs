@@ -14,6 +14,7 @@ use super::{NatsArgs, TableArgs, address, build, bus, runtime};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
 use crate::gateway::{Gateway, Readiness, bus_readiness};
+use crate::schema::SourceFile;
 use crate::services::{self, LiveSettings, ROSTER};
 use crate::snapshot::{Live, ServiceRow, Snapshot};
 use crate::telemetry;
@@ -26,6 +27,9 @@ pub(super) struct WorkerArgs {
     /// A service whose operations the schema declares, such as `todo.v1.TodoService`: it needs no code.
     #[arg(long = "service", value_name = "PKG.SERVICE")]
     declared: Vec<String>,
+    /// Gateways that discover may take these services' routes from the descriptors (`serve --discover`).
+    #[arg(long, env = "TIDEGATE_ANNOUNCE")]
+    announce: bool,
     /// Where health and metrics are; nowhere without it.
     #[arg(long, env = "TIDEGATE_ADMIN", value_parser = address)]
     admin: Option<SocketAddr>,
@@ -52,7 +56,8 @@ pub(super) enum Provision {
 pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     // Before the tables: they keep handles of the metrics.
     let handle = telemetry::install_metrics();
-    let (_, snapshot) = build(args.tables.source()?.as_ref())?;
+    let (material, snapshot) = build(args.tables.source()?.as_ref())?;
+    let announced = args.announce.then(|| Arc::new(material.descriptors));
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
@@ -69,7 +74,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
             tracing::info!(%admin, "worker starting");
         }
         let worker = tokio::select! {
-            worker = start(&bus, Arc::new(snapshot), &names, &settings, args.provision) => worker?,
+            worker = start(&bus, Arc::new(snapshot), announced, &names, &settings, args.provision) => worker?,
             () = &mut end => return Ok(()),
         };
         state.store(READY, Ordering::Release);
@@ -109,6 +114,7 @@ fn readiness(state: Arc<AtomicU8>, bus: Bus) -> Readiness {
 async fn start(
     bus: &Bus,
     snapshot: Arc<Snapshot>,
+    announced: Option<Arc<Vec<SourceFile>>>,
     names: &[String],
     settings: &LiveSettings,
     provision: Provision,
@@ -118,6 +124,7 @@ async fn start(
         return Err(Fault::upstream(Code::Unavailable, "the message bus closed before the services started"));
     }
     let mut options = Options::new(bus.clone(), snapshot);
+    options.announced = announced;
     if provision == Provision::Never {
         options.store = options.store.without_creating();
     }
@@ -201,7 +208,7 @@ impl Thread {
                     let bus =
                         if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
                     let settings = settings.follow()?;
-                    let worker = start(&bus, snapshot, &names, &settings, Provision::Missing).await?;
+                    let worker = start(&bus, snapshot, None, &names, &settings, Provision::Missing).await?;
                     let _ = ready.send(Ok(()));
                     run_until(worker, &settings, async { drop(stopped.await) }).await;
                     Ok(())

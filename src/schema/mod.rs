@@ -8,6 +8,7 @@ mod lower;
 pub mod operation;
 mod places;
 mod services;
+mod sets;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::transcode::{MessageId, Tables};
 
 pub use places::{SchemaPlace, places};
 pub use services::{HttpRuleRow, MethodRow, ServiceRow};
+pub use sets::sets;
 
 /// A file of a schema: `.proto` source, or a binary `FileDescriptorSet` under any other name.
 #[derive(Clone, Debug)]

@@ -36,6 +36,9 @@ pub struct Manifest {
     pub groups: Vec<At<GroupRow>>,
     /// Most open streams of one process (default 10000).
     pub open_streams: Option<At<usize>>,
+    /// Services that announce themselves; no file names them.
+    #[serde(skip)]
+    pub discovered: Vec<String>,
 }
 
 /// A method that is asked whose a token is, and the fields of its request and reply.

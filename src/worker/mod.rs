@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::bus::{Bus, BusError};
+use crate::schema::SourceFile;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
 use consume::Runner;
@@ -86,6 +87,8 @@ pub struct Options {
     pub parallel: usize,
     /// Silence after which a stream says that it lives.
     pub heartbeat: Duration,
+    /// The schema's files, where gateways may take routes from this worker (`serve --discover`).
+    pub announced: Option<Arc<Vec<SourceFile>>>,
 }
 
 impl Options {
@@ -99,6 +102,7 @@ impl Options {
             instance: uuid::Uuid::new_v4().simple().to_string(),
             parallel: PARALLEL_DEFAULT,
             heartbeat: Duration::from_secs(15),
+            announced: None,
         }
     }
 }
