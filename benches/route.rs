@@ -163,7 +163,7 @@ fn build() {
         routes_name: "routes.yaml".to_owned(),
         routes,
         descriptors: vec![SourceFile { name: "bench.proto".to_owned(), bytes: PROTO.as_bytes().to_vec() }],
-        allows_breaking: false,
+        ..Material::default()
     };
     let start = Instant::now();
     let snapshot = material.build(None).expect("the table builds");

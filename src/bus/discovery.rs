@@ -10,13 +10,23 @@ use super::{Branch, Bus, BusError, Delivery, Headers, Limits, Message, Pattern, 
 
 /// What a subscription to questions holds; a flood of them is dropped, not kept.
 const QUESTIONS: Limits = Limits { messages: 1_024, bytes: 256 * 1024, ends_on_overflow: false };
+/// Metadata of a worker that announces its schema: full names of its services, joined by commas.
+pub const ANNOUNCED: &str = "tidegate_services";
+/// Metadata: [`digest`] of a descriptor set that `$SRV.SCHEMA.{name}.{instance}` answers with, in parts: a request's body
+/// says at which byte, as decimal digits.
+pub const DIGEST: &str = "tidegate_descriptors";
+/// Metadata: bytes of that set.
+pub const BYTES: &str = "tidegate_descriptors_bytes";
+/// Most bytes of a part: half of what a server takes by default.
+pub const PART_BYTES: usize = 512 * 1024;
+
 /// What the answers of all services may hold.
 const ANSWERS: Limits = Limits { messages: 16 * 1024, bytes: 64 * 1024 * 1024, ends_on_overflow: false };
 
 /// A question: `$SRV.INFO` to all, `$SRV.INFO.quest-system` to those of a name, with an instance behind it to that one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question<'s> {
-    /// `PING`, `INFO` or `STATS`.
+    /// `PING`, `INFO`, `STATS`, or our own `SCHEMA`.
     pub verb: &'s str,
     name: Option<&'s str>,
     instance: Option<&'s str>,
@@ -42,6 +52,12 @@ pub fn answer_of(kind: &str, name: &str, instance: &str, version: &str, metadata
         "type": format!("io.nats.micro.v1.{kind}_response"),
         "name": name, "id": instance, "version": version, "metadata": metadata,
     })
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Subscribes to the questions of everybody.

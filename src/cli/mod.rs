@@ -154,7 +154,7 @@ pub(crate) fn built_in() -> Material {
             .iter()
             .map(|(name, text)| crate::schema::SourceFile { name: (*name).to_owned(), bytes: text.as_bytes().to_vec() })
             .collect(),
-        allows_breaking: false,
+        ..Material::default()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{Gateway, GatewayConfig, Running, bus_readiness};
-use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Source, answer_for};
+use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Source, WorkersSource, answer_for};
 use crate::store::Store;
 use crate::telemetry::{self, PrometheusHandle};
 
@@ -38,6 +38,9 @@ pub(super) struct ServeArgs {
     /// File for a copy of the table, where `--routes` is a bucket: a start that finds the bucket silent begins with it.
     #[arg(long, env = "TIDEGATE_ROUTES_COPY", value_name = "FILE")]
     routes_copy: Option<PathBuf>,
+    /// Also serve the routes of workers that announce their schema (`worker --announce`), as long as they are there.
+    #[arg(long, env = "TIDEGATE_DISCOVER")]
+    discover: bool,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -143,7 +146,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
         config.trusted.clone_from(&args.trusted);
         let rules = Rules { breaking: args.schema_changes.into(), asked: asked_to_reload() };
         let Some(address) = args.tables.address()? else {
-            let source = args.tables.source()?;
+            let source = discovering(args, args.tables.source()?, &bus);
             return gateway(config, source, rules, bus, args.end, |_, _, _| Ok(())).await;
         };
         let source = tokio::select! {
@@ -151,7 +154,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
             () = told_to_end() => return Ok(()),
         };
         let (copied, answering) = (source.clone(), bus.clone());
-        gateway(config, source, rules, bus, args.end, |live, _, outcome| {
+        gateway(config, discovering(args, source, &bus), rules, bus, args.end, |live, _, outcome| {
             if let Some(path) = args.routes_copy.clone() {
                 tokio::spawn(table::copy(copied, path, outcome.clone()));
             }
@@ -160,6 +163,11 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
         })
         .await
     })
+}
+
+/// A source with what workers add to it, where that is wanted.
+fn discovering(args: &ServeArgs, source: Arc<dyn Source>, bus: &Bus) -> Arc<dyn Source> {
+    if args.discover { WorkersSource::follow(source, bus.clone()) } else { source }
 }
 
 /// A gateway's connection, with a lane of its own for requests.

@@ -27,6 +27,9 @@ pub(super) struct WorkerArgs {
     /// A service whose operations the schema declares, such as `todo.v1.TodoService`: it needs no code.
     #[arg(long = "service", value_name = "PKG.SERVICE")]
     declared: Vec<String>,
+    /// Gateways that discover may take these services' routes from the descriptors (`serve --discover`).
+    #[arg(long, env = "TIDEGATE_ANNOUNCE")]
+    announce: bool,
     /// Where health and metrics are; nowhere without it.
     #[arg(long, env = "TIDEGATE_ADMIN", value_parser = address)]
     admin: Option<SocketAddr>,
@@ -55,7 +58,8 @@ pub(super) enum Provision {
 pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     // Before the tables: they keep handles of the metrics.
     let handle = telemetry::install_metrics();
-    let (_, snapshot) = build(args.tables.source()?.as_ref())?;
+    let (material, snapshot) = build(args.tables.source()?.as_ref())?;
+    let announced = args.announce.then(|| Arc::new(material.descriptors));
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     run_services(async {
@@ -72,6 +76,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
             tracing::info!(%admin, "worker starting");
         }
         let mut options = Options::new(bus.clone(), Arc::new(snapshot));
+        options.announced = announced;
         if args.provision == Provision::Never {
             options.store = options.store.without_creating();
         }

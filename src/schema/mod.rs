@@ -9,6 +9,7 @@ mod lower;
 pub mod operation;
 mod places;
 mod services;
+mod sets;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::transcode::{MessageId, Tables};
 pub use docs::{Doc, Docs};
 pub use places::{SchemaPlace, places};
 pub use services::{HttpRuleRow, MethodRow, ServiceRow};
+pub use sets::sets;
 
 /// A file of a schema: `.proto` source, or a binary `FileDescriptorSet` under any other name.
 #[derive(Clone, Debug)]

@@ -18,7 +18,10 @@ impl<'a> Builder<'a> {
                 let found: Vec<&schema::ServiceRow> = schema
                     .services
                     .iter()
-                    .filter(|service| wanted.value == "*" || service.name == wanted.value)
+                    .filter(|service| match wanted.value.as_str() {
+                        "*" => !manifest.discovered.contains(&service.name),
+                        name => service.name == name,
+                    })
                     .collect();
                 if found.is_empty() && wanted.value != "*" {
                     let names: Vec<&str> = schema.services.iter().map(|service| service.name.as_str()).collect();
@@ -31,6 +34,21 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+
+    /// Routes of services whose workers announce themselves; those that are in the table already are in force.
+    pub(super) fn discovered(&mut self) {
+        let (manifest, schema) = (self.manifest, self.schema);
+        self.is_discovering = true;
+        for name in manifest.discovered.iter().filter(|name| schema.services.iter().all(|row| row.name != **name)) {
+            let text = format!("no file declares `{name}`: one of the same name is in force instead of the worker's");
+            let problem = Problem::new(Place::new(self.reader.file, 1, 1), text);
+            self.reader.problems.push(problem.hint("give the worker's file another name"));
+        }
+        for service in schema.services.iter().filter(|service| manifest.discovered.contains(&service.name)) {
+            self.service(service, &manifest.defaults, false);
+        }
+        self.is_discovering = false;
     }
 
     fn service(&mut self, service: &'a schema::ServiceRow, policies: &'a PolicyRow, has_convention: bool) {

@@ -43,11 +43,14 @@ pub fn build(
         routes: Vec::new(),
         tree: Tree::default(),
         by_id: HashMap::new(),
+        is_discovering: false,
+        left_out: Vec::new(),
     };
     builder.credential();
     builder.shared_policies();
     builder.annotations();
     builder.rows();
+    builder.discovered();
     builder.unknown_methods();
     builder.declared_logs();
     builder.api_path();
@@ -63,7 +66,7 @@ pub fn build(
         problems.dedup();
         return Err(problems);
     }
-    let methods = builder.methods;
+    let (methods, left_out) = (builder.methods, builder.left_out);
     Ok(Snapshot {
         generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
         tables: schema.tables.clone(),
@@ -74,6 +77,7 @@ pub fn build(
         described: schema.services.iter().flat_map(|row| &row.methods).map(|row| row.name.as_str().into()).collect(),
         docs: schema.docs.clone(),
         api: Api::new(&manifest.openapi),
+        left_out,
         error_style,
         stream_slots: stream_slots.unwrap_or_else(|| Slots::new(open_streams)),
     })
@@ -100,6 +104,9 @@ pub(super) struct Builder<'a> {
     routes: Vec<Arc<Route>>,
     pub(super) tree: Tree,
     pub(super) by_id: HashMap<RouteId, String>,
+    /// Routes of workers: they give way to all that are there already.
+    pub(super) is_discovering: bool,
+    left_out: Vec<Problem>,
 }
 
 /// One route on its way into the table.
@@ -278,6 +285,7 @@ impl<'a> Builder<'a> {
             policies,
             metrics: RouteMetrics::new(&new.rule.verb, &new.rule.template),
             defined_at: new.place.to_string(),
+            is_discovered: self.is_discovering,
         }));
     }
 
@@ -290,7 +298,11 @@ impl<'a> Builder<'a> {
             Err(conflict) => {
                 let other = self.by_id.get(&conflict.with).cloned().unwrap_or_default();
                 let text = format!("`{name}` takes the same requests as {other}");
-                self.reader.problems.push(Problem::new(new.place.clone(), text).hint("remove one of the two"));
+                let problem = Problem::new(new.place.clone(), text);
+                match self.is_discovering {
+                    true => self.left_out.push(problem.hint("the worker's route gives way")),
+                    false => self.reader.problems.push(problem.hint("remove one of the two")),
+                }
                 false
             }
         }

@@ -38,6 +38,9 @@ pub struct Manifest {
     pub open_streams: Option<At<usize>>,
     /// The API description of these routes.
     pub openapi: OpenApiRow,
+    /// Services that announce themselves; no file names them.
+    #[serde(skip)]
+    pub discovered: Vec<String>,
 }
 
 /// What the API description says of itself, and whether clients can get it.

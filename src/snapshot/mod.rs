@@ -31,6 +31,7 @@ use crate::schema::Docs;
 use crate::schema::operation::{LogRow, Operation};
 use crate::telemetry::{RouteMetrics, SubjectMetrics};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
+use problem::Problem;
 
 pub use crate::written::problem;
 pub use api::Api;
@@ -40,7 +41,8 @@ pub use instances::{Instance, answer_for, instances};
 pub use live::Live;
 pub use reload::{Breaking, Following, Outcome, Reading, Rules, follow, watch};
 pub use sources::{
-    BucketSource, BuiltIn, Changes, Files, Material, Revision, Source, Stored, TableAddress, TableBucket, folder_of,
+    BucketSource, BuiltIn, Changes, Files, Material, Revision, Source, Stored, TableAddress, TableBucket,
+    WorkersSource, folder_of,
 };
 
 /// Everything that one generation of the tables says.
@@ -64,6 +66,8 @@ pub struct Snapshot {
     pub docs: Arc<Docs>,
     /// The API description's own words.
     pub api: Api,
+    /// Routes of workers that gave way to others, and workers that were left out: each with the reason.
+    pub left_out: Vec<Problem>,
     /// Error style of answers without a route.
     pub error_style: ErrorStyle,
     /// Slots for all streams of the process.
@@ -290,6 +294,8 @@ pub struct Route {
     pub policies: Policies,
     /// `routes.yaml:12:5`, for people.
     pub defined_at: String,
+    /// Its workers announce it: it goes with them.
+    pub is_discovered: bool,
     /// What happens on it.
     pub metrics: RouteMetrics,
 }

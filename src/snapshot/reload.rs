@@ -72,6 +72,9 @@ pub fn watch(live: Arc<Live>, source: Arc<dyn Source>, first: Material, rules: R
     let read = move |before: Option<u64>| read_anew(&current, source.as_ref(), rules.breaking, before);
     let apply = move |snapshot: Snapshot| {
         let routes = snapshot.routes.len();
+        for problem in &snapshot.left_out {
+            tracing::warn!(place = %problem.place, "{}", problem.message);
+        }
         live.swap(snapshot);
         tracing::info!(routes, generation = live.pin().generation, "tables reloaded");
     };
@@ -142,38 +145,60 @@ pub fn follow<T: Send + 'static>(
 }
 
 /// What is waited for between two readings.
-enum Signs {
+#[derive(Default)]
+struct Signs {
     /// The watcher lives as long as the waiting. Without it the poll alone finds changes.
-    Folders { changes: mpsc::Receiver<()>, _watcher: Option<notify::RecommendedWatcher> },
-    /// Nothing, or a count.
-    Counted(Option<watch::Receiver<u64>>),
+    folders: Option<(mpsc::Receiver<()>, Option<notify::RecommendedWatcher>)>,
+    counts: Vec<Option<watch::Receiver<u64>>>,
 }
 
 impl Signs {
     fn of(changes: Changes) -> Signs {
+        let (mut signs, mut folders) = (Signs::default(), Vec::new());
+        signs.gather(changes, &mut folders);
+        if !folders.is_empty() {
+            let (changed, changes) = mpsc::channel(1);
+            signs.folders = Some((changes, watcher(&folders, changed)));
+        }
+        signs
+    }
+
+    fn gather(&mut self, changes: Changes, folders: &mut Vec<PathBuf>) {
         match changes {
-            Changes::Folders(folders) => {
-                let (changed, changes) = mpsc::channel(1);
-                Signs::Folders { changes, _watcher: watcher(&folders, changed) }
-            }
+            Changes::Folders(more) => folders.extend(more),
             Changes::Counted(mut count) => {
                 // What was counted between the first reading and now is looked at.
                 count.mark_changed();
-                Signs::Counted(Some(count))
+                self.counts.push(Some(count));
             }
-            Changes::Never => Signs::Counted(None),
+            Changes::Any(all) => all.into_iter().for_each(|changes| self.gather(changes, folders)),
+            Changes::Never => {}
         }
     }
 
     /// Can be dropped while it waits: what it has seen is then read with the next sign.
     async fn next(&mut self) {
-        match self {
-            Signs::Folders { changes, .. } => match tokio::time::timeout(POLL, changes.recv()).await {
+        let Signs { folders, counts } = self;
+        let counted = async {
+            match counts.is_empty() {
+                true => std::future::pending().await,
+                false => {
+                    let all = counts.iter_mut().map(|count| Box::pin(next_count(count)));
+                    futures_util::future::select_all(all).await;
+                }
+            }
+        };
+        let written = async {
+            let Some((changes, _)) = folders else { return std::future::pending().await };
+            match tokio::time::timeout(POLL, changes.recv()).await {
                 Ok(Some(())) => quiet(changes).await,
                 Ok(None) => tokio::time::sleep(POLL).await,
                 Err(_) => {}
-            },
-            Signs::Counted(count) => next_count(count).await,
+            }
+        };
+        tokio::select! {
+            () = counted => {}
+            () = written => {}
         }
     }
 }

@@ -33,6 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::bus::{Bus, BusError};
 use crate::config;
+use crate::schema::SourceFile;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
 use consume::Runner;
@@ -91,6 +92,8 @@ pub struct Options {
     pub pool: usize,
     /// Silence after which a stream says that it lives.
     pub heartbeat: Duration,
+    /// The schema's files, where gateways may take routes from this worker (`serve --discover`).
+    pub announced: Option<Arc<Vec<SourceFile>>>,
 }
 
 impl Options {
@@ -106,6 +109,7 @@ impl Options {
             parallel: PARALLEL_DEFAULT,
             pool: config::processors(),
             heartbeat: Duration::from_secs(15),
+            announced: None,
         }
     }
 }

@@ -57,7 +57,7 @@ pub fn material(routes: &str, proto: &str) -> Material {
         routes_name: "routes.yaml".to_owned(),
         routes: routes.to_owned(),
         descriptors: vec![SourceFile { name: "test.proto".to_owned(), bytes: proto.as_bytes().to_vec() }],
-        allows_breaking: false,
+        ..Material::default()
     }
 }
 

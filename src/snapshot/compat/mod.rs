@@ -35,7 +35,8 @@ pub fn breaks(old: &Snapshot, new: &Snapshot) -> Vec<Break> {
     let mut walked: HashMap<Root, Vec<Finding>> = HashMap::new();
     let routes: HashMap<(&str, &str), &Route> =
         new.routes.iter().map(|route| ((&*route.verb, &*route.template), &**route)).collect();
-    for before in &old.routes {
+    // What workers announce goes and changes with them.
+    for before in old.routes.iter().filter(|route| !route.is_discovered) {
         let name = format!("{} {}", before.verb, before.template);
         let Some(after) = routes.get(&(&*before.verb, &*before.template)) else {
             let is_described = |snapshot: &Snapshot| snapshot.described.contains(&before.method.name);

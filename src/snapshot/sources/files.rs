@@ -38,7 +38,7 @@ impl Source for Files {
         }
         let Reading { files: descriptors, problems, .. } = reading;
         if problems.is_empty() {
-            Ok(Material { routes_name, routes, descriptors, allows_breaking: false })
+            Ok(Material { routes_name, routes, descriptors, ..Material::default() })
         } else {
             Err(problems)
         }

@@ -4,6 +4,7 @@
 mod bucket;
 mod files;
 mod stored;
+mod workers;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ use crate::schema::{self, SourceFile};
 pub use bucket::{BucketSource, Revision, TableAddress, TableBucket};
 pub use files::{Files, folder_of};
 pub use stored::Stored;
+pub use workers::WorkersSource;
 
 /// Everything that a build needs, read at one moment.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,10 @@ pub struct Material {
     pub descriptors: Vec<SourceFile>,
     /// Whoever wrote it knows what of the schema breaks for clients, and means it.
     pub allows_breaking: bool,
+    /// Services whose workers announce themselves, by full name: their routes are those that their descriptors declare.
+    pub discovered: Vec<String>,
+    /// What was left out, and why.
+    pub left_out: Vec<Problem>,
 }
 
 /// A place that tables come from. A further kind of place is a further implementation.
@@ -51,6 +57,8 @@ pub enum Changes {
     Folders(Vec<PathBuf>),
     /// A count of changes. What it announces is whole, so it is read at once.
     Counted(watch::Receiver<u64>),
+    /// Each of these.
+    Any(Vec<Changes>),
     /// Nothing: the source stays as it is.
     Never,
 }
@@ -72,11 +80,18 @@ impl Source for BuiltIn {
 impl Material {
     /// Builds a snapshot from what was read; all problems of routes and descriptors at once.
     pub fn build(&self, previous: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
-        let parsed = manifest::parse(&self.routes_name, &self.routes);
+        let parsed = manifest::parse(&self.routes_name, &self.routes).map(|mut manifest| {
+            manifest.discovered.clone_from(&self.discovered);
+            manifest
+        });
         let schema = schema::load(&self.descriptors);
         let mut problems: Vec<Problem> = self.empty_descriptors().collect();
         match (parsed, schema) {
-            (Ok(manifest), Ok(schema)) if problems.is_empty() => build(&self.routes_name, &manifest, &schema, previous),
+            (Ok(manifest), Ok(schema)) if problems.is_empty() => {
+                let mut snapshot = build(&self.routes_name, &manifest, &schema, previous)?;
+                snapshot.left_out.extend_from_slice(&self.left_out);
+                Ok(snapshot)
+            }
             (parsed, schema) => {
                 problems.splice(0..0, parsed.err().unwrap_or_default());
                 problems.extend(schema.err().into_iter().flatten().map(Problem::from));
@@ -107,7 +122,7 @@ impl Material {
     pub(super) fn fingerprint(&self) -> u64 {
         let files: Vec<(&str, &[u8])> =
             self.descriptors.iter().map(|file| (file.name.as_str(), file.bytes.as_slice())).collect();
-        super::reload::hash_of(&(&self.routes, files, self.allows_breaking))
+        super::reload::hash_of(&(&self.routes, files, self.allows_breaking, &self.discovered))
     }
 }
 

@@ -94,6 +94,7 @@ impl Stored {
             routes: written.routes,
             descriptors,
             allows_breaking: written.allows_breaking,
+            ..Material::default()
         };
         Ok(Stored { material, note: written.note })
     }
@@ -112,6 +113,7 @@ mod tests {
             routes: "routes: []\n".to_owned(),
             descriptors,
             allows_breaking: true,
+            ..Material::default()
         };
         let read =
             Stored::read("here", &Stored { material: material.clone(), note: "why".to_owned() }.write()).unwrap();
