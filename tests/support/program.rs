@@ -1,6 +1,7 @@
 //! The program as a process of its own, ended with the test.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +20,16 @@ impl Program {
     /// Starts a gateway on free ports, and waits until it is there.
     pub fn start(arguments: &[&str]) -> Program {
         Program::start_command(Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments))
+    }
+
+    /// Starts a gateway, or a worker, in a folder, and waits until it is there.
+    pub fn start_in(folder: &Path, arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(arguments).current_dir(folder);
+        if arguments.first() == Some(&"worker") {
+            return Program::launch(&mut command, "worker ready").0;
+        }
+        Program::start_command(&mut command)
     }
 
     /// As [`Program::start`], with a variable in its environment.
