@@ -57,7 +57,8 @@ pub const SETTINGS_RELOADS: &str = "tidegate_settings_reloads_total";
 pub const CACHE_READS: &str = "tidegate_cache_reads_total";
 /// Reads, writes and drops that the shared tier of a cache did not answer, by cache.
 pub const CACHE_FAILURES: &str = "tidegate_cache_failures_total";
-/// Times that a handler kept its thread for more than 5 ms without a yield, by service and method.
+/// Times that a handler kept its thread for more than 5 ms without a yield, by service and method; consumers and tasks
+/// count under their own names.
 pub const STALLS: &str = "tidegate_worker_stalls_total";
 /// Events of operations without a record that no log took, by service.
 pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";

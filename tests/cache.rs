@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use support::eventually;
 use support::redis::RedisServer;
+use support::{PATIENCE, eventually};
 use tidegate::bus::{Bus, Headers, Reply, Request, Subject};
 use tidegate::fault::{Code, Fault};
-use tidegate::store::{BucketConfig, Store};
+use tidegate::store::{BucketConfig, CACHE_PATIENCE, Store};
 use tidegate::transcode::wire::{WireReader, put_bytes};
 use tidegate::worker::{Cache, CacheConfig, CacheKey, Context, Keep, Made, Options, Service, Worker};
 
@@ -92,13 +92,13 @@ impl Setup {
 
     /// Two replicas with a connection each to a Redis server.
     async fn on_redis(url: &str) -> Setup {
-        Setup::named_on_redis("test", url).await
+        Setup::named_on_redis("test", url, PATIENCE).await
     }
 
-    /// The same with a name of its own in metrics.
-    async fn named_on_redis(name: &'static str, url: &str) -> Setup {
+    /// The same with a name of its own in metrics, and another longest wait for the server.
+    async fn named_on_redis(name: &'static str, url: &str, patience: Duration) -> Setup {
         let store = Store::of(&Bus::embedded());
-        Setup::on(name, [store.with_cache(url).unwrap(), store.with_cache(url).unwrap()]).await
+        Setup::on(name, [(); 2].map(|()| store.with_cache(url, patience).unwrap())).await
     }
 
     async fn on(name: &'static str, stores: [Store; 2]) -> Setup {
@@ -326,13 +326,14 @@ async fn reads_do_not_fail_and_hardly_wait_where_redis_is_not_there_and_share_ag
     let mut server = RedisServer::start();
     let url = server.url();
     server.kill();
-    let setup = Setup::named_on_redis("lonely", &url).await;
+    const WAIT: Duration = Duration::from_millis(500);
+    let setup = Setup::named_on_redis("lonely", &url, WAIT).await;
     let started = Instant::now();
     for id in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         assert!(setup.get(0, id).await.ends_with(", Made"));
     }
-    // Three wait for the server, then a breaker says so at once: without it they would be 16 waits.
-    assert!(started.elapsed() < Duration::from_millis(700), "{:?}", started.elapsed());
+    // Three wait for the server, then a breaker says so at once: without it there would be sixteen waits.
+    assert!(started.elapsed() < WAIT * 10, "{:?}", started.elapsed());
     assert_eq!(setup.get(0, "h").await, "h 8, Local");
     assert_eq!(counted(&handle, r#"tidegate_cache_failures_total{cache="lonely"}"#), 16);
 
@@ -347,7 +348,7 @@ async fn reads_do_not_fail_and_hardly_wait_where_redis_is_not_there_and_share_ag
     server.signal("STOP");
     let started = Instant::now();
     assert!(setup.get(0, "later").await.ends_with(", Made"));
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < WAIT * 6, "{:?}", started.elapsed());
     server.signal("CONT");
     eventually("the replicas share once more", async || {
         let id = uuid::Uuid::new_v4().to_string();
@@ -364,7 +365,7 @@ async fn reads_do_not_fail_and_hardly_wait_where_redis_is_not_there_and_share_ag
 async fn an_address_that_is_none_is_refused_without_its_password() {
     let store = Store::of(&Bus::embedded());
     for url in ["http://user:secret@host", "redis//user:secret@host", ""] {
-        let error = store.with_cache(url).err().expect("it is refused");
+        let error = store.with_cache(url, CACHE_PATIENCE).err().expect("it is refused");
         let expected = "the store refuses it: the address of the cache is none: expected one such as \
                         `redis://user:password@host:6379/0`, or `rediss://` for TLS";
         assert_eq!(error.to_string(), expected);

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::fault::{Code, Fault};
 use crate::services::{LiveSettings, Settings};
 use crate::snapshot::problem::{Place, Problem};
-use crate::store::Store;
+use crate::store::{CACHE_PATIENCE, Store};
 
 /// Where the settings are when nobody says.
 const DEFAULT: &str = "services.yaml";
@@ -33,7 +33,7 @@ impl CacheArgs {
     /// The store with its caches where they should be.
     pub(super) fn of(&self, store: Store) -> Result<Store, Fault> {
         let Some(url) = &self.cache else { return Ok(store) };
-        store.with_cache(url).map_err(|error| Fault::client(Code::InvalidArgument, error.to_string()))
+        store.with_cache(url, CACHE_PATIENCE).map_err(|error| Fault::client(Code::InvalidArgument, error.to_string()))
     }
 }
 

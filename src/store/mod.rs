@@ -31,6 +31,8 @@ pub use tier::Tier;
 
 /// Largest value: with its headers it fits a message of one MiB.
 pub const VALUE_BYTES_MAX: usize = 960 * 1024;
+/// Longest wait for an answer of a cache's server, where nothing else is said: about what it costs to do without.
+pub const CACHE_PATIENCE: Duration = Duration::from_millis(50);
 /// Most keys of one embedded bucket.
 pub const BUCKET_KEYS_MAX: usize = 1_000_000;
 /// Most bytes of one embedded bucket, values of kept revisions included.
@@ -154,10 +156,11 @@ impl Store {
     }
 
     /// The same store, whose caches share a Redis or Valkey server (`redis://user:password@host:6379/0`, `rediss://`
-    /// with TLS) instead of buckets. The server need not be there: then caches only have their own memory. To be called
-    /// within a runtime. Fails with [`StoreError::Refused`] where the URL is none.
-    pub fn with_cache(&self, url: &str) -> Result<Store, StoreError> {
-        Ok(Store { engine: self.engine.clone(), cache: Some(redis_tier::RedisCache::open(url)?) })
+    /// with TLS) instead of buckets, and wait no longer than `patience` for it. The server need not be there: then
+    /// caches only have their own memory. To be called within a runtime. Fails with [`StoreError::Refused`] where the
+    /// URL is none.
+    pub fn with_cache(&self, url: &str, patience: Duration) -> Result<Store, StoreError> {
+        Ok(Store { engine: self.engine.clone(), cache: Some(redis_tier::RedisCache::open(url, patience)?) })
     }
 
     fn over(engine: Engine) -> Store {

@@ -12,8 +12,6 @@ use redis::{Client, FromRedisValue, Pipeline, RedisError, cmd, pipe};
 use super::StoreError;
 use crate::limits::{Breaker, BreakerRule};
 
-/// Longest wait for an answer: about what it costs to do without.
-const ANSWER_MAX: Duration = Duration::from_millis(50);
 /// Longest wait for all answers where what has a tag is dropped.
 const DROP_MAX: Duration = Duration::from_secs(2);
 const CONNECT_MAX: Duration = Duration::from_secs(1);
@@ -28,6 +26,8 @@ const KEYS_AT_ONCE: usize = 500;
 /// A server.
 pub(super) struct RedisCache {
     connection: ConnectionManager,
+    /// Longest wait for an answer.
+    patience: Duration,
     breaker: Breaker,
     started: Instant,
 }
@@ -41,7 +41,7 @@ pub(super) struct RedisTier {
 
 impl RedisCache {
     /// Connects when it is first asked. To be called where tasks can be started.
-    pub(super) fn open(url: &str) -> Result<Arc<RedisCache>, StoreError> {
+    pub(super) fn open(url: &str, patience: Duration) -> Result<Arc<RedisCache>, StoreError> {
         // What the client says of a URL may hold its password.
         let refused = |_: RedisError| {
             let expected = "expected one such as `redis://user:password@host:6379/0`, or `rediss://` for TLS";
@@ -49,12 +49,12 @@ impl RedisCache {
         };
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_MAX))
-            .set_response_timeout(Some(DROP_MAX))
+            .set_response_timeout(Some(DROP_MAX.max(patience)))
             .set_min_delay(RECONNECT_MIN)
             .set_max_delay(RECONNECT_MAX);
         let client = Client::open(url).map_err(refused)?;
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(refused)?;
-        Ok(Arc::new(RedisCache { connection, breaker: Breaker::new(RULE), started: Instant::now() }))
+        Ok(Arc::new(RedisCache { connection, patience, breaker: Breaker::new(RULE), started: Instant::now() }))
     }
 
     pub(super) fn tier(self: &Arc<Self>, name: &'static str) -> RedisTier {
@@ -66,7 +66,7 @@ impl RedisCache {
         let Ok(pass) = self.breaker.admit(self.started.elapsed()) else {
             return Err(StoreError::Unavailable("the cache did not answer a moment ago".to_owned()));
         };
-        let answer = self.within(ANSWER_MAX, question).await;
+        let answer = self.within(self.patience, question).await;
         match &answer {
             Err(StoreError::Unavailable(_)) => pass.failed(self.started.elapsed()),
             _ => pass.succeeded(),
@@ -107,6 +107,13 @@ impl RedisTier {
         question.cmd("PEXPIREAT").arg(&tag).arg(until_ms).arg("NX").ignore();
         question.cmd("PEXPIREAT").arg(&tag).arg(until_ms).arg("GT").ignore();
         self.cache.ask(question).await
+    }
+
+    /// Drops a value; its tag lets go of it by its age. As for tags below, also while reads pass the server by.
+    pub(super) async fn forget(&self, key: &str) -> Result<(), StoreError> {
+        let mut question = pipe();
+        question.cmd("UNLINK").arg(self.value_key(key)).ignore();
+        self.cache.within(self.cache.patience, question).await
     }
 
     /// Also while reads pass the server by: what is stale must not be found once it answers again.

@@ -45,6 +45,18 @@ impl Tier {
         }
     }
 
+    /// Drops a value.
+    pub async fn forget(&self, key: &str) -> Result<(), StoreError> {
+        match &self.0 {
+            // A deletion of what is not there would be a record, too.
+            TierEngine::Bucket(bucket) => match bucket.get_cached(key).await? {
+                Some(_) => bucket.delete(key, Expected::Any).await.map(drop),
+                None => Ok(()),
+            },
+            TierEngine::Redis(tier) => tier.forget(key).await,
+        }
+    }
+
     /// Drops what has a tag, under some first token or everywhere. A bucket knows no tags: `has_tag` reads them from
     /// its values.
     pub async fn drop_tagged(

@@ -9,6 +9,7 @@ use metrics::Counter;
 use tokio::sync::Semaphore;
 
 use super::Context;
+use crate::telemetry::STALLS;
 
 /// Longest time without a yield: all that a thread serves waits for it.
 const STALL: Duration = Duration::from_millis(5);
@@ -34,6 +35,11 @@ impl Context {
             },
         }
     }
+}
+
+/// What is counted for a method, a consumer or a task of a service.
+pub(super) fn stalls(service: &str, name: &str) -> Counter {
+    metrics::counter!(STALLS, "service" => service.to_owned(), "method" => name.to_owned())
 }
 
 /// Counts where the work keeps its thread for too long.

@@ -222,6 +222,14 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
         }
     }
 
+    /// Drops a value, here and in the shared tier. What other replicas have in memory goes within their local age.
+    pub async fn forget(&self, key: &CacheKey) {
+        self.0.lock_local().remove(&key.0);
+        if let Err(error) = self.0.tier.forget(&key.0).await {
+            self.0.failed(&error);
+        }
+    }
+
     /// Drops everything with a tag, here and in the shared tier; of one tenant, or of all without one. What other
     /// replicas have in memory goes within their local age.
     pub async fn drop_tagged(&self, tenant: Option<&str>, tag: &str) -> Result<(), Fault> {

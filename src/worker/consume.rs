@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use metrics::Counter;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::blocking::{stalls, watched};
 use super::context::{Context, Surroundings};
 use super::dead_letters::{self, GivenUp};
 use super::dispatch::panicked;
@@ -146,11 +148,13 @@ enum Verdict {
 pub(super) struct Runner {
     around: Arc<Surroundings>,
     consuming: Consuming,
+    stalls: Counter,
 }
 
 impl Runner {
     pub(super) fn new(around: &Arc<Surroundings>, consuming: Consuming) -> Arc<Runner> {
-        Arc::new(Runner { around: around.clone(), consuming })
+        let stalls = stalls(&around.service, consuming.consume.config.name);
+        Arc::new(Runner { around: around.clone(), consuming, stalls })
     }
 
     /// Name of the service, the log and the consumer.
@@ -221,7 +225,8 @@ impl Runner {
 
     /// Runs the handler, its panics caught, and keeps the event while it runs.
     async fn judge(&self, context: &Context, job: &Job) -> Verdict {
-        let work = AssertUnwindSafe((self.consuming.call)(context.clone(), job.event.clone())).catch_unwind();
+        let work = watched(&self.stalls, (self.consuming.call)(context.clone(), job.event.clone()));
+        let work = AssertUnwindSafe(work).catch_unwind();
         tokio::pin!(work);
         let until = Instant::now() + HANDLE_MAX;
         let result = loop {

@@ -12,14 +12,13 @@ use metrics::Counter;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::blocking::watched;
+use super::blocking::{stalls, watched};
 use super::context::{Context, Surroundings};
 use super::service::{Answer, Call, Running, Service};
 use super::{Options, reply, streams, until_true};
 use crate::bus::{BusError, Delivery, Limits, Message, Subject, Subscription};
 use crate::fault::{Code, Fault, Reason, Source};
 use crate::snapshot::{Method, Streaming};
-use crate::telemetry::STALLS;
 
 /// After this long a caller that met a full worker comes back.
 const BUSY_WAIT: Duration = Duration::from_millis(100);
@@ -90,8 +89,7 @@ impl Endpoint {
             .map(|(method, calls)| {
                 let (around, version) = (around.clone(), version.clone());
                 let (parallel, stats) = (parallel.clone(), Stats::default());
-                let labels = [("service", around.service.clone()), ("method", method.name.to_string())];
-                let stalls = metrics::counter!(STALLS, &labels);
+                let stalls = stalls(&around.service, &method.name);
                 Endpoint(Arc::new(Inner { around, version, method, calls, parallel, stats, stalls }))
             })
             .collect()

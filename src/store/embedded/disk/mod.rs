@@ -186,7 +186,7 @@ impl Queue {
 fn write_all(database: &Database, queue: &Queue) {
     while let Some((rows, ticket)) = queue.take() {
         match commit(database, &rows) {
-            Ok(()) => drop(queue.settled.send_modify(|settled| settled.upto = ticket)),
+            Ok(()) => queue.settled.send_modify(|settled| settled.upto = ticket),
             Err(error) => {
                 // Memory is ahead of the disk from here on: only a restart brings them together.
                 let text = format!("the disk takes no writes ({error}): mend it, then restart");
