@@ -65,6 +65,8 @@ pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
 /// Seconds for which the oldest event of a committed change waits to be published, by bucket; 0 where none waits.
 pub const PENDING_OLDEST: &str = "tidegate_pending_oldest_seconds";
+/// Dead letters that wait for somebody to look at them.
+pub const DEAD_LETTERS: &str = "tidegate_dlq_messages";
 /// Parts harvested, by quality and by the player's path.
 pub const BROKER_PARTS: &str = "tidegate_broker_parts_total";
 /// Negotiations by outcome; alarm where those above `poor` fall below half.

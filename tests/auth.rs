@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ use tidegate::worker::{Options, Worker};
 
 const VALIDATE: &str = "svc.auth.v1.validate_session";
 const QUEST: &str = "svc.quest.v1.generate";
+/// How long a valid token is believed where nobody tells of its end.
+const BELIEVED: Duration = Duration::from_secs(4);
 
 /// A schema of another house, whose messages have no room for a caller.
 const PLAIN: &str = r#"syntax = "proto3";
@@ -220,8 +222,32 @@ async fn a_token_is_checked_once_in_a_while_as_the_gateways_own_call() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_refused_once_it_is_not_believed_any_more() {
+async fn a_revoked_token_is_refused_at_once() {
     let stage = Stage::new(|_| {}).await;
+    let mut watches = stage.listen("svc.auth.v1.watch_revocations").await;
+    let token = stage.token("u1", &[]).await;
+    let header = bearer(&token);
+    let believed = Instant::now();
+    stage.caller(&[("authorization", &header)]).await;
+    stage.revoke(&token).await;
+    // The gateway asks for revocations on its own account, once it believes a token.
+    let watch = tokio::time::timeout(PATIENCE, watches.next()).await.expect("a watch").unwrap().unwrap();
+    let method = stage.snapshot.method_on("svc.auth.v1.watch_revocations").unwrap();
+    assert_eq!(Caller::read(&method.envelope, &method.tables, &watch.payload), Caller::default());
+    eventually("the token is refused", async || stage.quest(&[("authorization", &header)]).await.0 == 401).await;
+    assert!(believed.elapsed() < BELIEVED, "{:?}", believed.elapsed());
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_once_it_is_not_believed_any_more_where_nobody_tells_of_it() {
+    let stage = Stage::new(|tables| {
+        let declared = "  revocations:";
+        assert!(tables.routes.contains(declared));
+        let start = tables.routes.find(declared).unwrap();
+        let end = start + tables.routes[start..].find("\n\n").unwrap();
+        tables.routes.replace_range(start..end, "");
+    })
+    .await;
     let token = stage.token("u1", &[]).await;
     let header = bearer(&token);
     stage.caller(&[("authorization", &header)]).await;

@@ -211,6 +211,18 @@ const MISTAKES: &[(&str, &str)] = &[
         "1:21: `t.v1.Things/Watch` answers with a stream: a credential is checked by one reply",
     ),
     (
+        "credential: { call: t.v1.Things/Check, token: id, valid: valid, user: user, revocations: { call: t.v1.Things/Get, token_hash: id } }\n",
+        "1:98: `t.v1.Things/Get` answers once: revocations are told by a stream",
+    ),
+    (
+        "credential: { call: t.v1.Things/Check, token: id, valid: valid, user: user, revocations: { call: t.v1.Things/Watch, token_hash: meta } }\n",
+        "1:129: `meta`: expected a text field",
+    ),
+    (
+        "credential: { call: t.v1.Things/Check, token: id, valid: valid, user: user, revocations: { call: t.v1.Things/Watch, token_hash: id, after: count } }\n",
+        "1:140: `count` is no 64-bit number of the request itself",
+    ),
+    (
         "ruotes: []\n",
         "1:1: unknown field `ruotes`, expected one of version, errors, styles, credential, defaults, annotations, methods, routes, groups, open_streams (did you mean `routes`?)",
     ),

@@ -456,3 +456,29 @@ async fn a_consumer_that_is_missing_stops_the_start(replicas: &Replicas) {
          make it with `tidegate streams apply`"
     );
 }
+
+/// On this thread alone, so that no other test counts in between.
+#[tokio::test]
+async fn dead_letters_are_counted_until_they_are_gone() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let shown = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let one = replica(Bus::embedded());
+    let replicas = Replicas { other: one.clone(), one };
+    replicas.provide().await;
+    for number in 0..2 {
+        replicas.say("dlq.SAID.listener", &format!("{number}")).await;
+    }
+    let count = async |expected: &str| {
+        let service = Service::new("counting", "1.0.0").task("dead-letters", dead_letters::count);
+        let worker = Worker::start(replicas.one.clone(), vec![service]).await.unwrap();
+        let line = format!("tidegate_dlq_messages {expected}");
+        eventually(&line, async || shown.render().lines().any(|shown| shown == line)).await;
+        worker.drain().await;
+    };
+    count("2").await;
+    for letter in replicas.dead_letters().await {
+        replicas.store().remove_event("DLQ", letter.sequence).await.unwrap();
+    }
+    count("0").await;
+}

@@ -7,8 +7,8 @@ use axum::body::Bytes;
 use axum::routing::post;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use support::eventually;
 use support::replicas::Replicas;
+use support::{eventually, gateway, project, url};
 
 const INGEST: &str = "svc.kb.v1.ingest";
 const QUERY: &str = "svc.kb.v1.query";
@@ -246,4 +246,23 @@ async fn vectors_find_what_has_no_word_in_common_and_their_absence_is_told() {
     eventually("words are enough", async || found(&deaf, json!({ "query_text": "riddles" })).await.len() == 1).await;
     let reply = deaf.ask_as(QUERY, json!({}), json!({ "query_text": "riddles" })).await;
     assert_eq!(reply["meta"]["labels"]["degraded"], "true");
+}
+
+/// Whatever its query says: with a text it would write one.
+#[tokio::test]
+async fn a_delete_over_http_only_deletes() {
+    let game = Replicas::embedded(&[]).await;
+    let (running, _) = gateway(project().build(None).unwrap(), &game.bus, |_| {}).await;
+    assert_eq!(game.ask(INGEST, ingest("d1", "A riddle.")).await["documents_ingested"], 1);
+    let delete = async |path: &str| {
+        let answer = reqwest::Client::new().delete(url(&running, path)).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str::<Value>(&answer.text().await.unwrap()).unwrap())
+    };
+    let (status, refused) = delete("/v1/knowledge/documents/d1?content=Another").await;
+    assert_eq!((status, &refused["error"]["details"]["reason"]), (400, &json!("conflicting_fields")), "{refused}");
+    assert_eq!(game.ask(GET, json!({ "document_id": "d1" })).await["document"]["content"], "A riddle.");
+    let (status, gone) = delete("/v1/knowledge/documents/d1").await;
+    assert_eq!((status, &gone["success"]), (200, &json!(true)), "{gone}");
+    assert_eq!(game.ask(GET, json!({ "document_id": "d1" })).await["error"]["code"], "NOT_FOUND");
 }

@@ -11,9 +11,10 @@ use support::nats::NatsServer;
 use support::{calls, eventually, gateway, project, url};
 use tidegate::bus::{Bus, Delivery, Message};
 use tidegate::gateway::Running;
+use tidegate::services::buckets::BUCKETS;
 use tidegate::services::events::{LOGS, ORCHESTRATION_STEP};
 use tidegate::services::{Settings, roster};
-use tidegate::store::{ConsumerConfig, Store};
+use tidegate::store::{ConsumerConfig, Expected, Store};
 use tidegate::worker::{Options, Worker};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -40,6 +41,25 @@ steps:
     retries: 0
     request: { player_id: p1, deal_id: "${steps.pay.reply.transaction_id}" }
 "#;
+/// A payment for each of several items, then a deal about the second one.
+const FAN_OUT: &str = r#"
+id: fan_out
+parameters:
+  items: { default: "a,b,c" }
+steps:
+  - id: each
+    service: payment
+    operation: process
+    for_each: ${parameters.items}
+    retries: 0
+    request: { player_id: p1, currency_type: money, amount: "1", item_id: "${item}" }
+  - id: deal
+    service: body-broker-integration
+    operation: complete_deal
+    after: [ each ]
+    retries: 0
+    request: { player_id: p1, deal_id: "${steps.each.reply.1.transaction_id}" }
+"#;
 /// A file with everything wrong that can be.
 const FAULTY: &str = r#"
 id: faulty
@@ -62,6 +82,7 @@ impl Game {
     async fn on(bus: Bus, server: Option<NatsServer>) -> Game {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pay_and_deal.yaml"), WORKFLOW).unwrap();
+        std::fs::write(folder.path().join("fan_out.yaml"), FAN_OUT).unwrap();
         std::fs::write(folder.path().join("faulty.yaml"), FAULTY).unwrap();
         let path = json!(folder.path().to_str().unwrap());
         let settings = Settings::with([("orchestration.workflows", &path)]).unwrap();
@@ -114,7 +135,11 @@ impl Game {
     }
 
     async fn execute(&self, body: Value) -> String {
-        let (status, reply) = self.ask("POST", "/v1/workflows/pay_and_deal:execute", Some(body)).await;
+        self.execute_one("pay_and_deal", body).await
+    }
+
+    async fn execute_one(&self, workflow: &str, body: Value) -> String {
+        let (status, reply) = self.ask("POST", &format!("/v1/workflows/{workflow}:execute"), Some(body)).await;
         assert_eq!(status, 200, "{reply}");
         reply["execution_id"].as_str().unwrap().to_owned()
     }
@@ -188,6 +213,10 @@ on_each_bus!(
     the_work_of_a_replica_that_died_goes_to_another_one_and_what_was_done_is_undone,
     cancelling_abandons_what_runs_and_undoes_what_is_done,
     a_waiting_call_is_answered_at_the_end_and_faulty_files_are_refused,
+    a_deadline_fails_what_runs_and_undoes_what_is_done,
+    a_step_for_each_element_has_a_key_for_each_call_and_a_list_of_replies,
+    one_element_that_fails_fails_its_step,
+    what_no_replica_survives_is_given_up,
 );
 
 async fn the_work_of_a_replica_that_died_goes_to_another_one_and_what_was_done_is_undone(game: Game) {
@@ -278,4 +307,81 @@ async fn a_waiting_call_is_answered_at_the_end_and_faulty_files_are_refused(game
         let details = &reply["error"]["details"];
         assert_eq!((status, &details["field"], &details["reason"]), (400, &json!(field), &json!(reason)));
     }
+}
+
+async fn a_deadline_fails_what_runs_and_undoes_what_is_done(game: Game) {
+    let _replicas = (game.replica().await, game.replica().await);
+    let mut payments = game.play("svc.payment.v1.process", |_| Some(paid())).await;
+    let mut deals = game.play("svc.broker.v1.complete_deal", |_| None).await;
+    let mut refunds = game.play("svc.payment.v1.refund", |_| Some(vec![0x10, 1])).await;
+    let id = game.execute(json!({ "timeout_seconds": 1 })).await;
+    told(&mut payments).await;
+    told(&mut deals).await;
+    // The step itself may take 20 s.
+    assert!(contains(&told(&mut refunds).await, "txn_1"));
+    let end = ("failed".to_owned(), vec!["compensated".to_owned(), "failed deadline".to_owned()], 100);
+    eventually("it is over", async || game.status(&id).await == end).await;
+    eventually("its end is told once", async || game.events().await == [STARTED, COMPLETED]).await;
+    assert!(deals.try_recv().is_err() && refunds.try_recv().is_err());
+}
+
+async fn a_step_for_each_element_has_a_key_for_each_call_and_a_list_of_replies(game: Game) {
+    let _replicas = (game.replica().await, game.replica().await);
+    let transaction = |number: usize| [b"\x12\x05txn_".as_slice(), number.to_string().as_bytes(), &[0x18, 1]].concat();
+    let mut payments = game.play("svc.payment.v1.process", move |number| Some(transaction(number))).await;
+    let mut deals = game.play("svc.broker.v1.complete_deal", |_| Some(vec![0x10, 1])).await;
+    let id = game.execute_one("fan_out", json!({ "parameters": { "items": "heart, liver ,spleen" } })).await;
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        let payment = told(&mut payments).await;
+        let key = payment.headers.get("Nats-Msg-Id").unwrap().to_owned();
+        let index: usize = key.strip_prefix(&format!("{id}:each:")).unwrap().parse().unwrap();
+        assert!(contains(&payment, ["heart", "liver", "spleen"][index]), "{key}");
+        keys.push(index);
+    }
+    // Transactions are numbered as they came, replies stand in the order of the elements.
+    let second = keys.iter().position(|index| *index == 1).unwrap() + 1;
+    assert!(contains(&told(&mut deals).await, &format!("txn_{second}")));
+    keys.sort_unstable();
+    assert_eq!(keys, [0, 1, 2]);
+    let end = ("completed".to_owned(), vec!["completed".to_owned(); 2], 100);
+    eventually("it is over", async || game.status(&id).await == end).await;
+}
+
+async fn one_element_that_fails_fails_its_step(game: Game) {
+    let _replica = game.replica().await;
+    // `error { code: FAILED_PRECONDITION, message: "no money" }`.
+    let poor = b"\x32\x0c\x08\x07\x12\x08no money".to_vec();
+    let _payments =
+        game.play("svc.payment.v1.process", move |count| Some(if count == 2 { poor.clone() } else { paid() })).await;
+    let mut deals = game.play("svc.broker.v1.complete_deal", |_| Some(vec![0x10, 1])).await;
+    let id = game.execute_one("fan_out", json!({})).await;
+    let steps = vec!["failed FAILED_PRECONDITION: no money".to_owned(), "cancelled".to_owned()];
+    let end = ("failed".to_owned(), steps, 100);
+    eventually("it has failed", async || game.status(&id).await == end).await;
+    assert!(deals.try_recv().is_err());
+}
+
+/// Four replicas are played by the record that they would leave behind: each takes a minute to be missed.
+async fn what_no_replica_survives_is_given_up(game: Game) {
+    let mut payments = game.play("svc.payment.v1.process", |_| None).await;
+    let mut deals = game.play("svc.broker.v1.complete_deal", |_| Some(vec![0x10, 1])).await;
+    let first = game.replica().await;
+    let id = game.execute(json!({})).await;
+    told(&mut payments).await;
+    drop(first);
+    let config = BUCKETS.iter().find(|config| config.name == "tg_exec").unwrap();
+    let executions = game.store.bucket(config.clone()).await.unwrap();
+    let entry = executions.get(&format!("_.{id}")).await.unwrap().unwrap();
+    let mut record: Value = serde_json::from_slice(&entry.value).unwrap();
+    assert_eq!(record["value"]["takes"], 1, "{record}");
+    record["value"]["takes"] = 5.into();
+    executions.put(&entry.key, record.to_string().into(), Expected::Revision(entry.revision)).await.unwrap();
+
+    let _last = game.replica().await;
+    let steps = ["failed engine_gave_up", "cancelled engine_gave_up"].map(str::to_owned).to_vec();
+    let end = ("failed".to_owned(), steps, 100);
+    eventually("it is given up", async || game.status(&id).await == end).await;
+    eventually("its end is told", async || game.events().await == [STARTED, COMPLETED]).await;
+    assert!(payments.try_recv().is_err() && deals.try_recv().is_err());
 }

@@ -4,10 +4,12 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::replicas::Replicas;
 use support::{calls, eventually, gateway, project, url};
-use tidegate::bus::Bus;
+use tidegate::bus::{Bus, Limits};
 use tidegate::gateway::Running;
 use tidegate::services::{LiveSettings, roster};
 use tidegate::worker::{Options, Worker};
@@ -104,4 +106,34 @@ async fn a_job_is_answered_at_once_and_keeps_its_result() {
     // `quest { title: "The Hunt" }`.
     assert_eq!(done["result"]["response_payload"], "EgoSCFRoZSBIdW50");
     assert_eq!(game.get("/v1/jobs/job_0").await["error"]["details"]["field"], "job_id");
+}
+
+/// An empty request means the world `default` to some services; a probe must not make one.
+#[tokio::test]
+async fn a_probe_of_an_idle_service_leaves_nothing_behind() {
+    let game = Replicas::embedded(&[]).await;
+    let mut probes = Vec::new();
+    for subject in ["svc.time.v1.get_time", "svc.weather.v1.get_weather", "svc.state.manager.v1.get"] {
+        probes.push(calls::listen(&game.bus, subject, Limits::WORKER).await);
+    }
+    // The second one comes when the first has long been answered. An answer counts as a call of its own time.
+    for _ in 0..2 {
+        for probe in &mut probes {
+            eventually("an idle service is probed", async || {
+                game.pass(Duration::from_secs(31));
+                tokio::time::timeout(Duration::from_secs(2), probe.next()).await.is_ok()
+            })
+            .await;
+        }
+    }
+    for bucket in ["tg_time", "tg_weather", "tg_state"] {
+        assert_eq!(game.held(bucket).await, Vec::<String>::new(), "{bucket}");
+    }
+    let health = game.ask("svc.router.v1.health", json!({})).await;
+    let is_healthy = |name: &&str| {
+        let services = health["services"].as_array().unwrap();
+        services.iter().any(|one| one["service_name"] == **name && one["is_healthy"] == true)
+    };
+    let well: Vec<&str> = ["time-manager", "weather-manager", "state-manager"].into_iter().filter(is_healthy).collect();
+    assert_eq!(well, ["time-manager", "weather-manager", "state-manager"], "{health}");
 }

@@ -51,7 +51,7 @@ pub struct CredentialPlan {
 
 /// A field of the reply.
 #[derive(Debug)]
-struct ReplyField {
+pub(super) struct ReplyField {
     /// Numbers of the messages around it.
     around: Vec<u32>,
     number: u32,
@@ -59,7 +59,7 @@ struct ReplyField {
 }
 
 #[derive(Debug)]
-enum Form {
+pub(super) enum Form {
     Single(Kind),
     Repeated,
     Entry(Box<str>),
@@ -124,7 +124,7 @@ impl CredentialPlan {
 
 impl ReplyField {
     /// Its value as text; empty where it is absent.
-    fn read(&self, reply: &[u8]) -> String {
+    pub(super) fn read(&self, reply: &[u8]) -> String {
         let mut message = reply.to_vec();
         for number in &self.around {
             // The parts of a split message merge as they follow.
@@ -164,7 +164,7 @@ fn token_path(tables: &Tables, request: MessageId, name: &str) -> Result<Vec<u32
     Ok(numbers(tables, &path))
 }
 
-fn reply_field(
+pub(super) fn reply_field(
     tables: &Tables,
     reply: MessageId,
     name: &str,

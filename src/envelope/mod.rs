@@ -8,6 +8,7 @@ mod compile;
 mod context;
 mod credential;
 mod reply;
+mod revocations;
 mod status;
 mod style;
 
@@ -16,4 +17,5 @@ pub use compile::{ChunkPlan, ContextField, ContextPlan, Envelope, ErrorPlan, Lab
 pub use context::ContextWriter;
 pub use credential::{CredentialFields, CredentialPlan, Verified};
 pub use reply::{Chunk, SERVICE_ERROR, SERVICE_ERROR_CODE, write_error};
+pub use revocations::RevocationPlan;
 pub use style::{ChunkStyle, ContextStyle, ErrorForm, InBandError, LabelsStyle, Source, Style};

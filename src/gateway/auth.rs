@@ -1,22 +1,20 @@
 //! Who calls: the bearer token of a request (RFC 6750), checked by the method that the table names. What it says is
-//! believed for a moment. Tokens are neither logged nor kept, but for the time of a stream that was opened with one.
+//! believed for a moment, or until it is told to be revoked. Tokens are neither logged nor kept, but for the time of a
+//! stream that was opened with one.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, header};
-use sha2::{Digest as _, Sha256};
 
 use super::Edge;
 use super::inbound::Inbound;
+use super::tokens::{BELIEVED, Believed, Key};
 use crate::bus::{BusError, Headers, Request};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
 use crate::snapshot::{Auth, Credential, Route};
 
-/// How long a valid token is believed: with the time of a check, a revoked one is refused within five seconds.
-const BELIEVED: Duration = Duration::from_secs(4);
 /// Shortest pause between two checks of a stream's token.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for a check.
@@ -25,8 +23,6 @@ const CHECK_MAX: Duration = Duration::from_secs(5);
 const UNCHECKED_MAX: Duration = Duration::from_secs(30);
 /// Longest token in bytes.
 const TOKEN_MAX: usize = 4096;
-/// Most tokens that are believed at a time; those above it are checked at each request.
-const TOKENS_MAX: usize = 32_768;
 
 /// A caller whose credential is valid.
 pub(super) struct Caller {
@@ -79,9 +75,18 @@ pub(super) fn tell(caller: &Verified, headers: &mut Headers) {
 
 /// Returns once the caller's credential is revoked or has expired, or has been out of sight for too long.
 pub(super) async fn until_revoked(edge: Arc<Edge>, caller: Caller) {
+    let key = Key::of(&caller.credential, &caller.token);
+    let revoked = edge.tokens.listen(key);
     let (mut next, mut seen) = (caller.believed_until, Instant::now());
+    if edge.tokens.find(&key, seen).is_none() {
+        // It may have been revoked before we listened.
+        next = seen;
+    }
     loop {
-        tokio::time::sleep_until(next.max(Instant::now() + PAUSE).into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(next.max(Instant::now() + PAUSE).into()) => {}
+            () = revoked.notified() => return,
+        }
         match check(&edge, &caller.credential, &caller.token, None, CHECK_MAX).await {
             Ok(found) => (next, seen) = (found.until, Instant::now()),
             Err(fault) if fault.why() == Reason::CredentialInvalid => return,
@@ -120,16 +125,17 @@ async fn check(
     inbound: Option<&Inbound>,
     left: Duration,
 ) -> Result<Believed, Fault> {
-    let key = key_of(credential, token);
+    let key = Key::of(credential, token);
     let asked = Instant::now();
     if let Some(found) = edge.tokens.find(&key, asked) {
         return Ok(found);
     }
+    let revocations = edge.tokens.revocations();
     let verified = ask(edge, credential, token, inbound, left.min(CHECK_MAX)).await?.ok_or_else(invalid)?;
     // The answer may be as old as the question.
     let until = asked + BELIEVED.min(time_left(&verified));
     let found = Believed { verified: Arc::new(verified), until };
-    edge.tokens.keep(key, &found, asked);
+    edge.tokens.keep(key, &found, asked, revocations);
     Ok(found)
 }
 
@@ -180,49 +186,6 @@ fn time_left(verified: &Verified) -> Duration {
     Duration::from_millis(expires_at_ms).saturating_sub(now)
 }
 
-/// SHA-256 of how a token is checked, and of the token.
-type Key = [u8; 32];
-
-fn key_of(credential: &Credential, token: &str) -> Key {
-    Sha256::new_with_prefix(&*credential.declaration).chain_update([0]).chain_update(token).finalize().into()
-}
-
-/// Whose a token is, and until when that is believed.
-#[derive(Clone)]
-struct Believed {
-    verified: Arc<Verified>,
-    until: Instant,
-}
-
-/// Valid tokens, by their keys.
-#[derive(Default)]
-pub(super) struct Tokens(Mutex<Halves>);
-
-/// What is new, and what was new before: nothing is looked through for what is over, as it goes with its half.
-#[derive(Default)]
-struct Halves {
-    new: HashMap<Key, Believed>,
-    old: HashMap<Key, Believed>,
-    begun: Option<Instant>,
-}
-
-impl Tokens {
-    fn find(&self, key: &Key, now: Instant) -> Option<Believed> {
-        let halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        halves.new.get(key).or_else(|| halves.old.get(key)).filter(|found| now < found.until).cloned()
-    }
-
-    fn keep(&self, key: Key, found: &Believed, now: Instant) {
-        let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = *halves.begun.get_or_insert(now);
-        if halves.new.len() >= TOKENS_MAX / 2 || now.saturating_duration_since(begun) >= BELIEVED {
-            halves.old = std::mem::take(&mut halves.new);
-            halves.begun = Some(now);
-        }
-        halves.new.insert(key, found.clone());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,21 +210,5 @@ mod tests {
             assert_eq!(token(values), Err(Reason::CredentialInvalid), "{values:?}");
         }
         assert_eq!(token(&["Bearer abc", "Bearer abc"]), Err(Reason::CredentialInvalid));
-    }
-
-    #[test]
-    fn tokens_are_believed_for_their_time_and_never_more_of_them_than_the_maximum() {
-        let (tokens, start) = (Tokens::default(), Instant::now());
-        let found = |until| Believed { verified: Arc::default(), until: start + until };
-        tokens.keep([1; 32], &found(BELIEVED), start);
-        assert!(tokens.find(&[1; 32], start + BELIEVED / 2).is_some());
-        assert!(tokens.find(&[1; 32], start + BELIEVED).is_none());
-        for number in 0..2 * TOKENS_MAX {
-            let mut key = [0; 32];
-            key[..8].copy_from_slice(&number.to_le_bytes());
-            tokens.keep(key, &found(BELIEVED), start);
-        }
-        let halves = tokens.0.lock().unwrap();
-        assert!(halves.new.len() + halves.old.len() <= TOKENS_MAX);
     }
 }

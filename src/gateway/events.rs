@@ -20,11 +20,12 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::auth::{self, Caller};
 use super::body::Answer;
+use super::credit::Credit;
 use super::frames::Form;
 use super::inbound::Inbound;
 use super::socket::Socket;
 use super::{Edge, respond};
-use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subject, Subscription};
+use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subscription};
 use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE};
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::Slot;
@@ -33,14 +34,6 @@ use crate::telemetry;
 use crate::transcode::{self, Scratch};
 
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// Chunks and bytes that a worker may send before it hears from us.
-const WINDOW_CHUNKS: u64 = 64;
-const WINDOW_BYTES: u64 = 1024 * 1024;
-/// The same as the header says it.
-pub(super) const WINDOW: &str = "64 1048576";
-/// Chunks between two grants of credit.
-const CREDIT_EVERY: u64 = 16;
 
 /// Asks for a stream, waits for its first chunk, and answers with the rest as a body.
 #[allow(clippy::too_many_arguments, reason = "everything that the body will own comes in here")]
@@ -111,9 +104,7 @@ pub(super) struct Events {
     /// Why the stream is over, once it is.
     end: Option<&'static str>,
     expected: u64,
-    control: Option<Subject>,
-    taken: (u64, u64),
-    granted: u64,
+    credit: Credit,
     idle: Pin<Box<Sleep>>,
     keep_alive: Pin<Box<Sleep>>,
     draining: WatchStream<bool>,
@@ -145,9 +136,7 @@ impl Events {
             ready: VecDeque::new(),
             end: None,
             expected: 0,
-            control: None,
-            taken: (0, 0),
-            granted: 0,
+            credit: Credit::default(),
             idle: Box::pin(sleep(route.policies.stream_idle)),
             keep_alive: Box::pin(sleep(edge.config.keep_alive)),
             // The present values count, too: a change may have come between the request and its stream.
@@ -182,9 +171,7 @@ impl Events {
         if delivery.payload.is_empty() && delivery.headers.get("Stream-Heartbeat").is_some() {
             return Ok(None);
         }
-        if delivery.reply.is_some() {
-            self.control = delivery.reply;
-        }
+        self.credit.note_control(&delivery);
         // Where the style has an error field, the field decides: it says more than the headers beside it.
         let is_in_band = matches!(method.envelope.chunk.error, ErrorPlan::InBand { .. });
         if !is_in_band && delivery.headers.get(SERVICE_ERROR_CODE).is_some() {
@@ -235,17 +222,15 @@ impl Events {
     /// Puts a chunk out, and gives credit for those that are gone.
     fn take(&mut self, opened: Opened) {
         self.idle.set(sleep(self.route.policies.stream_idle));
-        self.taken = (self.taken.0 + 1, self.taken.1 + opened.size);
+        self.credit.note_taken(opened.size);
         if let Some(json) = opened.json {
             self.route.metrics.chunks.increment(1);
             self.ready.push_back(self.form.chunk(opened.id, &json));
         }
         if opened.is_last {
             self.end = Some("final");
-        } else if self.taken.0 - self.granted >= CREDIT_EVERY {
-            self.granted = self.taken.0;
-            let total = format!("{} {}", self.taken.0 + WINDOW_CHUNKS, self.taken.1 + WINDOW_BYTES);
-            self.tell("Tidegate-Credit", &total);
+        } else if let Some(message) = self.credit.due() {
+            self.send(message);
         }
     }
 
@@ -283,14 +268,16 @@ impl Events {
 
     /// A control message to the worker, where it has said where to.
     fn tell(&self, name: &'static str, value: &str) {
-        let (Some(control), Ok(runtime)) = (self.control.clone(), tokio::runtime::Handle::try_current()) else {
-            return;
-        };
-        let mut headers = Headers::with_capacity(1);
-        headers.push(name, value);
+        if let Some(message) = self.credit.control(name, value) {
+            self.send(message);
+        }
+    }
+
+    fn send(&self, message: Message) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let bus = self.edge.bus.clone();
         runtime.spawn(async move {
-            let _ = bus.publish(Message { subject: control, reply: None, headers, payload: Bytes::new() }).await;
+            let _ = bus.publish(message).await;
         });
     }
 

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::accept::ReplyForm;
 use super::body::Answer;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
-use super::{Edge, auth, context, events, openapi, respond};
+use super::{Edge, auth, context, credit, events, openapi, respond};
 use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
@@ -248,7 +248,7 @@ fn bus_headers(route: &Route, inbound: &Inbound, caller: Option<&Verified>, boun
         auth::tell(caller, &mut headers);
     }
     if bound.wants_stream {
-        headers.push("Tidegate-Window", events::WINDOW);
+        headers.push("Tidegate-Window", credit::WINDOW);
     }
     headers
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::connection::{self, Connection};
 use super::inbound::Peer;
-use super::{Edge, admin, http2, life, respond, socket};
+use super::{Edge, admin, http2, life, respond, revocations, socket};
 use crate::telemetry;
 
 /// Connections that wait to be accepted.
@@ -61,6 +61,7 @@ pub(super) fn run(
     let local_addr = listener.local_addr()?;
     let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let (stop, stopped) = watch::channel(false);
+    tokio::spawn(revocations::follow(edge.clone(), stopped.clone()));
     tokio::spawn(accept(edge.clone(), listener, stopped));
     if let Some(listener) = admin {
         tokio::spawn(admin::serve_edge(edge.clone(), listener, metrics));

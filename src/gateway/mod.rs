@@ -7,6 +7,7 @@ mod auth;
 mod body;
 mod connection;
 mod context;
+mod credit;
 mod events;
 pub mod explain;
 mod frames;
@@ -19,8 +20,10 @@ mod listener;
 mod openapi;
 pub mod problems;
 mod respond;
+mod revocations;
 mod socket;
 mod stall;
+mod tokens;
 mod trace;
 
 use std::net::SocketAddr;
@@ -116,7 +119,7 @@ struct Edge {
     bus: Bus,
     config: GatewayConfig,
     started: Instant,
-    tokens: auth::Tokens,
+    tokens: tokens::Tokens,
     is_draining: watch::Sender<bool>,
     is_ready: AtomicBool,
     connections: AtomicUsize,
@@ -140,7 +143,7 @@ impl Gateway {
             bus,
             config,
             started: Instant::now(),
-            tokens: auth::Tokens::default(),
+            tokens: tokens::Tokens::default(),
             is_draining: watch::Sender::new(false),
             is_ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),

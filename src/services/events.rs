@@ -187,13 +187,16 @@ pub(super) async fn provide(store: &Store) -> Result<(), Fault> {
 }
 
 /// Adds the reader of advisories to the one service that may read every log: what killed its handlers becomes a dead
-/// letter, and work that was given up leaves its queue.
+/// letter, work that was given up leaves its queue, and dead letters are counted.
 pub fn keeping_dead_letters(service: Service) -> Service {
-    service.consumer(Consume::new(DLQ_ADVISORIES).parallel(4), |context, advisory| async move {
-        let queues = LOGS.iter().filter(|log| log.retention == Retention::WorkQueue);
-        let queues: Vec<&str> = queues.map(|log| log.name).collect();
-        dead_letters::read_advisory(&context, &advisory, &queues).await
-    })
+    service.task("dead-letters", dead_letters::count).consumer(
+        Consume::new(DLQ_ADVISORIES).parallel(4),
+        |context, advisory| async move {
+            let queues = LOGS.iter().filter(|log| log.retention == Retention::WorkQueue);
+            let queues: Vec<&str> = queues.map(|log| log.name).collect();
+            dead_letters::read_advisory(&context, &advisory, &queues).await
+        },
+    )
 }
 
 /// Events that no log takes or that several take, and logs that take the same subjects.

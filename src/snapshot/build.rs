@@ -57,6 +57,7 @@ pub fn build(
     let open_streams = manifest.open_streams.as_ref().map_or(OPEN_STREAMS, |max| max.value);
     let stream_slots =
         previous.map(|snapshot| snapshot.stream_slots.clone()).filter(|slots| slots.max() == open_streams);
+    let credential = builder.reader.credential;
     let mut problems = builder.reader.problems;
     if !problems.is_empty() {
         problems.sort_by(|a, b| {
@@ -78,6 +79,7 @@ pub fn build(
         docs: schema.docs.clone(),
         api: Api::new(&manifest.openapi),
         left_out,
+        credential,
         error_style,
         stream_slots: stream_slots.unwrap_or_else(|| Slots::new(open_streams)),
     })

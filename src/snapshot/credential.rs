@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::build::Builder;
-use super::manifest::{At, CredentialRow, PolicyRow};
+use super::manifest::{At, CredentialRow, PolicyRow, RevocationsRow};
 use super::{Method, Streaming};
-use crate::envelope::{CredentialFields, CredentialPlan};
+use crate::envelope::{CredentialFields, CredentialPlan, RevocationPlan};
 
 /// How a bearer token is checked.
 #[derive(Debug)]
@@ -16,6 +16,17 @@ pub struct Credential {
     pub plan: CredentialPlan,
     /// Everything that the declaration says: what was found under another one does not count here.
     pub declaration: Box<str>,
+    /// Who tells of tokens that are revoked, where somebody does.
+    pub revocations: Option<Revocations>,
+}
+
+/// A stream of revoked tokens.
+#[derive(Debug)]
+pub struct Revocations {
+    /// The method that is asked.
+    pub method: Arc<Method>,
+    /// The fields of its request and chunks.
+    pub plan: RevocationPlan,
 }
 
 /// How the callers of a route are known.
@@ -33,17 +44,8 @@ impl Builder<'_> {
         let manifest = self.manifest;
         let Some(row) = &manifest.credential else { return };
         self.reader.has_credential = true;
-        let CredentialRow { call, token, valid, user, tenant, roles, expires } = &row.value;
-        // The method is made with the policies that its own routes have.
-        let service = call.value.split('/').next().unwrap_or_default();
-        let around = manifest
-            .annotations
-            .iter()
-            .filter(|row| row.value.services.iter().any(|wanted| wanted.value == "*" || wanted.value == service));
-        let own = manifest.methods.get(&call.value).map(|row| &row.value);
-        let levels: Vec<&PolicyRow> =
-            own.into_iter().chain(around.map(|row| &row.value.policies)).chain([&manifest.defaults]).collect();
-        let Some((method, _)) = self.called(call, &levels) else { return };
+        let CredentialRow { call, token, valid, user, tenant, roles, expires, revocations } = &row.value;
+        let Some((method, _)) = self.called_as_routed(call) else { return };
         if method.streaming == Streaming::Server {
             let text = format!("`{}` answers with a stream: a credential is checked by one reply", call.value);
             return self.reader.problem(call.place, text);
@@ -75,7 +77,44 @@ impl Builder<'_> {
             }
         };
         let declaration = format!("{} {fields:?}", method.name).into();
-        self.reader.credential = Some(Arc::new(Credential { method, plan, declaration }));
+        let revocations = revocations.as_ref().and_then(|row| self.revocations(&row.value));
+        self.reader.credential = Some(Arc::new(Credential { method, plan, declaration, revocations }));
+    }
+
+    fn revocations(&mut self, row: &RevocationsRow) -> Option<Revocations> {
+        let RevocationsRow { call, token_hash, after } = row;
+        let (method, is_stream) = self.called_as_routed(call)?;
+        if !is_stream {
+            let text = format!("`{}` answers once: revocations are told by a stream", call.value);
+            self.reader.problem(call.place, text);
+            return None;
+        }
+        let tables = &self.schema.tables;
+        let (hash, behind) = (token_hash.value.as_str(), written(after));
+        match RevocationPlan::compile(tables, method.request, method.chunk, hash, behind) {
+            Ok(plan) => Some(Revocations { method, plan }),
+            Err(wrong) => {
+                for (key, text) in wrong {
+                    let place = if key == "after" { after.as_ref().unwrap_or(token_hash) } else { token_hash };
+                    self.reader.problem(place.place, text);
+                }
+                None
+            }
+        }
+    }
+
+    /// A method with the policies that its own routes have, and whether it answers with a stream.
+    fn called_as_routed(&mut self, call: &At<String>) -> Option<(Arc<Method>, bool)> {
+        let manifest = self.manifest;
+        let service = call.value.split('/').next().unwrap_or_default();
+        let around = manifest
+            .annotations
+            .iter()
+            .filter(|row| row.value.services.iter().any(|wanted| wanted.value == "*" || wanted.value == service));
+        let own = manifest.methods.get(&call.value).map(|row| &row.value);
+        let levels: Vec<&PolicyRow> =
+            own.into_iter().chain(around.map(|row| &row.value.policies)).chain([&manifest.defaults]).collect();
+        self.called(call, &levels)
     }
 }
 

@@ -78,6 +78,22 @@ pub struct CredentialRow {
     /// When it ends: a number field of the reply, milliseconds since 1970.
     #[serde(default)]
     pub expires: Option<At<String>>,
+    /// A watch that tells of revoked tokens: they are then refused at once.
+    #[serde(default)]
+    pub revocations: Option<At<RevocationsRow>>,
+}
+
+/// A method whose stream tells of revoked tokens.
+#[derive(Clone, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationsRow {
+    /// A method of the descriptors that answers with a stream: `auth.v1.AuthService/WatchRevocations`.
+    pub call: At<String>,
+    /// Text field of its chunks: SHA-256 of the token, as hex digits.
+    pub token_hash: At<String>,
+    /// 64-bit number of its request: behind which id of a chunk it goes on after a pause.
+    #[serde(default)]
+    pub after: Option<At<String>>,
 }
 
 /// Services whose annotations become routes.

@@ -36,7 +36,7 @@ use problem::Problem;
 pub use crate::written::problem;
 pub use api::Api;
 pub use build::build;
-pub use credential::{Auth, Credential};
+pub use credential::{Auth, Credential, Revocations};
 pub use instances::{Instance, answer_for, instances};
 pub use live::Live;
 pub use reload::{Breaking, Following, Outcome, Reading, Rules, follow, watch};
@@ -68,6 +68,8 @@ pub struct Snapshot {
     pub api: Api,
     /// Routes of workers that gave way to others, and workers that were left out: each with the reason.
     pub left_out: Vec<Problem>,
+    /// How callers' credentials are checked, where that is declared.
+    pub credential: Option<Arc<Credential>>,
     /// Error style of answers without a route.
     pub error_style: ErrorStyle,
     /// Slots for all streams of the process.

@@ -2,6 +2,8 @@
 //! here, and one id keeps them from making two copies: the consumer itself, and the store's advisory where the
 //! consumer died over the event.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -11,7 +13,7 @@ use super::types::Timestamp;
 use crate::bus::{Headers, Subject};
 use crate::fault::{Code, Fault};
 use crate::store::{Event, Logged, Store, StoreError};
-use crate::telemetry::EVENTS_HANDLED;
+use crate::telemetry::{DEAD_LETTERS, EVENTS_HANDLED};
 
 /// The log of dead letters.
 pub const LOG: &str = "DLQ";
@@ -32,6 +34,25 @@ const REASON: &str = "Dlq-Reason";
 const TIME: &str = "Dlq-Time";
 const ORIGINAL_ID: &str = "Dlq-Original-Msg-Id";
 const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// Interval at which dead letters are counted.
+const COUNTED: Duration = Duration::from_secs(10);
+
+/// Counts the dead letters there are for as long as the service runs (`tidegate_dlq_messages`), as one of its tasks. All
+/// replicas count the same ones.
+pub async fn count(context: Context) {
+    let waiting = metrics::gauge!(DEAD_LETTERS);
+    loop {
+        match context.store().log_figures(LOG).await {
+            Ok(figures) => waiting.set(figures.events as f64),
+            Err(error) => tracing::debug!(%error, "the dead letters are not counted"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(COUNTED) => {}
+            _ = context.until_cancelled() => return,
+        }
+    }
+}
 
 /// Why an event is given up, and by whom.
 pub(super) struct GivenUp<'a> {

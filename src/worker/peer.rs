@@ -17,7 +17,8 @@ use crate::envelope::{ContextWriter, Source};
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::{Breaker, BreakerRule};
 use crate::snapshot::{Method, Streaming};
-use crate::transcode::wire::WireReader;
+use crate::transcode::table::{Cardinality, Field, Kind};
+use crate::transcode::wire::{WireReader, put_bytes};
 use crate::transcode::{
     BodyPlan, Claims, JsonIn, JsonOut, Root, Scratch, Unknown, from_wire, json_to_wire, number_order, to_wire,
     wire_to_json,
@@ -150,6 +151,19 @@ impl<'c> PeerCall<'c> {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
+    }
+
+    /// A request that is refused before anything is read or made: its first text is a blank, which is no id and no name.
+    /// An empty text would not do, because to some methods it means something, such as the world `default`. Where the
+    /// request has no text it is empty.
+    pub fn refused_request(&self) -> Vec<u8> {
+        let fields = &self.method.tables.message(self.method.request).fields;
+        let is_text = |field: &&Field| field.spec.kind == Kind::String && field.spec.cardinality == Cardinality::Single;
+        let mut request = Vec::new();
+        if let Some(text) = fields.iter().filter(is_text).min_by_key(|field| field.spec.number) {
+            put_bytes(text.spec.number, b" ", &mut request);
+        }
+        request
     }
 
     /// The reply, as plain structs.

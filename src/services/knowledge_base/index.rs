@@ -184,7 +184,7 @@ fn terms_of(indexed: &Indexed) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::services::knowledge_base::rank::rounded;
+    use crate::services::knowledge_base::rank::told;
 
     fn document(collection: &str, id: &str, content: &str) -> Kept {
         Kept {
@@ -198,7 +198,7 @@ mod tests {
     fn found(index: &Index, collections: &[&str], question: &str) -> Vec<(String, f64)> {
         let collections: Vec<String> = collections.iter().map(|name| (*name).to_owned()).collect();
         let hits = index.search("_", &collections, &terms(question).collect::<Vec<_>>());
-        let best = |hit: &Hit| rounded(hit.relevance.iter().copied().fold(0.0, f64::max));
+        let best = |hit: &Hit| told(hit.relevance.iter().copied().fold(0.0, f64::max));
         hits.iter().map(|hit| (hit.document.document.document_id.clone(), best(hit))).collect()
     }
 

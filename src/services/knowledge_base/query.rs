@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::{Answer, answer};
 use super::index::{Hit, Indexed};
 use super::passages::{beginning, terms};
-use super::rank::rounded;
+use super::rank::told;
 use super::{Document, Kept, Knowledge, check_collection};
 use crate::fault::Fault;
 use crate::services::checks::{invalid, out_of_range, required, unknown_value};
@@ -118,7 +118,7 @@ impl Knowledge {
         }
         let ranked = |hit: Hit| {
             let best = hit.relevance.iter().copied().fold(0.0, f64::max);
-            Ranked { relevance: rounded(best), hit }
+            Ranked { relevance: told(best), hit }
         };
         let mut ranked: Vec<Ranked> = hits
             .into_iter()

@@ -1,5 +1,7 @@
 //! How well a text fits a question: BM25, brought to 0 to 1 by what the question could reach at most.
 
+use crate::services::numbers::rounded;
+
 /// How fast repeats of a word stop to count, and how much the length of a text does.
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
@@ -37,9 +39,9 @@ impl Statistics {
     }
 }
 
-/// Four decimals.
-pub(super) fn rounded(relevance: f64) -> f64 {
-    (relevance * 1e4).round() / 1e4
+/// Relevance as it is said and compared: four decimals.
+pub(super) fn told(relevance: f64) -> f64 {
+    rounded(relevance, 4)
 }
 
 #[cfg(test)]
@@ -50,9 +52,9 @@ mod tests {
     fn relevance_is_that_of_the_documented_examples() {
         // Three passages of 17 terms; `love` and `riddle` are in the first one, of 6 terms, alone.
         let known = Statistics::new(3, 17, [1, 1]);
-        assert_eq!(rounded(known.relevance(&[1, 1], 6)), 0.9765);
+        assert_eq!(told(known.relevance(&[1, 1], 6)), 0.9765);
         let unknown = Statistics::new(3, 17, [0, 1, 1]);
-        assert_eq!(rounded(unknown.relevance(&[0, 1, 1], 6)), 0.474);
+        assert_eq!(told(unknown.relevance(&[0, 1, 1], 6)), 0.474);
         assert_eq!(known.relevance(&[0, 0], 6), 0.0);
         assert_eq!(known.relevance(&[99, 99], 1), 1.0);
         assert_eq!(Statistics::new(0, 0, [0]).relevance(&[0], 0), 0.0);

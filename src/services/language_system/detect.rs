@@ -2,6 +2,7 @@
 
 use super::lexicon::{LANGUAGES, Language, Lexicon};
 use super::words::spans;
+use crate::services::numbers::comparable;
 
 /// Most candidates, and the share above which one is named.
 const CANDIDATES_MAX: usize = 5;
@@ -25,8 +26,8 @@ pub(super) fn detect(lexicon: &Lexicon, text: &str) -> Vec<(&'static Language, f
         return vec![(Language::common(), NOTHING)];
     }
     let mut found: Vec<(&Language, f64)> = LANGUAGES.iter().zip(scores).map(|(of, score)| (of, score / sum)).collect();
-    found.retain(|(_, share)| rounded(*share) > SHARE_MIN);
-    found.sort_by(|a, b| rounded(b.1).total_cmp(&rounded(a.1)).then_with(|| a.0.code.cmp(b.0.code)));
+    found.retain(|(_, share)| comparable(*share) > SHARE_MIN);
+    found.sort_by(|a, b| comparable(b.1).total_cmp(&comparable(a.1)).then_with(|| a.0.code.cmp(b.0.code)));
     found.truncate(CANDIDATES_MAX);
     found
 }
@@ -39,11 +40,6 @@ fn pairs(word: &str) -> impl Iterator<Item = &str> {
 
 fn share(part: usize, all: usize) -> f64 {
     if all == 0 { 0.0 } else { part as f64 / all as f64 }
-}
-
-/// Compared after rounding to six decimals.
-fn rounded(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
 }
 
 #[cfg(test)]

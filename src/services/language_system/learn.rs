@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DOMAIN, Languages, known};
 use crate::services::checks::{id, out_of_range, player, required, unknown_value};
+use crate::services::numbers::comparable;
 use crate::store::key;
 use crate::worker::records::{Change, Current};
 use crate::worker::{Context, Failed};
@@ -77,8 +78,9 @@ impl Languages {
                 && after.fragments.len() < FRAGMENTS_MAX
                 && after.fragments.insert(fragment.to_owned());
             let gain = if is_new { gain + FRAGMENT_GAIN } else { *gain };
-            after.skill = rounded((after.skill + gain * quality).min(1.0));
-            let words_known = rounded(after.skill * words as f64).floor() as i32;
+            // Three times 0.1 is 0.3.
+            after.skill = comparable((after.skill + gain * quality).min(1.0));
+            let words_known = comparable(after.skill * words as f64).floor() as i32;
             Ok(Change::put(after.clone(), Learnt { skill_level: after.skill, words_known }))
         };
         let place = key(&[context.tenant(), &request.player_id, language.code]);
@@ -88,9 +90,4 @@ impl Languages {
         context.label("complexity", complexity.to_string());
         Ok(learnt)
     }
-}
-
-/// To six decimals, so that three times 0.1 is 0.3.
-fn rounded(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
 }

@@ -217,6 +217,7 @@ impl Languages {
         let mut translated = lexical(plan, text);
         let is_for_people = plan.source.is_human() && plan.target.is_human();
         if plan.settings.language_system.text_llm
+            && plan.settings.common.text.has_models()
             && is_for_people
             && is_poor(translated.coverage)
             && let Some(prose) = self.by_provider(context, plan, text).await

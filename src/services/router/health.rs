@@ -187,7 +187,8 @@ impl Router {
     async fn probe(self: Arc<Self>, context: Context, service: &'static str) {
         let Some(call) = context.first_read(service) else { return };
         let sent = tokio::time::Instant::now();
-        let answer = call.timeout(PROBE_MAX).forward(&[]).await;
+        let request = call.refused_request();
+        let answer = call.timeout(PROBE_MAX).forward(&request).await;
         // Any reply says that it is there, an error of its own as well.
         let fault = answer.as_ref().err();
         let was_seen = self.figures(&context, service).await.is_ok_and(|figures| figures.is_seen());

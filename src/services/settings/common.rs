@@ -138,6 +138,11 @@ impl TextSettings {
         }
     }
 
+    /// True where a provider is more than the built-in engine, which writes prose and understands none.
+    pub fn has_models(&self) -> bool {
+        self.providers.iter().any(|provider| provider.kind != ProviderKind::BuiltIn)
+    }
+
     /// The provider of that name.
     pub fn provider(&self, name: &str) -> Option<&Provider> {
         self.providers.iter().find(|provider| provider.name == name)
