@@ -3,12 +3,13 @@
 
 mod binding;
 mod edges;
+mod node;
 mod percent;
 mod segments;
 mod template;
 mod tree;
 
-pub use binding::{Binding, BindingError, Body, Bound, Content, HttpRule, Parts};
+pub use binding::{Binding, BindingError, Body, Bound, Content, HTTP_BODY, HttpRule, Parts};
 pub use segments::{SEGMENTS_MAX, Segments};
 pub use template::{PathTemplate, Segment, TemplateError, Variable};
 pub use tree::{Conflict, Lookup, RouteId, Tree};
