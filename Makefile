@@ -63,8 +63,8 @@ image: ## the container image (docker, podman or buildah)
 image-test: ## the image's last stage built and run, with a binary made by the Dockerfile's flags (buildah, podman)
 	sh tests/image/run.sh
 
-bench: ## ratios against yardsticks of the same run (transcode, route, gateway, stream)
-	$(CARGO) bench --workspace
+bench: tools ## ratios against yardsticks of the same run, one table at the end (docs/benchmarks.md says how to read it)
+	$(CARGO) bench
 
 # libFuzzer needs its coverage pass in the code, which stable can add, and a C++ compiler for itself. No address
 # sanitizer: that takes a nightly (`cargo +nightly fuzz run TARGET` in this folder).

@@ -26,9 +26,6 @@ use crate::transcode::{self, Scratch};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Name of the message that carries a raw body.
-const HTTP_BODY: &str = "google.api.HttpBody";
-
 /// Answers one request.
 pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: Peer) -> Response<Answer> {
     let snapshot = edge.live.pin();
@@ -109,15 +106,16 @@ async fn serve(
         Bytes::new()
     };
     let bound = bind(snapshot, route, segments, inbound, verified, &body)?;
-    let left = deadline.saturating_duration_since(Instant::now());
+    let asked = Instant::now();
+    let left = deadline.saturating_duration_since(asked);
     let headers = bus_headers(route, inbound, verified, &bound, left);
     if bound.wants_stream {
         drop(permit);
         let slots = stream_slots(snapshot, route)?;
         return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
     }
-    let form = if is_raw(route) { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
-    let reply = ask(edge, &route.method, inbound, headers, bound.payload, left).await?;
+    let form = if route.is_raw { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
+    let reply = ask(edge, &route.method, inbound, headers, bound.payload, (asked, left)).await?;
     let mut answer = print(route, form, &reply)?;
     if let Some(admitted) = permit.admitted {
         respond::rate_limit(&mut answer, admitted.limit, admitted.remaining, None);
@@ -253,14 +251,14 @@ fn bus_headers(route: &Route, inbound: &Inbound, caller: Option<&Verified>, boun
     headers
 }
 
-/// Asks the worker and opens what it answers.
+/// Asks the worker at a moment, with so much time left, and opens what it answers.
 async fn ask(
     edge: &Edge,
     method: &Method,
     inbound: &Inbound,
     headers: Headers,
     payload: Bytes,
-    timeout: Duration,
+    (asked, timeout): (Instant, Duration),
 ) -> Result<Reply, Fault> {
     let id = inbound.request_id.as_str();
     // A reply proves itself by the token that it echoes, or by the request id inside it.
@@ -275,9 +273,8 @@ async fn ask(
         timeout,
         proof: method.replies.is_proven().then_some(&proof),
     };
-    let asked = inbound.received.elapsed();
     let reply = edge.bus.request(request).await;
-    method.metrics.ended(BusError::outcome(&reply), inbound.received.elapsed().saturating_sub(asked));
+    method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
     let reply = reply.inspect_err(|error| {
         if let BusError::Unproven(_) = error {
             method.replies.give_up();
@@ -303,7 +300,7 @@ fn print(route: &Route, form: ReplyForm, reply: &Reply) -> Result<Response<Answe
             .reason(Reason::MalformedReply)
             .internal(error.to_string())
     };
-    let mut answer = if is_raw(route) {
+    let mut answer = if route.is_raw {
         raw_answer(&raw_part(route, &reply.payload).map_err(malformed)?)
     } else if form == ReplyForm::Protobuf {
         transcode::check(tables, method.reply, &reply.payload).map_err(malformed)?;
@@ -335,17 +332,8 @@ fn print(route: &Route, form: ReplyForm, reply: &Reply) -> Result<Response<Answe
     Ok(answer)
 }
 
-/// True where the answer's body is a `google.api.HttpBody`: it has the type that the worker gives it.
-pub(super) fn is_raw(route: &Route) -> bool {
-    let tables = &route.method.tables;
-    let answer = match route.response_body {
-        Some(field) => tables.message(route.method.reply).field(field).message(),
-        None => Some(route.method.reply),
-    };
-    answer.is_some_and(|message| &*tables.message(message).name == HTTP_BODY)
-}
-
-/// The bytes of that message: the reply, or what of it is the answer's body; parts of a split one merge as they follow.
+/// The bytes of a `google.api.HttpBody`: the reply, or what of it is the answer's body; parts of a split one merge as
+/// they follow.
 fn raw_part(route: &Route, payload: &Bytes) -> Result<Bytes, transcode::TranscodeError> {
     transcode::check(&route.method.tables, route.method.reply, payload)?;
     let Some(field) = route.response_body else { return Ok(payload.clone()) };

@@ -4,12 +4,13 @@
 mod binding;
 mod edges;
 mod fit;
+mod node;
 mod percent;
 mod segments;
 mod template;
 mod tree;
 
-pub use binding::{Binding, BindingError, Body, BodyOutline, Bound, BoundFields, Content, HttpRule, Parts};
+pub use binding::{Binding, BindingError, Body, BodyOutline, Bound, BoundFields, Content, HTTP_BODY, HttpRule, Parts};
 pub use fit::{Fit, Misfit};
 pub use segments::{SEGMENTS_MAX, Segments};
 pub use template::{PathTemplate, Segment, TemplateError, Variable};

@@ -271,6 +271,7 @@ impl<'a> Builder<'a> {
         if response_body == Some(None) {
             return;
         }
+        let response_body = response_body.flatten();
         let id = RouteId(self.routes.len() as u32);
         if !self.insert(&name, &new, &template, id) {
             return;
@@ -279,10 +280,11 @@ impl<'a> Builder<'a> {
             id,
             verb: new.rule.verb.as_str().into(),
             template: new.rule.template.as_str().into(),
+            is_raw: new.method.replies_raw(response_body),
             method: new.method,
             is_stream: new.is_stream,
             binding,
-            response_body: response_body.flatten(),
+            response_body,
             headers_out,
             policies,
             metrics: RouteMetrics::new(&new.rule.verb, &new.rule.template),

@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::bus::{Headers, Subject};
 use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
-use crate::route::{Binding, RouteId, Tree};
+use crate::route::{Binding, HTTP_BODY, RouteId, Tree};
 use crate::schema::Docs;
 use crate::schema::operation::{LogRow, Operation};
 use crate::telemetry::{RouteMetrics, SubjectMetrics};
@@ -168,6 +168,15 @@ pub struct Method {
 }
 
 impl Method {
+    /// True where the reply, or that field of it, is a `google.api.HttpBody`.
+    pub(crate) fn replies_raw(&self, field: Option<FieldId>) -> bool {
+        let message = match field {
+            Some(field) => self.tables.message(self.reply).field(field).message(),
+            None => Some(self.reply),
+        };
+        message.is_some_and(|message| &*self.tables.message(message).name == HTTP_BODY)
+    }
+
     /// What a service's own work runs as: nobody calls it, and it answers nobody.
     pub(crate) fn without_requests(service: &str, tables: Arc<Tables>) -> Method {
         let none = MessageId(0);
@@ -290,6 +299,8 @@ pub struct Route {
     pub binding: Binding,
     /// The reply's field that is the answer's body.
     pub response_body: Option<FieldId>,
+    /// The answer's body is a `google.api.HttpBody`: it has the type that the worker gives it.
+    pub is_raw: bool,
     /// Reply field → response header, such as `version` → `ETag`; entity tags are quoted.
     pub headers_out: Vec<(FieldId, http::HeaderName)>,
     /// Limits and forms.

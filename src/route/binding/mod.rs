@@ -21,7 +21,7 @@ pub use fields::BoundFields;
 pub use outline::BodyOutline;
 
 /// Full name of the message that carries a raw body.
-const HTTP_BODY: &str = "google.api.HttpBody";
+pub const HTTP_BODY: &str = "google.api.HttpBody";
 const FIELD_MASK: &str = "google.protobuf.FieldMask";
 /// Most headers that one rule binds.
 const HEADERS_MAX: usize = 32;

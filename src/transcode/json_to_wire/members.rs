@@ -2,27 +2,33 @@
 
 use super::super::claims::{Claims, Verdict};
 use super::super::error::{ErrorKind, Result, TranscodeError};
-use super::super::scan::{self, DEPTH_MAX, expected, skip_value};
+use super::super::scan::{self, DEPTH_MAX, expected, skip_space, skip_value};
 use super::super::table::{Cardinality, Field, FieldId, Kind, MessageTable, Presence, Shape};
 use super::{NOTHING, Reader, Seen, Unknown, mismatch};
 
 impl<'t> Reader<'t, '_, '_> {
-    /// Reads a member's name; the field that follows the last one is tried first.
+    /// Reads a member's name and the colon; the field that follows the last one is tried first.
     #[inline(always)]
     pub(super) fn key(&mut self, table: &MessageTable, next: usize) -> Result<Option<FieldId>> {
         if self.cursor.peek() == b'"'
             && let Some(field) = table.fields.get(next)
         {
-            let behind_quote = self.cursor.at() + 1;
-            let (sixteen, rest) = (self.cursor.sixteen(behind_quote), &self.cursor.rest()[1..]);
+            let sixteen = self.cursor.sixteen(self.cursor.at() + 1);
             for key in field.keys().iter().flatten() {
-                if key.matches(sixteen, rest) {
+                if key.matches(sixteen, || &self.cursor.rest()[1..]) {
                     self.cursor.advance(1 + key.len());
+                    skip_space(&mut self.cursor);
                     return Ok(Some(FieldId(next as u16)));
                 }
             }
         }
-        self.key_by_name(table)
+        let found = self.key_by_name(table)?;
+        skip_space(&mut self.cursor);
+        if !self.cursor.eat(b':') {
+            return expected(&self.cursor, "`:`");
+        }
+        skip_space(&mut self.cursor);
+        Ok(found)
     }
 
     #[inline(never)]
