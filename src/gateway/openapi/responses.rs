@@ -7,7 +7,7 @@ use super::schemas::{Direction, Schemas, reference};
 use crate::envelope::ErrorPlan;
 use crate::fault::{Code, Reason};
 use crate::gateway::problems::{PROBLEMS, Problem};
-use crate::gateway::{life, respond};
+use crate::gateway::respond;
 use crate::route::BodyOutline;
 use crate::snapshot::{ErrorStyle, Route, Streaming};
 use crate::transcode::{MessageId, Tables};
@@ -62,7 +62,7 @@ fn success(route: &Route, schemas: &mut Schemas<'_>) -> Json {
     let form = &route.policies.json_out;
     let mut content = Json::new();
     if method.streaming != Streaming::Server {
-        if life::is_raw(route) {
+        if route.is_raw {
             content.set("*/*", Json::new());
         } else {
             content.set("application/json", Json::new().with("schema", reply(route, schemas)));
@@ -217,7 +217,7 @@ fn is_possible(problem: &Problem, route: &Route) -> bool {
         | Reason::BodyTooLarge => true,
         Reason::BadRequest | Reason::RequestTimeout => !matches!(body, BodyOutline::None),
         Reason::UnsupportedMediaType | Reason::MalformedBody => matches!(body, BodyOutline::Message(_)),
-        Reason::NotAcceptable => is_stream || !life::is_raw(route),
+        Reason::NotAcceptable => is_stream || !route.is_raw,
         Reason::CredentialMissing => route.policies.auth.as_ref().is_some_and(|auth| auth.is_required),
         Reason::CredentialInvalid => route.policies.auth.is_some(),
         Reason::RateLimited => route.policies.bucket.is_some(),
