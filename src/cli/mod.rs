@@ -9,6 +9,7 @@ mod routes;
 mod serve;
 mod settings;
 mod streams;
+mod traces;
 mod worker;
 
 use std::net::SocketAddr;

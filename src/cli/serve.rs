@@ -1,17 +1,19 @@
 //! `dev`, `serve` and `worker`: the long-running commands, and their orderly end.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::settings::SettingsArgs;
+use super::traces::TraceArgs;
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, worker};
 use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
-use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
+use crate::gateway::{AccessConfig, Gateway, GatewayConfig, bus_readiness};
 use crate::snapshot::{Live, Outcome, watch};
 use crate::telemetry::{self, PrometheusHandle};
 
@@ -32,6 +34,10 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
+    traces: TraceArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
@@ -48,11 +54,43 @@ pub(super) struct DevArgs {
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
+    traces: TraceArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+}
+
+/// The access log.
+#[derive(Args, Clone)]
+struct AccessArgs {
+    /// Write a line of JSON for each request: to `stdout`, or to a file. A file that is moved away is opened anew.
+    #[arg(long, env = "TIDEGATE_ACCESS_LOG", value_name = "stdout|FILE|off", default_value = "off")]
+    access_log: PathBuf,
+    /// The part of the requests that gets a line, from 0 to 1; those that end with an error always do.
+    #[arg(long, env = "TIDEGATE_ACCESS_LOG_SAMPLE", value_name = "PART", default_value_t = 1.0, value_parser = part)]
+    access_log_sample: f64,
+}
+
+impl AccessArgs {
+    fn config(&self) -> Option<AccessConfig> {
+        let file = match self.access_log.to_str() {
+            Some("off") => return None,
+            Some("stdout") => None,
+            _ => Some(self.access_log.clone()),
+        };
+        Some(AccessConfig { file, sample: self.access_log_sample })
+    }
+}
+
+/// A number from 0 to 1.
+fn part(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no part: expected a number from 0 to 1"))
 }
 
 /// How it ends.
@@ -65,10 +103,12 @@ struct EndArgs {
 
 /// `tidegate dev`: the services on a thread and a connection of their own, the gateway here.
 pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
+    let _traces = args.traces.start("tidegate")?;
     runtime()?.block_on(async {
         let bus = gateway_bus(&args.nats).await?;
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
+        config.access_log = args.access.config();
         let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
         gateway(config, &args.tables, bus, args.end, |live, address| {
             services.start(live)?;
@@ -96,12 +136,14 @@ Stop it with Ctrl-C."
 
 /// `tidegate serve`.
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
+    let _traces = args.traces.start("tidegate")?;
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
         let bus = gateway_bus(&nats).await?;
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
+        config.access_log = args.access.config();
         config.trusted.clone_from(&args.trusted);
         gateway(config, &args.tables, bus, args.end, |_, _| Ok(())).await
     })

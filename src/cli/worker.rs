@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::serve::{metrics, told_to_end};
 use super::settings::SettingsArgs;
+use super::traces::TraceArgs;
 use super::{NatsArgs, TableArgs, address, build, bus, runtime};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
@@ -29,6 +30,8 @@ pub(super) struct WorkerArgs {
     /// Where health and metrics are; nowhere without it.
     #[arg(long, env = "TIDEGATE_ADMIN", value_parser = address)]
     admin: Option<SocketAddr>,
+    #[command(flatten)]
+    traces: TraceArgs,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
@@ -52,6 +55,7 @@ pub(super) enum Provision {
 pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     // Before the tables: they keep handles of the metrics.
     let handle = telemetry::install_metrics();
+    let _traces = args.traces.start("tidegate-worker")?;
     let (_, snapshot) = build(args.tables.source_or_built_in().as_ref())?;
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());

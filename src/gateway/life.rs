@@ -13,7 +13,9 @@ use hyper::body::Incoming;
 
 use super::accept::ReplyForm;
 use super::body::Answer;
+use super::in_flight::InFlight;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
+use super::record::Record;
 use super::{Edge, auth, context, events, respond};
 use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
 use crate::envelope::Verified;
@@ -38,44 +40,36 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: P
         Ok(found) => found,
         Err(fault) => {
             metrics::counter!(telemetry::UNROUTED).increment(1);
-            return finish(respond::fault(&fault, snapshot.error_style, None, &inbound.request_id), &inbound);
+            let answer = respond::fault(&fault, snapshot.error_style, None, &inbound.request_id);
+            let mut answer = finish(answer, &inbound);
+            Record::begin(edge, &inbound, None).answered(&mut answer, Some(&fault));
+            return answer;
         }
     };
     let in_flight = InFlight::new(&route.0.metrics.in_flight);
-    let served = AssertUnwindSafe(serve(edge, &snapshot, &route.0, &route.1, &inbound, body)).catch_unwind().await;
+    let mut record = Record::begin(edge, &inbound, Some(&route.0));
+    let serving = serve(edge, &snapshot, &route.0, &route.1, &inbound, body, &mut record);
+    let served = AssertUnwindSafe(serving).catch_unwind().await;
     let result = served.unwrap_or_else(|_| Err(panicked(&route.0)));
     drop(in_flight);
     let took = inbound.received.elapsed();
-    let answer = match result {
+    let (answer, fault) = match result {
         Ok(answer) => {
             route.0.metrics.ended(Outcome::Ok, took);
-            answer
+            (answer, None)
         }
         Err(fault) => {
             route.0.metrics.ended(respond::outcome_of(&fault), took);
             if let Some(internal) = fault.internal_text() {
                 tracing::debug!(route = %route.0.template, request_id = inbound.request_id, internal, "fault");
             }
-            respond::fault(&fault, route.0.policies.error_style, Some(&route.0.method.envelope), &inbound.request_id)
+            let (style, envelope) = (route.0.policies.error_style, Some(&route.0.method.envelope));
+            (respond::fault(&fault, style, envelope, &inbound.request_id), Some(fault))
         }
     };
-    finish(answer, &inbound)
-}
-
-/// Counts a request while it lives, also where its connection ends before its answer.
-struct InFlight<'m>(&'m metrics::Gauge);
-
-impl<'m> InFlight<'m> {
-    fn new(gauge: &'m metrics::Gauge) -> InFlight<'m> {
-        gauge.increment(1.0);
-        InFlight(gauge)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
+    let mut answer = finish(answer, &inbound);
+    record.answered(&mut answer, fault.as_ref());
+    answer
 }
 
 /// A defect of ours: the request fails, the process lives.
@@ -93,6 +87,7 @@ async fn serve(
     segments: &Segments,
     inbound: &Inbound,
     body: Incoming,
+    record: &mut Record,
 ) -> Result<Response<Answer>, Fault> {
     let timeout = inbound.timeout(route.policies.timeout)?;
     let deadline = inbound.received + timeout;
@@ -105,16 +100,20 @@ async fn serve(
     } else {
         Bytes::new()
     };
+    record.body(body.len());
     let bound = bind(snapshot, route, segments, inbound, verified, &body)?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let headers = bus_headers(route, inbound, verified, &bound, left);
+    record.call(inbound, &route.method);
+    let headers = bus_headers(route, inbound, record, verified, &bound, left);
     if bound.wants_stream {
         drop(permit);
         let slots = stream_slots(snapshot, route)?;
         return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
     }
     let form = if is_raw(route) { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
-    let reply = ask(edge, &route.method, inbound, headers, bound.payload, left).await?;
+    let reply = ask(edge, &route.method, inbound, headers, bound.payload, left).await;
+    record.called(reply.as_ref().err());
+    let reply = reply?;
     let mut answer = print(route, form, &reply)?;
     if let Some(admitted) = permit.admitted {
         respond::rate_limit(&mut answer, admitted.limit, admitted.remaining, None);
@@ -226,9 +225,16 @@ fn bind(
 }
 
 /// The headers that a worker gets; none of the client's own are among them.
-fn bus_headers(route: &Route, inbound: &Inbound, caller: Option<&Verified>, bound: &Bound, left: Duration) -> Headers {
+fn bus_headers(
+    route: &Route,
+    inbound: &Inbound,
+    record: &Record,
+    caller: Option<&Verified>,
+    bound: &Bound,
+    left: Duration,
+) -> Headers {
     let mut headers = route.method.request_headers.and_room_for(6);
-    headers.push("traceparent", inbound.trace.parent());
+    headers.push("traceparent", record.traceparent().as_deref().unwrap_or(inbound.trace.parent()));
     if let Some(state) = &inbound.trace.state {
         headers.push("tracestate", state);
     }

@@ -2,6 +2,7 @@
 //! workers.
 
 mod accept;
+mod access;
 mod admin;
 mod auth;
 mod body;
@@ -12,9 +13,11 @@ mod frames;
 mod framing;
 mod head_check;
 mod http2;
+mod in_flight;
 mod inbound;
 mod life;
 mod listener;
+mod record;
 mod respond;
 mod socket;
 mod stall;
@@ -30,7 +33,9 @@ use tokio::sync::watch;
 use crate::bus::Bus;
 use crate::fault::{Code, Fault};
 use crate::snapshot::Live;
+use access::AccessLog;
 
+pub use access::AccessConfig;
 pub use admin::{Readiness, bus_readiness};
 pub use listener::Running;
 
@@ -88,6 +93,8 @@ pub struct GatewayConfig {
     pub trusted: Vec<std::net::IpAddr>,
     /// Interval of comment lines on silent streams.
     pub keep_alive: Duration,
+    /// Where each request gets a line; nowhere without it.
+    pub access_log: Option<AccessConfig>,
 }
 
 impl GatewayConfig {
@@ -99,6 +106,7 @@ impl GatewayConfig {
             limits: ConnectionLimits::default(),
             trusted: Vec::new(),
             keep_alive: Duration::from_secs(15),
+            access_log: None,
         }
     }
 }
@@ -110,6 +118,7 @@ struct Edge {
     config: GatewayConfig,
     started: Instant,
     tokens: auth::Tokens,
+    access: Option<Arc<AccessLog>>,
     is_draining: watch::Sender<bool>,
     is_ready: AtomicBool,
     connections: AtomicUsize,
@@ -121,19 +130,21 @@ pub struct Gateway;
 impl Gateway {
     /// Binds the addresses and serves until [`Running::drain`]. `metrics` prints what the process has counted.
     ///
-    /// Fails where an address cannot be bound.
+    /// Fails where an address cannot be bound or the access log cannot be opened.
     pub async fn start(
         config: GatewayConfig,
         live: Arc<Live>,
         bus: Bus,
         metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     ) -> Result<Running, Fault> {
+        let access = config.access_log.as_ref().map(open_access_log).transpose()?;
         let edge = Arc::new(Edge {
             live,
             bus,
             config,
             started: Instant::now(),
             tokens: auth::Tokens::default(),
+            access,
             is_draining: watch::Sender::new(false),
             is_ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),
@@ -162,6 +173,13 @@ impl Gateway {
 fn bind(what: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Fault> {
     listener::bind(address).map_err(|error| {
         Fault::ours(Code::Unavailable, format!("the {what} address {address} cannot be bound: {error}"))
+    })
+}
+
+fn open_access_log(config: &AccessConfig) -> Result<Arc<AccessLog>, Fault> {
+    AccessLog::open(config).map(Arc::new).map_err(|error| {
+        let name = config.file.as_deref().map_or_else(|| "stdout".to_owned(), |file| file.display().to_string());
+        Fault::ours(Code::Unavailable, format!("the access log `{name}` cannot be opened: {error}"))
     })
 }
 

@@ -84,6 +84,14 @@ pub(super) fn status_of(fault: &Fault, envelope: Option<&Envelope>) -> StatusCod
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
+/// A fault's token: its reason, or its code in lower case where the code says it all.
+pub(super) fn kind_of(fault: &Fault) -> String {
+    match row_of(fault.why()).0 {
+        "" => fault.code_name().to_ascii_lowercase(),
+        token => token.to_owned(),
+    }
+}
+
 /// How a fault counts.
 pub(super) fn outcome_of(fault: &Fault) -> Outcome {
     match (fault.why(), fault.source()) {
@@ -207,9 +215,8 @@ pub(super) fn error_body(fault: &Fault, status: StatusCode, style: ErrorStyle, r
 /// RFC 9457.
 fn problem(fault: &Fault, status: StatusCode, request_id: &str, out: &mut Vec<u8>) {
     let token = row_of(fault.why()).0;
-    let kind = if token.is_empty() { fault.code_name().to_ascii_lowercase() } else { token.to_owned() };
     out.extend_from_slice(b"{\"type\":");
-    json_string(&format!("urn:tidegate:problem:{}", kind.replace('_', "-")), out);
+    json_string(&format!("urn:tidegate:problem:{}", kind_of(fault).replace('_', "-")), out);
     member("title", status.canonical_reason().unwrap_or("Error"), out);
     out.extend_from_slice(format!(",\"status\":{}", status.as_u16()).as_bytes());
     member("detail", fault.message(), out);

@@ -21,6 +21,7 @@ use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, RouteId, Tree};
 use crate::schema::operation::{LogRow, Operation};
+use crate::telemetry::trace::Span;
 use crate::telemetry::{RouteMetrics, SubjectMetrics};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 
@@ -133,6 +134,18 @@ pub struct Method {
 }
 
 impl Method {
+    /// Says in a span what is called (OpenTelemetry's conventions for RPC and messaging).
+    pub(crate) fn describe(&self, span: &mut Span) {
+        span.set("rpc.system", "nats");
+        let (service, method) = self.name.split_once('/').unwrap_or(("", &self.name));
+        if !service.is_empty() {
+            span.set("rpc.service", service);
+        }
+        span.set("rpc.method", method);
+        span.set("messaging.system", "nats");
+        span.set("messaging.destination.name", self.subject.as_str());
+    }
+
     /// What a service's own work runs as: nobody calls it, and it answers nobody.
     pub(crate) fn without_requests(service: &str, tables: Arc<Tables>) -> Method {
         let none = MessageId(0);

@@ -19,6 +19,7 @@ mod requester;
 mod service;
 mod streams;
 mod tasks;
+mod trace;
 pub mod types;
 
 use std::fmt;

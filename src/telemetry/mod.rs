@@ -1,5 +1,8 @@
-//! Every metric's name and labels, and the set-up of logs. Handles are resolved when a table is built; nothing is
+//! Every metric's name and labels, the set-up of logs, and spans. Handles are resolved when a table is built; nothing is
 //! looked up per request.
+
+pub mod otlp;
+pub mod trace;
 
 use std::time::Duration;
 
@@ -68,6 +71,13 @@ pub const BROKER_NEGOTIATIONS: &str = "tidegate_broker_negotiations_total";
 pub const BROKER_DRUG_UNITS: &str = "tidegate_broker_drug_units_total";
 /// Reputation after completed deals, by the family's drug.
 pub const BROKER_REPUTATION: &str = "tidegate_broker_reputation";
+
+/// Spans that a collector has taken.
+pub const SPANS_EXPORTED: &str = "tidegate_spans_exported_total";
+/// Spans that were lost, by reason (`queue_full`, `refused`, `unreachable`).
+pub const SPANS_DROPPED: &str = "tidegate_spans_dropped_total";
+/// Lines that the access log could not take.
+pub const ACCESS_DROPPED: &str = "tidegate_access_log_dropped_total";
 
 /// Buckets of durations in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
