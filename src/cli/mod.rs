@@ -1,15 +1,19 @@
 //! The commands. Each reads its arguments, calls the floors below, and talks to people.
 
+mod bench;
 mod call;
 mod check;
+mod completions;
 mod dlq;
 mod init;
+mod man;
 mod nats_url;
 mod routes;
 mod serve;
 mod settings;
 mod streams;
 mod traces;
+mod verify;
 mod worker;
 
 use std::net::SocketAddr;
@@ -97,10 +101,18 @@ enum Command {
     Routes(routes::RoutesArgs),
     /// Send one request by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
+    /// Fire edge cases at workers, made from the descriptors, and say what breaks.
+    Verify(verify::VerifyArgs),
+    /// Put load on an HTTP address or a method, and see how long answers take.
+    Bench(bench::BenchArgs),
     /// Make a starter folder: one .proto and a routes file.
     Init(init::InitArgs),
     /// Print the JSON Schema of the routes file, for editors.
     Schema(SchemaArgs),
+    /// Print what a shell needs to complete commands and options.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual, for `man`.
+    Man(man::ManArgs),
 }
 
 #[derive(Args)]
@@ -182,6 +194,16 @@ pub fn run() -> ExitCode {
         Command::Check(args) => return check::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Call(args) => call::run(&args),
+        Command::Verify(args) => match verify::run(&args) {
+            Ok(code) => return code,
+            Err(fault) => Err(fault),
+        },
+        Command::Bench(args) => match bench::run(&args) {
+            Ok(code) => return code,
+            Err(fault) => Err(fault),
+        },
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Schema(args) => {
             let schema = match args.services {
