@@ -1,11 +1,12 @@
 //! `dev`, `serve` and `worker`: the long-running commands, and their orderly end.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use ipnet::IpNet;
 
 use super::settings::SettingsArgs;
 use super::traces::TraceArgs;
@@ -13,7 +14,7 @@ use super::{NatsArgs, TableArgs, address, build, connect, runtime, worker};
 use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
-use crate::gateway::{AccessConfig, Gateway, GatewayConfig, bus_readiness};
+use crate::gateway::{AccessConfig, Gateway, GatewayConfig, bus_readiness, network};
 use crate::snapshot::{Live, Outcome, watch};
 use crate::telemetry::{self, PrometheusHandle};
 
@@ -28,9 +29,9 @@ pub(super) struct ServeArgs {
     /// Where health and metrics are.
     #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
     admin: SocketAddr,
-    /// Proxies whose X-Forwarded-For and trusted headers count.
-    #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
-    trusted: Vec<IpAddr>,
+    /// Proxies whose X-Forwarded-For and trusted headers count: addresses and networks, joined by commas.
+    #[arg(long, env = "TIDEGATE_TRUSTED", value_name = "ADDRESS|NETWORK", value_delimiter = ',', value_parser = network)]
+    trusted: Vec<IpNet>,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -144,7 +145,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
         let mut config = GatewayConfig::new(args.listen);
         config.admin = Some(args.admin);
         config.access_log = args.access.config();
-        config.trusted.clone_from(&args.trusted);
+        config.trusted = args.trusted.iter().copied().collect();
         gateway(config, &args.tables, bus, args.end, |_, _| Ok(())).await
     })
 }

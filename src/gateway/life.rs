@@ -12,17 +12,18 @@ use http::{Method as Verb, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::accept::ReplyForm;
+use super::ask::Until;
 use super::body::Answer;
 use super::in_flight::InFlight;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
 use super::record::Record;
-use super::{Edge, auth, context, events, respond};
-use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
+use super::{Edge, ask, auth, context, events, respond};
+use crate::bus::{Headers, Reply};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::{Admitted, Slot};
 use crate::route::{Content, Lookup, Parts, Segments};
-use crate::snapshot::{LimitKey, Method, Route, Snapshot, Streaming};
+use crate::snapshot::{LimitKey, Route, Snapshot, Streaming};
 use crate::telemetry::{self, Outcome};
 use crate::transcode::{self, Scratch};
 
@@ -91,6 +92,7 @@ async fn serve(
 ) -> Result<Response<Answer>, Fault> {
     let timeout = inbound.timeout(route.policies.timeout)?;
     let deadline = inbound.received + timeout;
+    let until = Until { deadline, is_routes: timeout == route.policies.timeout };
     let permit = admit(edge, route, inbound)?;
     let caller = auth::caller(edge, route, inbound, deadline).await?;
     let verified = caller.as_ref().map(|caller| &*caller.verified);
@@ -108,10 +110,14 @@ async fn serve(
     if bound.wants_stream {
         drop(permit);
         let slots = stream_slots(snapshot, route)?;
-        return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
+        let passed = ask::admit(edge, route)?;
+        let stream =
+            events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
+        passed.ended(stream.as_ref().err(), until);
+        return stream;
     }
     let form = if is_raw(route) { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
-    let reply = ask(edge, &route.method, inbound, headers, bound.payload, left).await;
+    let reply = ask::ask(edge, route, inbound, headers, bound.payload, until).await;
     record.called(reply.as_ref().err());
     let reply = reply?;
     let mut answer = print(route, form, &reply)?;
@@ -254,45 +260,6 @@ fn bus_headers(
         headers.push("Tidegate-Window", events::WINDOW);
     }
     headers
-}
-
-/// Asks the worker and opens what it answers.
-async fn ask(
-    edge: &Edge,
-    method: &Method,
-    inbound: &Inbound,
-    headers: Headers,
-    payload: Bytes,
-    timeout: Duration,
-) -> Result<Reply, Fault> {
-    let id = inbound.request_id.as_str();
-    // A reply proves itself by the token that it echoes, or by the request id inside it.
-    let proof = |reply: &Reply| match reply.headers.get("Tidegate-Call") {
-        Some(call) => call == id,
-        None => method.envelope.answers(id, &reply.payload),
-    };
-    let request = BusRequest {
-        subject: method.subject.clone(),
-        headers,
-        payload,
-        timeout,
-        proof: method.replies.is_proven().then_some(&proof),
-    };
-    let asked = inbound.received.elapsed();
-    let reply = edge.bus.request(request).await;
-    method.metrics.ended(BusError::outcome(&reply), inbound.received.elapsed().saturating_sub(asked));
-    let reply = reply.inspect_err(|error| {
-        if let BusError::Unproven(_) = error {
-            method.replies.give_up();
-        }
-    })?;
-    if reply.mismatches > 0 {
-        method.replies.give_up();
-    } else if !method.replies.is_proven() && reply.headers.get("Tidegate-Call") == Some(id) {
-        method.replies.prove();
-    }
-    method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
-    Ok(reply)
 }
 
 /// The reply as the client wants it.

@@ -4,6 +4,7 @@
 mod accept;
 mod access;
 mod admin;
+mod ask;
 mod auth;
 mod body;
 mod connection;
@@ -17,6 +18,7 @@ mod in_flight;
 mod inbound;
 mod life;
 mod listener;
+mod networks;
 mod record;
 mod respond;
 mod socket;
@@ -38,6 +40,7 @@ use access::AccessLog;
 pub use access::AccessConfig;
 pub use admin::{Readiness, bus_readiness};
 pub use listener::Running;
+pub use networks::{Networks, network};
 
 /// Checks a request's head, its empty line included, as the edge does before hyper sees it. For the fuzz target.
 pub fn check_head(head: &[u8], limits: &ConnectionLimits) -> Result<(), Fault> {
@@ -90,7 +93,7 @@ pub struct GatewayConfig {
     /// Limits of connections.
     pub limits: ConnectionLimits,
     /// Peers whose `X-Forwarded-For` and trusted headers count.
-    pub trusted: Vec<std::net::IpAddr>,
+    pub trusted: Networks,
     /// Interval of comment lines on silent streams.
     pub keep_alive: Duration,
     /// Where each request gets a line; nowhere without it.
@@ -104,7 +107,7 @@ impl GatewayConfig {
             listen,
             admin: None,
             limits: ConnectionLimits::default(),
-            trusted: Vec::new(),
+            trusted: Networks::default(),
             keep_alive: Duration::from_secs(15),
             access_log: None,
         }

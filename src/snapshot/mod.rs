@@ -10,6 +10,7 @@ pub mod manifest;
 mod methods;
 mod policy;
 mod reload;
+mod resilience;
 mod sources;
 mod styles;
 
@@ -30,6 +31,7 @@ pub use build::build;
 pub use credential::{Auth, Credential};
 pub use live::Live;
 pub use reload::{Outcome, follow, watch};
+pub use resilience::SubjectBreaker;
 pub use sources::{BuiltIn, Files, Material, Source, folder_of};
 
 /// Everything that one generation of the tables says.
@@ -234,6 +236,10 @@ pub struct Policies {
     pub call_slots: Option<Arc<Slots>>,
     /// Open streams.
     pub stream_slots: Option<Arc<Slots>>,
+    /// Repeats of a call that is safe to repeat, where nobody answered.
+    pub retries: u32,
+    /// The breaker of its subject.
+    pub breaker: Option<Arc<SubjectBreaker>>,
     /// How replies are printed.
     pub json_out: JsonOut,
     /// How errors are printed.

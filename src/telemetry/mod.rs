@@ -33,6 +33,10 @@ pub const BUS_REQUESTS: &str = "nats_client_requests_total";
 pub const BUS_TIMEOUTS: &str = "nats_client_request_timeouts_total";
 /// Seconds until the reply was there, by subject.
 pub const BUS_DURATION: &str = "nats_client_request_duration_seconds";
+/// 1 while the breaker of a subject is open, by subject.
+pub const BREAKER_OPEN: &str = "tidegate_breaker_open";
+/// Requests over the bus that were made again, by subject.
+pub const BUS_REPEATS: &str = "tidegate_bus_repeats_total";
 /// 1 while the bus can be used.
 pub const BUS_CONNECTED: &str = "tidegate_bus_connected";
 /// Connections to the bus made after the first.
