@@ -186,6 +186,31 @@ async fn metric(gateway: &Program, name: &str, has: &str) -> f64 {
 }
 
 #[tokio::test]
+async fn latencies_lead_to_traces() {
+    let (collector, address) = Collector::start(&[]).await;
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "20")];
+    let gateway = Program::start_with_variables(&variables, &["dev", "--routes", "/no/such/file"]);
+    assert_eq!(gateway.post("/v1/players/p1/quests:generate", "{}").await.0, 200);
+    let is_it = |span: &Span| span.kind == "SERVER" && span.service == "tidegate";
+    eventually("the span arrives", async || collector.spans().iter().any(is_it)).await;
+    let figures = async |accept: &str| {
+        let request = reqwest::Client::new().get(format!("http://{}/metrics", gateway.admin)).header("accept", accept);
+        let answer = request.send().await.unwrap();
+        (answer.headers()["content-type"].to_str().unwrap().to_owned(), answer.text().await.unwrap())
+    };
+    // What Prometheus 2 asks for where it keeps exemplars.
+    let (form, text) = figures("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5").await;
+    assert_eq!(form, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let spans = collector.spans();
+    let span = spans.iter().find(|span| is_it(span)).unwrap();
+    let row = text.lines().find(|line| line.contains(&format!("# {{trace_id=\"{}\"}}", span.trace)));
+    assert!(row.is_some_and(|row| row.contains("quests:generate\",le=")), "{} is not in\n{text}", span.trace);
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let (form, text) = figures("*/*").await;
+    assert_eq!((form.as_str(), text.contains("trace_id")), ("text/plain; version=0.0.4; charset=utf-8", false));
+}
+
+#[tokio::test]
 async fn a_collector_that_comes_back_gets_what_it_could_not_take() {
     let (collector, address) = Collector::start(&[503, 429]).await;
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "20")];

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::Edge;
 use crate::bus::{Bus, Status};
+use crate::telemetry::openmetrics;
 
 /// Prints what the process has counted.
 pub(super) type Metrics = Option<Arc<dyn Fn() -> String + Send + Sync>>;
@@ -21,9 +23,21 @@ pub(super) async fn serve(readiness: Readiness, listener: TcpListener, metrics: 
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || std::future::ready(answer(readiness()))))
-        .route("/metrics", get(move || std::future::ready(metrics.as_ref().map_or_else(String::new, |print| print()))));
+        .route("/metrics", get(move |headers: HeaderMap| std::future::ready(figures(&metrics, &headers))));
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin port failed");
+    }
+}
+
+/// Prometheus' text form, or OpenMetrics for those that ask for it: it has exemplars, too.
+fn figures(metrics: &Metrics, headers: &HeaderMap) -> impl IntoResponse + use<> {
+    let text = metrics.as_ref().map_or_else(String::new, |print| print());
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if accepted.into_iter().any(|accept| accept.contains("application/openmetrics-text")) {
+        let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        ([(header::CONTENT_TYPE, form)], openmetrics(&text))
+    } else {
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
     }
 }
 

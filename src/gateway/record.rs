@@ -139,6 +139,10 @@ impl Record {
     pub(super) fn answered(mut self, answer: &mut http::Response<Answer>, fault: Option<&Fault>) {
         let Some(open) = &mut self.0 else { return };
         open.line.status = answer.status().as_u16();
+        if let (Some(trace), Some(route)) = (open.span.trace(), &open.line.route) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            route.metrics.exemplar(trace, open.line.received.elapsed(), now);
+        }
         if let Some(fault) = fault {
             open.failed(fault);
         }

@@ -1,14 +1,18 @@
 //! Every metric's name and labels, the set-up of logs, and spans. Handles are resolved when a table is built; nothing is
 //! looked up per request.
 
+mod exemplars;
 pub mod otlp;
 pub mod trace;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
+use exemplars::Exemplars;
+pub use exemplars::openmetrics;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 
 /// Requests by route and outcome.
@@ -113,6 +117,7 @@ const OUTCOMES: [(Outcome, &str); 5] = [
 pub struct RouteMetrics {
     requests: [Counter; 5],
     duration: Histogram,
+    exemplars: Arc<Exemplars>,
     /// Requests in flight.
     pub in_flight: Gauge,
     /// Streams open.
@@ -135,6 +140,7 @@ impl RouteMetrics {
             requests: OUTCOMES
                 .map(|(_, outcome)| metrics::counter!(REQUESTS, "route" => route.clone(), "outcome" => outcome)),
             duration: metrics::histogram!(DURATION, "route" => route.clone()),
+            exemplars: Exemplars::of(&route),
             in_flight: metrics::gauge!(IN_FLIGHT, "route" => route.clone()),
             streams: metrics::gauge!(STREAMS, "route" => route.clone()),
             chunks: metrics::counter!(CHUNKS, "route" => route),
@@ -145,6 +151,11 @@ impl RouteMetrics {
     pub fn ended(&self, outcome: Outcome, took: Duration) {
         self.requests[outcome as usize].increment(1);
         self.duration.record(took.as_secs_f64());
+    }
+
+    /// Keeps the trace of a request that took so long, where it is written down. `at` is the time since 1970.
+    pub fn exemplar(&self, trace: u128, took: Duration, at: Duration) {
+        self.exemplars.keep(trace, took.as_secs_f64(), at.as_secs_f64());
     }
 }
 

@@ -252,6 +252,11 @@ impl Span {
         self.0.as_ref().map(|open| open.record.position.to_text())
     }
 
+    /// The trace, where it is written down.
+    pub fn trace(&self) -> Option<u128> {
+        self.0.as_ref().map(|open| open.record.position.trace)
+    }
+
     /// The service whose work it is.
     pub fn service(&mut self, name: &str) {
         if let Some(open) = &mut self.0 {
