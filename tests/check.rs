@@ -219,11 +219,11 @@ const MISTAKES: &[(&str, &str)] = &[
         "1:13: unknown field `timeot`, expected one of auth, body_max, breaker, calls, errors, json, rate, retries, stream_idle, streams, style, timeout (did you mean `timeout`?)",
     ),
     ("routes: [\n", "1:9: unclosed bracket '['"),
-    ("version: one\n", "1:10: invalid u32"),
+    ("version: one\n", "1:10: expected a whole number, found `one`"),
     ("version: 1\nversion: 1\n", "2:1: duplicate mapping key: version"),
     (
         "annotations: [ { services: [ '*' ], convention: yes } ]\n",
-        "1:49: invalid boolean (strict mode expects true/false)",
+        "1:49: expected `true` or `false`, found `yes`",
     ),
 ];
 
