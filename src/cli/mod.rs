@@ -1,13 +1,16 @@
 //! The commands. Each reads its arguments, calls the floors below, and talks to people.
 
 mod admin;
+mod bench;
 mod call;
 mod check;
+mod completions;
 mod diff;
 mod dlq;
 mod explain;
 mod fleet;
 mod init;
+mod man;
 mod nats_url;
 mod openapi;
 mod routes;
@@ -15,6 +18,8 @@ mod serve;
 mod settings;
 mod streams;
 mod table;
+mod traces;
+mod verify;
 mod worker;
 
 use std::net::SocketAddr;
@@ -109,10 +114,18 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Send one request by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
+    /// Fire edge cases at workers, made from the descriptors, and say what breaks.
+    Verify(verify::VerifyArgs),
+    /// Put load on an HTTP address or a method, and see how long answers take.
+    Bench(bench::BenchArgs),
     /// Make a starter folder: one .proto and a routes file.
     Init(init::InitArgs),
     /// Print the JSON Schema of the routes file, for editors, or all of its keys, for people.
     Schema(SchemaArgs),
+    /// Print what a shell needs to complete commands and options.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual, for `man`.
+    Man(man::ManArgs),
 }
 
 #[derive(Args)]
@@ -185,6 +198,16 @@ pub fn run() -> ExitCode {
         },
         Command::Diff(args) => return diff::run(&args),
         Command::Call(args) => call::run(&args),
+        Command::Verify(args) => match verify::run(&args) {
+            Ok(code) => return code,
+            Err(fault) => Err(fault),
+        },
+        Command::Bench(args) => match bench::run(&args) {
+            Ok(code) => return code,
+            Err(fault) => Err(fault),
+        },
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Schema(args) => {
             match (args.services, args.format.as_str()) {

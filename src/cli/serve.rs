@@ -1,20 +1,22 @@
 //! `dev` and `serve`: the gateway as a process, and its orderly end.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::admin::AdminArgs;
 use super::settings::{CacheArgs, SettingsArgs};
+use super::traces::TraceArgs;
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, table, worker};
 use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
-use crate::gateway::{Gateway, GatewayConfig, Running, bus_readiness};
+use crate::gateway::{AccessConfig, Gateway, GatewayConfig, Running, bus_readiness, network};
 use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Source, WorkersSource, answer_for};
 use crate::store::Store;
 use crate::telemetry::{self, PrometheusHandle};
@@ -29,9 +31,9 @@ pub(super) struct ServeArgs {
     listen: SocketAddr,
     #[command(flatten)]
     admin: AdminArgs,
-    /// Proxies whose X-Forwarded-For and trusted headers count.
-    #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
-    trusted: Vec<IpAddr>,
+    /// Proxies whose X-Forwarded-For and trusted headers count: addresses and networks, joined by commas.
+    #[arg(long, env = "TIDEGATE_TRUSTED", value_name = "ADDRESS|NETWORK", value_delimiter = ',', value_parser = network)]
+    trusted: Vec<IpNet>,
     /// What a reload does with a schema that breaks clients of the routes in force: `refuse` keeps the last good tables.
     #[arg(long, env = "TIDEGATE_SCHEMA_CHANGES", value_enum, default_value_t = SchemaChanges::Refuse)]
     schema_changes: SchemaChanges,
@@ -43,6 +45,10 @@ pub(super) struct ServeArgs {
     discover: bool,
     #[command(flatten)]
     end: EndArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
@@ -81,6 +87,10 @@ pub(super) struct DevArgs {
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
+    traces: TraceArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
@@ -88,6 +98,34 @@ pub(super) struct DevArgs {
     settings: SettingsArgs,
     #[command(flatten)]
     cache: CacheArgs,
+}
+
+/// The access log.
+#[derive(Args, Clone)]
+struct AccessArgs {
+    /// Write a line of JSON for each request: to `stdout`, or to a file. A file that is moved away is opened anew.
+    #[arg(long, env = "TIDEGATE_ACCESS_LOG", value_name = "stdout|FILE|off", default_value = "off")]
+    access_log: PathBuf,
+    /// The part of the requests that gets a line, from 0 to 1; those that end with an error always do.
+    #[arg(long, env = "TIDEGATE_ACCESS_LOG_SAMPLE", value_name = "PART", default_value_t = 1.0, value_parser = part)]
+    access_log_sample: f64,
+}
+
+impl AccessArgs {
+    fn config(&self) -> Option<AccessConfig> {
+        let file = match self.access_log.to_str() {
+            Some("off") => return None,
+            Some("stdout") => None,
+            _ => Some(self.access_log.clone()),
+        };
+        Some(AccessConfig { file, sample: self.access_log_sample })
+    }
+}
+
+/// A number from 0 to 1.
+fn part(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no part: expected a number from 0 to 1"))
 }
 
 /// How it ends.
@@ -100,10 +138,12 @@ struct EndArgs {
 
 /// `tidegate dev`: the services on a thread and a connection of their own, the gateway here.
 pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
+    let _traces = args.traces.start("tidegate")?;
     runtime()?.block_on(async {
         let bus = gateway_bus(&args.nats).await?;
         let mut config = GatewayConfig::new(args.listen);
         args.admin.apply(&mut config)?;
+        config.access_log = args.access.config();
         let store = args.data.as_deref().map(|folder| Store::on_disk(&bus, folder)).transpose()?;
         let services =
             worker::Thread::new(args.nats.clone(), args.settings.clone(), args.cache.clone(), bus.clone(), store);
@@ -137,13 +177,15 @@ Stop it with Ctrl-C."
 
 /// `tidegate serve`.
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
+    let _traces = args.traces.start("tidegate")?;
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
         let bus = gateway_bus(&nats).await?;
         let mut config = GatewayConfig::new(args.listen);
         args.admin.apply(&mut config)?;
-        config.trusted.clone_from(&args.trusted);
+        config.access_log = args.access.config();
+        config.trusted = args.trusted.iter().copied().collect();
         let rules = Rules { breaking: args.schema_changes.into(), asked: asked_to_reload() };
         let Some(address) = args.tables.address()? else {
             let source = discovering(args, args.tables.source()?, &bus);

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::serve::{metrics, told_to_end};
 use super::settings::{CacheArgs, SettingsArgs};
+use super::traces::TraceArgs;
 use super::{NatsArgs, TableArgs, address, build, bus, run_services};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
@@ -33,6 +34,8 @@ pub(super) struct WorkerArgs {
     /// Where health and metrics are; nowhere without it.
     #[arg(long, env = "TIDEGATE_ADMIN", value_parser = address)]
     admin: Option<SocketAddr>,
+    #[command(flatten)]
+    traces: TraceArgs,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
@@ -58,6 +61,7 @@ pub(super) enum Provision {
 pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     // Before the tables: they keep handles of the metrics.
     let handle = telemetry::install_metrics();
+    let _traces = args.traces.start("tidegate-worker")?;
     let (material, snapshot) = build(args.tables.source()?.as_ref())?;
     let announced = args.announce.then(|| Arc::new(material.descriptors));
     let mut nats = args.nats.clone();

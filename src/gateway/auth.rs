@@ -14,6 +14,7 @@ use crate::bus::{BusError, Headers, Request};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
 use crate::snapshot::{Auth, Credential, Route};
+use crate::telemetry::trace::Span;
 
 /// Shortest pause between two checks of a stream's token.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -148,11 +149,12 @@ async fn ask(
     timeout: Duration,
 ) -> Result<Option<Verified>, Fault> {
     let method = &credential.method;
+    let mut span = inbound.map_or(Span::none(), |inbound| inbound.trace.call(method));
     let mut headers = method.request_headers.and_room_for(3);
     headers.push("Tidegate-Timeout", itoa::Buffer::new().format(timeout.as_millis().max(1)));
     match inbound {
         Some(inbound) => {
-            headers.push("traceparent", inbound.trace.parent());
+            headers.push("traceparent", span.traceparent().as_deref().unwrap_or(inbound.trace.parent()));
             headers.push("Tidegate-Call", &inbound.request_id);
         }
         None => drop(headers.push("Tidegate-Call", uuid::Uuid::new_v4().to_string())),
@@ -162,9 +164,11 @@ async fn ask(
     let asked = Instant::now();
     let reply = edge.bus.request(request).await;
     method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
-    let reply = reply.map_err(|error| unchecked(&error.into()))?;
+    let reply = reply.map_err(Fault::from).inspect_err(|fault| span.fault(fault));
+    let reply = reply.map_err(|fault| unchecked(&fault))?;
     let opened =
         method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload);
+    let opened = opened.inspect_err(|fault| span.fault(fault));
     match opened.map_err(|fault| (fault.code(), fault)) {
         Ok(()) => Ok(credential.plan.read(&reply.payload)),
         Err((Code::InvalidArgument | Code::NotFound | Code::Unauthenticated | Code::PermissionDenied, _)) => Ok(None),

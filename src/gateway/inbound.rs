@@ -13,6 +13,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::networks::Networks;
 use super::socket::Socket;
 use super::trace::Trace;
 use crate::fault::{Code, Fault, Reason};
@@ -55,9 +56,10 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Reads a head; nothing in it can fail yet.
-    pub(super) fn read(head: Parts, peer: Peer, trusted: &[IpAddr]) -> Inbound {
+    pub(super) fn read(head: Parts, peer: Peer, trusted: &Networks) -> Inbound {
         let Peer { address, socket } = peer;
-        let is_trusted = trusted.contains(&address);
+        let address = address.to_canonical();
+        let is_trusted = trusted.contain(address);
         let client = if is_trusted { forwarded(&head.headers, trusted).unwrap_or(address) } else { address };
         let trace = Trace::of(&head.headers);
         let request_id = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned();
@@ -138,10 +140,10 @@ impl Inbound {
 }
 
 /// The first address from the right that is no trusted proxy.
-fn forwarded(headers: &HeaderMap, trusted: &[IpAddr]) -> Option<IpAddr> {
+fn forwarded(headers: &HeaderMap, trusted: &Networks) -> Option<IpAddr> {
     let list = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = list.flat_map(|text| text.split(',')).collect();
-    hops.iter().rev().take(32).map_while(|hop| hop.trim().parse().ok()).find(|hop| !trusted.contains(hop))
+    hops.iter().rev().take(32).map_while(|hop| hop.trim().parse().ok()).find(|hop| !trusted.contain(*hop))
 }
 
 /// Reads a body of at most `max` bytes. It has `progress` in all, counted from `start`, and a second more for every

@@ -12,15 +12,18 @@ use http::{Method as Verb, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::accept::ReplyForm;
+use super::ask::Until;
 use super::body::Answer;
+use super::in_flight::InFlight;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
-use super::{Edge, auth, context, credit, events, openapi, respond};
-use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
+use super::record::Record;
+use super::{Edge, ask, auth, context, credit, events, openapi, respond};
+use crate::bus::{Headers, Reply};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::{Admitted, Slot};
 use crate::route::{Content, Lookup, Parts, Segments};
-use crate::snapshot::{LimitKey, Method, Route, Snapshot, Streaming};
+use crate::snapshot::{LimitKey, Route, Snapshot, Streaming};
 use crate::telemetry::{self, Outcome};
 use crate::transcode::{self, Scratch};
 
@@ -38,44 +41,36 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: P
                 return finish(description, &inbound);
             }
             metrics::counter!(telemetry::UNROUTED).increment(1);
-            return finish(respond::fault(&fault, snapshot.error_style, None, &inbound.request_id), &inbound);
+            let answer = respond::fault(&fault, snapshot.error_style, None, &inbound.request_id);
+            let mut answer = finish(answer, &inbound);
+            Record::begin(edge, &inbound, None).answered(&mut answer, Some(&fault));
+            return answer;
         }
     };
     let in_flight = InFlight::new(&route.0.metrics.in_flight);
-    let served = AssertUnwindSafe(serve(edge, &snapshot, &route.0, &route.1, &inbound, body)).catch_unwind().await;
+    let mut record = Record::begin(edge, &inbound, Some(&route.0));
+    let serving = serve(edge, &snapshot, &route.0, &route.1, &inbound, body, &mut record);
+    let served = AssertUnwindSafe(serving).catch_unwind().await;
     let result = served.unwrap_or_else(|_| Err(panicked(&route.0)));
     drop(in_flight);
     let took = inbound.received.elapsed();
-    let answer = match result {
+    let (answer, fault) = match result {
         Ok(answer) => {
             route.0.metrics.ended(Outcome::Ok, took);
-            answer
+            (answer, None)
         }
         Err(fault) => {
             route.0.metrics.ended(respond::outcome_of(&fault), took);
             if let Some(internal) = fault.internal_text() {
                 tracing::debug!(route = %route.0.template, request_id = inbound.request_id, internal, "fault");
             }
-            respond::fault(&fault, route.0.policies.error_style, Some(&route.0.method.envelope), &inbound.request_id)
+            let (style, envelope) = (route.0.policies.error_style, Some(&route.0.method.envelope));
+            (respond::fault(&fault, style, envelope, &inbound.request_id), Some(fault))
         }
     };
-    finish(answer, &inbound)
-}
-
-/// Counts a request while it lives, also where its connection ends before its answer.
-struct InFlight<'m>(&'m metrics::Gauge);
-
-impl<'m> InFlight<'m> {
-    fn new(gauge: &'m metrics::Gauge) -> InFlight<'m> {
-        gauge.increment(1.0);
-        InFlight(gauge)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
+    let mut answer = finish(answer, &inbound);
+    record.answered(&mut answer, fault.as_ref());
+    answer
 }
 
 /// A defect of ours: the request fails, the process lives.
@@ -93,9 +88,11 @@ async fn serve(
     segments: &Segments,
     inbound: &Inbound,
     body: Incoming,
+    record: &mut Record,
 ) -> Result<Response<Answer>, Fault> {
     let timeout = inbound.timeout(route.policies.timeout)?;
     let deadline = inbound.received + timeout;
+    let until = Until { deadline, is_routes: timeout == route.policies.timeout };
     let permit = admit(edge, route, inbound)?;
     let caller = auth::caller(edge, route, inbound, deadline).await?;
     let verified = caller.as_ref().map(|caller| &*caller.verified);
@@ -105,17 +102,25 @@ async fn serve(
     } else {
         Bytes::new()
     };
+    record.body(body.len());
     let bound = bind(snapshot, route, segments, inbound, verified, &body)?;
     let asked = Instant::now();
+    record.call(inbound, &route.method);
     let left = deadline.saturating_duration_since(asked);
-    let headers = bus_headers(route, inbound, verified, &bound, left);
+    let headers = bus_headers(route, inbound, record, verified, &bound, left);
     if bound.wants_stream {
         drop(permit);
         let slots = stream_slots(snapshot, route)?;
-        return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
+        let passed = ask::admit(edge, route)?;
+        let stream =
+            events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
+        passed.ended(stream.as_ref().err(), until);
+        return stream;
     }
     let form = if route.is_raw { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
-    let reply = ask(edge, &route.method, inbound, headers, bound.payload, (asked, left)).await?;
+    let reply = ask::ask(edge, route, inbound, headers, bound.payload, asked, until).await;
+    record.called(reply.as_ref().err());
+    let reply = reply?;
     let mut answer = print(route, form, &reply)?;
     if let Some(admitted) = permit.admitted {
         respond::rate_limit(&mut answer, admitted.limit, admitted.remaining, None);
@@ -227,9 +232,16 @@ pub(super) fn bind(
 }
 
 /// The headers that a worker gets; none of the client's own are among them.
-fn bus_headers(route: &Route, inbound: &Inbound, caller: Option<&Verified>, bound: &Bound, left: Duration) -> Headers {
+fn bus_headers(
+    route: &Route,
+    inbound: &Inbound,
+    record: &Record,
+    caller: Option<&Verified>,
+    bound: &Bound,
+    left: Duration,
+) -> Headers {
     let mut headers = route.method.request_headers.and_room_for(6);
-    headers.push("traceparent", inbound.trace.parent());
+    headers.push("traceparent", record.traceparent().as_deref().unwrap_or(inbound.trace.parent()));
     if let Some(state) = &inbound.trace.state {
         headers.push("tracestate", state);
     }
@@ -249,44 +261,6 @@ fn bus_headers(route: &Route, inbound: &Inbound, caller: Option<&Verified>, boun
         headers.push("Tidegate-Window", credit::WINDOW);
     }
     headers
-}
-
-/// Asks the worker at a moment, with so much time left, and opens what it answers.
-async fn ask(
-    edge: &Edge,
-    method: &Method,
-    inbound: &Inbound,
-    headers: Headers,
-    payload: Bytes,
-    (asked, timeout): (Instant, Duration),
-) -> Result<Reply, Fault> {
-    let id = inbound.request_id.as_str();
-    // A reply proves itself by the token that it echoes, or by the request id inside it.
-    let proof = |reply: &Reply| match reply.headers.get("Tidegate-Call") {
-        Some(call) => call == id,
-        None => method.envelope.answers(id, &reply.payload),
-    };
-    let request = BusRequest {
-        subject: method.subject.clone(),
-        headers,
-        payload,
-        timeout,
-        proof: method.replies.is_proven().then_some(&proof),
-    };
-    let reply = edge.bus.request(request).await;
-    method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
-    let reply = reply.inspect_err(|error| {
-        if let BusError::Unproven(_) = error {
-            method.replies.give_up();
-        }
-    })?;
-    if reply.mismatches > 0 {
-        method.replies.give_up();
-    } else if !method.replies.is_proven() && reply.headers.get("Tidegate-Call") == Some(id) {
-        method.replies.prove();
-    }
-    method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
-    Ok(reply)
 }
 
 /// The reply as the client wants it.

@@ -82,6 +82,9 @@ impl Running {
             }
         };
         let _ = tokio::time::timeout(grace, all_gone).await;
+        if let Some(access) = &self.edge.access {
+            access.flush().await;
+        }
         self.edge.connections.load(Ordering::Acquire)
     }
 }

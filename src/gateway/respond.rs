@@ -102,6 +102,11 @@ pub(super) fn status_of(fault: &Fault, envelope: Option<&Envelope>) -> StatusCod
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
+/// A fault's token.
+pub(super) fn kind_of(fault: &Fault) -> String {
+    token_of(fault.why(), fault.code_name())
+}
+
 /// How a fault counts.
 pub(super) fn outcome_of(fault: &Fault) -> Outcome {
     match (fault.why(), fault.source()) {
@@ -232,7 +237,7 @@ pub(super) fn error_body(fault: &Fault, status: StatusCode, style: ErrorStyle, r
 fn problem(fault: &Fault, status: StatusCode, request_id: &str, out: &mut Vec<u8>) {
     let token = row_of(fault.why()).0;
     out.extend_from_slice(b"{\"type\":");
-    json_string(&type_of(&token_of(fault.why(), fault.code_name())), out);
+    json_string(&type_of(&kind_of(fault)), out);
     member("title", status.canonical_reason().unwrap_or("Error"), out);
     out.extend_from_slice(format!(",\"status\":{}", status.as_u16()).as_bytes());
     member("detail", fault.message(), out);

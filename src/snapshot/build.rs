@@ -130,7 +130,7 @@ impl<'a> Builder<'a> {
         let groups = manifest.groups.iter().map(|row| &row.value.policies);
         let methods = manifest.methods.values().map(|row| &row.value);
         for level in std::iter::once(&manifest.defaults).chain(annotations).chain(groups).chain(methods) {
-            self.reader.policies("", &[level]);
+            self.reader.policies("", "", &[level]);
             self.style(&[level]);
         }
     }
@@ -245,7 +245,7 @@ impl<'a> Builder<'a> {
     /// Compiles a route and puts it into the tree.
     pub(super) fn add(&mut self, new: NewRoute<'_>) {
         let name = format!("{} {}", new.rule.verb, new.rule.template);
-        let (policies, json_in) = self.reader.policies(&name, &new.levels);
+        let (policies, json_in) = self.reader.policies(&name, new.method.subject.as_str(), &new.levels);
         let tables = &self.schema.tables;
         let (context, style) = (&new.method.envelope.context, &new.method.envelope.style);
         let compiled = Binding::compile(

@@ -16,6 +16,7 @@ mod methods;
 mod policy;
 pub mod reference;
 mod reload;
+mod resilience;
 mod sources;
 mod styles;
 
@@ -29,6 +30,7 @@ use crate::limits::{Bucket, Slots};
 use crate::route::{Binding, HTTP_BODY, RouteId, Tree};
 use crate::schema::Docs;
 use crate::schema::operation::{LogRow, Operation};
+use crate::telemetry::trace::Span;
 use crate::telemetry::{RouteMetrics, SubjectMetrics};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
 use problem::Problem;
@@ -40,6 +42,7 @@ pub use credential::{Auth, Credential, Revocations};
 pub use instances::{Instance, answer_for, instances};
 pub use live::Live;
 pub use reload::{Breaking, Following, Outcome, Reading, Rules, follow, watch};
+pub use resilience::SubjectBreaker;
 pub use sources::{
     BucketSource, BuiltIn, Changes, Files, Material, Revision, Source, Stored, TableAddress, TableBucket,
     WorkersSource, folder_of,
@@ -177,6 +180,18 @@ impl Method {
         message.is_some_and(|message| &*self.tables.message(message).name == HTTP_BODY)
     }
 
+    /// Says in a span what is called (OpenTelemetry's conventions for RPC and messaging).
+    pub(crate) fn describe(&self, span: &mut Span) {
+        span.set("rpc.system", "nats");
+        let (service, method) = self.name.split_once('/').unwrap_or(("", &self.name));
+        if !service.is_empty() {
+            span.set("rpc.service", service);
+        }
+        span.set("rpc.method", method);
+        span.set("messaging.system", "nats");
+        span.set("messaging.destination.name", self.subject.as_str());
+    }
+
     /// What a service's own work runs as: nobody calls it, and it answers nobody.
     pub(crate) fn without_requests(service: &str, tables: Arc<Tables>) -> Method {
         let none = MessageId(0);
@@ -276,6 +291,10 @@ pub struct Policies {
     pub call_slots: Option<Arc<Slots>>,
     /// Open streams.
     pub stream_slots: Option<Arc<Slots>>,
+    /// Repeats of a call that is safe to repeat, where nobody answered.
+    pub retries: u32,
+    /// The breaker of its subject.
+    pub breaker: Option<Arc<SubjectBreaker>>,
     /// How replies are printed.
     pub json_out: JsonOut,
     /// How errors are printed.

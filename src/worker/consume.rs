@@ -198,8 +198,13 @@ impl Runner {
     }
 
     async fn handle(self: Arc<Self>, job: Job) {
-        let context = Context::of_event(&self.around, &job.event);
-        let told = match self.judge(&context, &job).await {
+        let (context, mut span) = Context::of_event(&self.around, self.config(), &job);
+        let verdict = self.judge(&context, &job).await;
+        if let Verdict::Again(fault) | Verdict::Dead(fault) = &verdict {
+            span.fail(fault.code_name(), fault.message());
+        }
+        drop(span);
+        let told = match verdict {
             Verdict::Done => self.tell("done", || job.ack()).await,
             Verdict::Again(fault) => {
                 let pause = self.consuming.consume.pause_after(job.deliveries);

@@ -11,12 +11,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::peer::Breakers;
-use super::{Clock, Options};
+use super::{Clock, Options, trace};
 use crate::bus::{Bus, Delivery, Headers};
 use crate::envelope::{Caller, Source};
 use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot};
-use crate::store::{Logged, Store};
+use crate::store::{ConsumerConfig, Job, Store};
+use crate::telemetry::trace::Span;
 use crate::transcode::Tables;
 
 /// Most labels that a handler may add to its reply.
@@ -140,17 +141,18 @@ impl Context {
         context
     }
 
-    /// The service's own work on an event, whose trace goes on.
-    pub(super) fn of_event(around: &Arc<Surroundings>, event: &Logged) -> Context {
-        let mut context = Context::own(around, "");
+    /// The service's own work on an event, whose trace goes on, and the span of that work.
+    pub(super) fn of_event(around: &Arc<Surroundings>, consumer: &ConsumerConfig, job: &Job) -> (Context, Span) {
+        let (mut context, event, mut span) = (Context::own(around, ""), &job.event, Span::none());
         if let Some(inner) = Arc::get_mut(&mut context.0) {
             for name in ["traceparent", "tracestate"] {
                 if let Some(value) = event.headers.get(name) {
                     inner.headers.push(name, value);
                 }
             }
+            span = trace::event(around, consumer, event, job.deliveries, &mut inner.headers);
         }
-        context
+        (context, span)
     }
 
     /// The caller context as the house style carries it: texts by field name, and labels.

@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use super::blocking::{stalls, watched};
 use super::context::{Context, Surroundings};
 use super::service::{Answer, Call, Running, Service};
-use super::{Options, reply, streams, until_true};
+use super::{Options, reply, streams, trace, until_true};
 use crate::bus::{BusError, Delivery, Limits, Message, Subject, Subscription};
 use crate::fault::{Code, Fault, Reason, Source};
 use crate::snapshot::{Method, Streaming};
+use crate::telemetry::trace::Span;
 
 /// After this long a caller that met a full worker comes back.
 const BUSY_WAIT: Duration = Duration::from_millis(100);
@@ -158,11 +159,13 @@ impl Endpoint {
         }
     }
 
-    async fn handle(self, delivery: Delivery) {
+    async fn handle(self, mut delivery: Delivery) {
         let started = Instant::now();
+        let mut span = trace::request(&self.0.around, &self.0.method, &mut delivery.headers);
         let to = delivery.reply.clone();
         let _running = Counted::new(&self.0.around);
         let context = Context::new(&self.0.around, &self.0.method, delivery);
+        span.set("tidegate.request_id", context.request_id());
         if self.streams(&context) {
             let call =
                 self.0.calls.iter().find_map(|call| if let Call::Stream(call) = call { Some(call) } else { None });
@@ -184,11 +187,11 @@ impl Endpoint {
                     streams::run(&context, to, start).await
                 }
             };
-            self.note(started, ended.err().as_ref());
+            self.note(started, ended.err().as_ref(), &mut span);
             return;
         }
         let answer = self.call(&context).await;
-        self.note(started, answer.as_ref().err().map(|error| &error.0));
+        self.note(started, answer.as_ref().err().map(|error| &error.0), &mut span);
         self.answer(&context, to, answer).await;
     }
 
@@ -250,8 +253,11 @@ impl Endpoint {
         }
     }
 
-    fn note(&self, started: Instant, fault: Option<&Fault>) {
+    fn note(&self, started: Instant, fault: Option<&Fault>, span: &mut Span) {
         self.0.stats.note(started, fault);
+        if let Some(fault) = fault {
+            span.fault(fault);
+        }
         if let Some(fault) = fault.filter(|fault| fault.source() == Source::Us && fault.internal_text().is_some()) {
             tracing::warn!(method = &*self.0.method.name, %fault, "a handler failed");
         }

@@ -21,6 +21,7 @@ mod requester;
 mod service;
 mod streams;
 mod tasks;
+mod trace;
 pub mod types;
 
 use std::fmt;

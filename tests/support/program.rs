@@ -45,6 +45,19 @@ impl Program {
         Program::launch(&mut command, "worker ready").0
     }
 
+    /// As [`Program::start`], with environment variables.
+    pub fn start_with_variables(variables: &[(&str, &str)], arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        Program::start_command(command.args(arguments).envs(variables.iter().copied()))
+    }
+
+    /// Services as a process of their own, with environment variables; waits until they are there.
+    pub fn worker(variables: &[(&str, &str)], arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("worker").args(arguments).envs(variables.iter().copied());
+        Program::of_worker(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
     /// As [`Program::start`], with a limit on open files.
     pub fn start_with_files(files: u32, arguments: &[&str]) -> Program {
         let script = format!("ulimit -n {files} && exec \"$@\"");
@@ -87,6 +100,12 @@ impl Program {
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Tells it to end, and waits for that.
+    pub fn end(mut self) {
+        self.signal("TERM");
+        assert!(self.child.wait().unwrap().success());
     }
 
     /// How it ended, once it has.

@@ -18,8 +18,9 @@ use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -27,6 +28,7 @@ use tokio::sync::{Semaphore, watch};
 use super::{Edge, openapi};
 use crate::bus::{Bus, Status};
 use crate::snapshot::Outcome;
+use crate::telemetry::openmetrics;
 
 pub use access::AdminToken;
 pub use tls::{AdminTls, TlsFiles};
@@ -107,7 +109,19 @@ fn probes(readiness: Readiness, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || std::future::ready(answer(readiness()))))
-        .route("/metrics", get(move || std::future::ready(metrics.as_ref().map_or_else(String::new, |print| print()))))
+        .route("/metrics", get(move |headers: HeaderMap| std::future::ready(text_of(&metrics, &headers))))
+}
+
+/// Prometheus' text form, or OpenMetrics for those that ask for it: it has exemplars, too.
+fn text_of(metrics: &Metrics, headers: &HeaderMap) -> impl IntoResponse + use<> {
+    let text = metrics.as_ref().map_or_else(String::new, |print| print());
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if accepted.into_iter().any(|accept| accept.contains("application/openmetrics-text")) {
+        let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        ([(header::CONTENT_TYPE, form)], openmetrics(&text))
+    } else {
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    }
 }
 
 fn answer(readiness: Result<(), &'static str>) -> (StatusCode, String) {

@@ -12,7 +12,7 @@ use http::Request;
 use serde::Serialize;
 
 use super::inbound::{Inbound, Peer};
-use super::{ConnectionLimits, life, respond};
+use super::{ConnectionLimits, Networks, life, respond};
 use crate::fault::Fault;
 use crate::snapshot::Snapshot;
 use crate::transcode::{self, Scratch};
@@ -51,7 +51,7 @@ pub fn explain(snapshot: &Snapshot, request: Request<Bytes>) -> Explanation {
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
     let peer = Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), socket: None };
-    let inbound = Inbound::read(head, peer, &[]);
+    let inbound = Inbound::read(head, peer, &Networks::default());
     let mut told = Explanation {
         verb: inbound.head.method.to_string(),
         target,
