@@ -35,6 +35,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("hyper", &["gateway/"]),
     ("hyper_util", &["gateway/"]),
     ("tower", &["gateway/"]),
+    ("tokio_rustls", &["gateway/admin/tls"]),
     ("async_nats", &["bus/nats", "store/jetstream"]),
     ("nkeys", &["bus/nats"]),
     ("prost_reflect", &["schema/"]),
@@ -62,7 +63,16 @@ const CALLS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "std::fs",
-        &["snapshot", "bus/nats/identity", "cli", "config", "gateway/listener", "store", "services/settings"],
+        &[
+            "snapshot",
+            "bus/nats/identity",
+            "cli",
+            "config",
+            "gateway/admin/access",
+            "gateway/listener",
+            "store",
+            "services/settings",
+        ],
         "floors 0–2 do no I/O",
     ),
 ];
