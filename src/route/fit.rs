@@ -12,6 +12,8 @@ use super::template::{PathTemplate, Segment};
 pub struct Fit {
     /// Segments from the left that agree.
     pub agreed: usize,
+    /// Segments that agree where they stand, those behind a difference included; up to a `**`.
+    pub alike: usize,
     /// What does not agree; `None` where the template takes the path.
     pub misfit: Option<Misfit>,
 }
@@ -80,6 +82,7 @@ impl PathTemplate {
         let many = self.many();
         let head = many.unwrap_or(self.segments.len());
         let agreed = (0..head).take_while(|index| fits(*index, *index)).count();
+        let alike = (0..head).filter(|index| fits(*index, *index)).count();
         let tail = many.map_or(0, |many| self.segments.len() - many - 1);
         let (least, is_least) = (head + tail, many.is_some());
         let text = |index: usize, at: usize| match self.segments.get(index) {
@@ -102,7 +105,7 @@ impl PathTemplate {
             })
         };
         // What differs first from the left is what people look for; the custom verb stands at the end.
-        Fit { agreed, misfit: wrong.or(misfit) }
+        Fit { agreed, alike, misfit: wrong.or(misfit) }
     }
 
     /// Orders templates that take the same path as the tree tries them: a custom verb first, then, from the left,

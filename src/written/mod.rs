@@ -16,7 +16,7 @@ pub use leaf::{Secret, SecretSource};
 pub use tree::{Node, Tree};
 pub use yaml::At;
 
-pub(crate) use hints::did_you_mean;
+pub(crate) use hints::{did_you_mean, distance};
 pub(crate) use yaml::{read, read_shaped, to_yaml};
 
 /// `500ms`, `30s`, `5m`.

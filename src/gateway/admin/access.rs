@@ -195,5 +195,4 @@ pub(super) fn refusal(fault: &Fault) -> Response {
 }
 
 #[cfg(test)]
-#[path = "access_tests.rs"]
 mod tests;

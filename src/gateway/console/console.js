@@ -479,7 +479,7 @@ async function loadWorkers() {
   const count = names.reduce((all, name) => all + services[name].instances.length, 0);
   const tell = (count, one) => [el("b", {}, String(count)), ` ${one}${count === 1 ? "" : "s"}`];
   at("workers-count").replaceChildren(el("span", {}, ...tell(names.length, "service"), ", ", ...tell(count, "worker")));
-  if (!names.length) at("workers").replaceChildren(el("p", { class: "panel" }, "Nobody answers the NATS services protocol on this bus."));
+  if (!names.length) at("workers").replaceChildren(el("p", { class: "panel" }, "Nobody answers the NATS services protocol on this bus. The gateway's user needs the right to publish to $SRV.STATS."));
   else at("workers").replaceChildren(...names.map((name) => service(name, services[name].instances)));
 }
 

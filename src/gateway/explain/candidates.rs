@@ -1,10 +1,13 @@
 //! The routes that a path could have meant, and why each does or does not take the request.
 
+use std::cmp::Reverse;
+
 use serde::Serialize;
 
 use super::Inbound;
-use crate::route::{Fit, PathTemplate, RouteId, Segments};
+use crate::route::{Fit, Misfit, PathTemplate, RouteId, Segments};
 use crate::snapshot::{Route, Snapshot};
+use crate::written::distance;
 
 /// Most routes that are named where none takes the path.
 const NEAREST_MAX: usize = 5;
@@ -42,12 +45,22 @@ pub(super) fn of(snapshot: &Snapshot, inbound: &Inbound, taken: Option<RouteId>)
         return (candidates, Vec::new());
     }
     others.sort_by_cached_key(|(fit, template, route)| {
-        (std::cmp::Reverse(fit.agreed), template.segments.len().abs_diff(segments.len()), verb_rank(route, inbound))
+        let length = template.segments.len().abs_diff(segments.len());
+        (Reverse(fit.agreed), difference(fit), Reverse(fit.alike), length, verb_rank(route, inbound))
     });
     // Routes that share nothing with the path help nobody, unless nothing does.
     let best = others.first().map_or(0, |(fit, ..)| fit.agreed);
     let near = others.iter().filter(|(fit, ..)| fit.agreed + 1 >= best.max(1)).take(NEAREST_MAX);
     (candidates, near.map(|(fit, _, route)| far(fit, route)).collect())
+}
+
+/// How far the first thing that does not agree is from agreeing, in letters.
+fn difference(fit: &Fit) -> usize {
+    match &fit.misfit {
+        Some(Misfit::Text { expected, found, .. }) => distance(expected, found),
+        Some(Misfit::Verb { .. }) => 0,
+        _ => usize::MAX,
+    }
 }
 
 /// The route's own verb before GET's for HEAD before that of any verb.
