@@ -187,6 +187,9 @@ fn the_games_tables_serve_only_where_nobody_named_others() {
     let (code, text) = shown(&[], &["serve", "--routes", "kv://"]);
     let said = "error: `kv://`: expected `kv://BUCKET` or `kv://BUCKET/KEY`, such as `kv://tg_routes`";
     assert!(code == Some(1) && text.contains(said), "{text}");
+    let (code, text) = shown(&[], &["serve", "--routes", "kv://tg_routes", "--descriptors", "here"]);
+    let said = "error: kv://tg_routes/routes.yaml brings its descriptors: leave `--descriptors` out";
+    assert!(code == Some(1) && text.contains(said), "{text}");
 }
 
 #[tokio::test]

@@ -56,8 +56,15 @@ impl TableArgs {
 
     /// The bucket that was named, where it is one.
     pub(super) fn address(&self) -> Result<Option<TableAddress>, Fault> {
+        let refused = |text: String| Fault::client(Code::InvalidArgument, text);
         let address = self.routes.as_deref().filter(|text| TableAddress::is_like(text)).map(str::parse).transpose();
-        address.map_err(|text: String| Fault::client(Code::InvalidArgument, text))
+        let address: Option<TableAddress> = address.map_err(refused)?;
+        match &address {
+            Some(address) if self.descriptors.is_some() => {
+                Err(refused(format!("{address} brings its descriptors: leave `--descriptors` out")))
+            }
+            _ => Ok(address),
+        }
     }
 }
 
