@@ -92,6 +92,7 @@ on_each_bus!(
     another_replica_goes_on_where_the_dispatcher_died,
     who_does_not_answer_gets_the_event_again,
     a_stream_goes_on_behind_what_was_seen,
+    who_wants_only_what_is_urgent_gets_nothing_else,
 );
 
 async fn another_replica_goes_on_where_the_dispatcher_died(game: Game) {
@@ -188,4 +189,28 @@ async fn a_stream_goes_on_behind_what_was_seen(game: Game) {
             .collect();
     }
     assert_eq!(seen, ["3 \"e-2\"", "4 \"e-3\"", "5 \"e-4\""]);
+}
+
+async fn who_wants_only_what_is_urgent_gets_nothing_else(game: Game) {
+    let _replicas = (game.replica().await, game.replica().await);
+    let mut urgent = calls::listen(&game.bus, "cb.hud.urgent", Limits::WORKER).await;
+    let mut all = calls::listen(&game.bus, "cb.hud.all", Limits::WORKER).await;
+    game.subscribe("cb.hud.urgent", json!({"$min_priority": "6"})).await;
+    game.subscribe("cb.hud.all", json!({})).await;
+    for (id, priority, takers) in [("e-5", 5, 1), ("e-6", 6, 2), ("e-0", 0, 1), ("e-9", 9, 2)] {
+        let body = json!({"event_type": "quest.started", "event_id": id, "priority": priority});
+        assert_eq!(game.post("/v1/events", body).await["subscriber_count"], takers, "{id}");
+    }
+    let seen = async |pushed: &mut tidegate::bus::Subscription, count: usize| {
+        let mut seen = Vec::new();
+        for _ in 0..count {
+            let delivery = calls::next(pushed).await.unwrap().unwrap();
+            let event = game.event(&delivery.payload);
+            seen.push((event["event_id"].clone(), event["priority"].as_i64().unwrap_or(0)));
+        }
+        seen
+    };
+    let expected = [("e-5", 5), ("e-6", 6), ("e-0", 0), ("e-9", 9)].map(|(id, priority)| (json!(id), priority));
+    assert_eq!(seen(&mut all, 4).await, expected, "one type keeps its order, whatever the priorities");
+    assert_eq!(seen(&mut urgent, 2).await, [expected[1].clone(), expected[3].clone()]);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use support::replicas::Replicas;
 use support::{calls, eventually, gateway, project, url};
@@ -136,4 +137,48 @@ async fn a_probe_of_an_idle_service_leaves_nothing_behind() {
     };
     let well: Vec<&str> = ["time-manager", "weather-manager", "state-manager"].into_iter().filter(is_healthy).collect();
     assert_eq!(well, ["time-manager", "weather-manager", "state-manager"], "{health}");
+}
+
+#[tokio::test]
+async fn a_watch_of_health_tells_all_then_each_service_that_turns() {
+    let game = Game::start().await;
+    let answers = Arc::new(AtomicBool::new(true));
+    let does_answer = answers.clone();
+    calls::worker(&game.bus, "svc.quest.v1.generate", move |delivery| match does_answer.load(Ordering::Relaxed) {
+        true => vec![calls::answer(&delivery, &calls::quest("The Hunt"))],
+        false => Vec::new(),
+    })
+    .await;
+    assert_eq!(game.route(json!({})).await.0, 200);
+    eventually("it is known to be well", async || game.is_healthy().await).await;
+    let watch = game.client.get(url(&game.running, "/v1/services:watchHealth")).send().await.unwrap();
+    assert_eq!(watch.status(), 200);
+    let (mut bytes, mut seen) = (watch.bytes_stream(), String::new());
+    let mut item = async || 'item: loop {
+        while let Some((line, rest)) = seen.split_once('\n') {
+            let item = line.strip_prefix("data:").map(|item| serde_json::from_str::<Value>(item).unwrap());
+            seen = rest.to_owned();
+            if let Some(item) = item {
+                let rows = item["services"].as_array().cloned().unwrap_or_default().into_iter();
+                break 'item rows
+                    .map(|row| (row["service_name"].as_str().unwrap().to_owned(), row["is_healthy"] == true))
+                    .collect::<Vec<_>>();
+            }
+        }
+        seen.push_str(std::str::from_utf8(&bytes.next().await.expect("the watch goes on").unwrap()).unwrap());
+    };
+    let mut next = async || tokio::time::timeout(support::PATIENCE, item()).await.expect("the watch is silent");
+    let first = next().await;
+    assert_eq!(first.len(), 22);
+    let well: Vec<&str> = first.iter().filter(|row| row.1).map(|row| row.0.as_str()).collect();
+    assert_eq!(well, ["quest-system", "router"]);
+
+    answers.store(false, Ordering::Relaxed);
+    let refused = async || game.route(json!({})).await.1["error"]["details"]["reason"] == "unhealthy";
+    eventually("calls are refused", refused).await;
+    assert_eq!(next().await, [("quest-system".to_owned(), false)]);
+    answers.store(true, Ordering::Relaxed);
+    game.now_ms.fetch_add(60_000, Ordering::Relaxed);
+    eventually("a trial works", async || game.route(json!({})).await.0 == 200).await;
+    assert_eq!(next().await, [("quest-system".to_owned(), true)]);
 }

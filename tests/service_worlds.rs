@@ -14,8 +14,9 @@ use support::nats::NatsServer;
 use support::{eventually, gateway, project, url};
 use tidegate::bus::{Bus, Limits};
 use tidegate::gateway::Running;
+use tidegate::services::buckets::BUCKETS;
 use tidegate::services::{LiveSettings, Settings, roster};
-use tidegate::store::{BucketConfig, Expected, Store};
+use tidegate::store::{BucketConfig, Expected, Keys, Store};
 use tidegate::worker::{Options, Worker};
 
 const NOW_MS: i64 = 1_760_000_000_000;
@@ -136,6 +137,7 @@ on_each_bus!(
     two_replicas_tell_each_hour_once,
     a_jump_tells_only_the_newest_hour,
     a_schedule_fires_once_and_a_recurring_one_again,
+    what_a_dead_replica_had_claimed_another_one_fires,
     a_watch_of_time_tells_hours_and_jumps,
     two_replicas_tell_a_change_of_weather_once,
     a_season_comes_with_its_day,
@@ -224,6 +226,38 @@ async fn a_schedule_fires_once_and_a_recurring_one_again(game: Game) {
     assert_eq!(game.ask("PUT", "/v1/worlds/default/time", midnight).await.0, 200);
     // The jump fires it, and the cancelled one has not come before it.
     assert_eq!(subjects(1).await, ["cb.game.last"]);
+}
+
+async fn what_a_dead_replica_had_claimed_another_one_fires(game: Game) {
+    let mut callbacks = listen(&game.bus, "cb.game.once", Limits::WORKER).await;
+    let body = json!({
+        "event_id": "once", "callback_subject": "cb.game.once",
+        "scheduled_time": {"year": 1, "month": 1, "day": 1, "hour": 8},
+    });
+    let (status, scheduled) = game.ask("POST", "/v1/schedules", body).await;
+    assert_eq!(status, 200, "{scheduled}");
+    // As it leaves the record: claimed, and never pushed.
+    let config = BUCKETS.iter().find(|config| config.name == "tg_schedules").unwrap();
+    let bucket = game.store.bucket(config.clone()).await.unwrap();
+    let [entry] = &bucket.list(&Keys::All).await.unwrap()[..] else { panic!("one schedule") };
+    let mut record: Value = serde_json::from_slice(&entry.value).unwrap();
+    let at_ms = NOW_MS + MINUTE_MS;
+    let scheduled_ms = record["value"]["next_ms"].take();
+    record["value"]["claim"] =
+        json!({ "occurrence": 1, "scheduled_ms": scheduled_ms, "at_ms": at_ms, "until_ms": at_ms + 5_000 });
+    record["value"]["occurrence"] = 2.into();
+    bucket.put(&entry.key, record.to_string().into(), Expected::Revision(entry.revision)).await.unwrap();
+
+    game.pass(MINUTE_MS + 5_000);
+    let fired = next(&mut callbacks).await.unwrap().unwrap();
+    let id = format!("{}:1", scheduled["schedule_id"].as_str().unwrap());
+    assert!(fired.payload.windows(id.len()).any(|part| part == id.as_bytes()), "{:?}", fired.payload);
+    let path = format!("/v1/schedules/{}", scheduled["schedule_id"].as_str().unwrap());
+    let reason = async || game.ask("DELETE", &path, Value::Null).await.1["error"]["details"]["reason"].clone();
+    eventually("it counts as fired", async || reason().await == "fired").await;
+    game.pass(60_000);
+    let again = tokio::time::timeout(Duration::from_millis(300), callbacks.next()).await;
+    assert!(again.is_err(), "it was fired twice");
 }
 
 async fn a_watch_of_time_tells_hours_and_jumps(game: Game) {

@@ -141,6 +141,11 @@ impl NatsServer {
         &self.url
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Connections that it holds now.
     pub async fn connections(&self) -> u64 {
         let answer = reqwest::get(format!("{}/connz", self.monitoring)).await.unwrap().text().await.unwrap();
