@@ -1,6 +1,7 @@
 //! The program as a process of its own, ended with the test.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// A running program, and where it listens.
@@ -16,6 +17,16 @@ impl Program {
     /// Starts a gateway on free ports, and waits until it is there.
     pub fn start(arguments: &[&str]) -> Program {
         Program::start_command(Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments))
+    }
+
+    /// Starts a gateway, or a worker, in a folder, and waits until it is there.
+    pub fn start_in(folder: &Path, arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        if arguments.first() == Some(&"worker") {
+            let child = command.args(arguments).current_dir(folder).stderr(Stdio::piped()).spawn().unwrap();
+            return Program::of_worker(child);
+        }
+        Program::start_command(command.args(arguments).current_dir(folder))
     }
 
     /// As [`Program::start`], with a limit on open files.
@@ -47,6 +58,13 @@ impl Program {
         std::thread::spawn(move || lines.for_each(drop));
         assert!(!address.is_empty(), "the gateway did not start");
         Program { child, address, admin }
+    }
+
+    fn of_worker(mut child: Child) -> Program {
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("worker ready")), "the worker did not start");
+        std::thread::spawn(move || lines.for_each(drop));
+        Program::of(child)
     }
 
     /// Any other process, to be ended with the test.
