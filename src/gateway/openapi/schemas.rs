@@ -144,7 +144,7 @@ impl<'a> Schemas<'a> {
         let name = lifted.filter(|name| table.field_by_name(name.as_bytes()).is_none());
         if let (Some(name), Json::Object(members)) = (name, &mut schema) {
             let text = "Repeats of a request under one key have the first one's answer; as the header of that name.";
-            let member = Json::new().with("type", "string").with("description", text);
+            let member = Json::new().with("type", vec!["string", "null"]).with("description", text);
             match members.iter_mut().find(|member| member.0 == "properties") {
                 Some((_, properties)) => properties.set(name, member),
                 None => members.push(("properties".to_owned(), Json::new().with(name, member))),
