@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests of one binary share two cores with a real nats-server; more threads only add waiting.
 TEST_THREADS ?= 4
 
-.PHONY: help run test fmt clippy tools check chart-test chart-readme image image-test bench fuzz-build fuzz-seeds fuzz clean
+.PHONY: help run test fmt clippy tools compat check chart-test chart-readme image image-test bench fuzz-build fuzz-seeds fuzz clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -14,6 +14,7 @@ run: ## gateway and services in one process, on the embedded bus: http://127.0.0
 
 test: fmt clippy tools ## everything: format, lints, unit, contract and whole-system tests on a real nats-server
 	$(CARGO) test --workspace --all-targets -- --test-threads=$(TEST_THREADS)
+	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) sh tests/support/compatibility.sh
 	$(CARGO) build --bin tidegate
 	sh tests/chart/run.sh
 	sh tests/image/run.sh --quick
@@ -26,6 +27,9 @@ clippy: ## lints, warnings refused
 
 tools: ## what the tests need beside Rust: a real nats-server, pinned and hash-checked, into target/tools
 	sh tests/support/fetch-nats-server.sh
+
+compat: ## bus, store, events and requests on nats-server 2.10, 2.11, 2.12 and 2.14 (fetched, pinned)
+	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) sh tests/support/compatibility.sh
 
 check: ## the routes file of this folder
 	$(CARGO) run --release --bin tidegate -- check

@@ -323,11 +323,11 @@ impl<'de> Deserialize<'de> for SourceRow {
     }
 }
 
-/// Reads a file's text.
-pub fn parse(file: &str, text: &str) -> Result<Manifest, Problem> {
-    written::read(file, text)?.ok_or_else(|| {
+/// Reads a file's text. Fails with everything that has not the form of this file.
+pub fn parse(file: &str, text: &str) -> Result<Manifest, Vec<Problem>> {
+    written::read_shaped(file, text)?.ok_or_else(|| {
         let hint = "`tidegate init` makes a starter folder";
-        Problem::new(Place::new(file, 1, 1), "this file is empty: it would serve nothing").hint(hint)
+        vec![Problem::new(Place::new(file, 1, 1), "this file is empty: it would serve nothing").hint(hint)]
     })
 }
 

@@ -142,7 +142,7 @@ impl Material {
         match (parsed, schema) {
             (Ok(manifest), Ok(schema)) => build(&self.routes_name, &manifest, &schema, previous),
             (parsed, schema) => {
-                let mut problems: Vec<Problem> = parsed.err().into_iter().collect();
+                let mut problems: Vec<Problem> = parsed.err().unwrap_or_default();
                 problems.extend(schema.err().into_iter().flatten().map(Problem::from));
                 Err(problems)
             }

@@ -6,6 +6,8 @@ use serde_saphyr::Spanned;
 
 use super::hints::did_you_mean;
 use super::problem::{Place, Problem};
+use super::shape;
+use super::tree::Tree;
 
 /// Largest file in bytes.
 const FILE_MAX: usize = 8 * 1024 * 1024;
@@ -59,6 +61,15 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<Option
         // Its advice on the crate's options is none to somebody who writes the file.
         let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
         Problem::new(Place::new(file, place.0, place.1), text).hint(hint(text))
+    })
+}
+
+/// As [`read`], for a type that has a JSON Schema: everything that is not of its form, not only the first such thing.
+pub(crate) fn read_shaped<T: DeserializeOwned + JsonSchema>(file: &str, text: &str) -> Result<Option<T>, Vec<Problem>> {
+    read(file, text).map_err(|first| {
+        let Ok(Some(tree)) = read::<Tree>(file, text) else { return vec![first] };
+        let found = shape::problems(file, &tree, schemars::schema_for!(T).as_value());
+        if found.is_empty() { vec![first] } else { found }
     })
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod calls;
+pub mod fleet;
 pub mod http2;
 pub mod nats;
 pub mod program;

@@ -1,6 +1,7 @@
 //! The program as a process of its own, ended with the test.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// A running program, and where it listens.
@@ -18,11 +19,42 @@ impl Program {
         Program::start_command(Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments))
     }
 
+    /// Starts a gateway, or a worker, in a folder, and waits until it is there.
+    pub fn start_in(folder: &Path, arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        if arguments.first() == Some(&"worker") {
+            let child = command.args(arguments).current_dir(folder).stderr(Stdio::piped()).spawn().unwrap();
+            return Program::of_worker(child);
+        }
+        Program::start_command(command.args(arguments).current_dir(folder))
+    }
+
     /// As [`Program::start`], with a limit on open files.
     pub fn start_with_files(files: u32, arguments: &[&str]) -> Program {
         let script = format!("ulimit -n {files} && exec \"$@\"");
         let program = env!("CARGO_BIN_EXE_tidegate");
         Program::start_command(Command::new("sh").args(["-c", &script, "sh", program]).args(arguments))
+    }
+
+    /// Starts workers, all at once, and waits until each of them is ready.
+    pub fn start_workers(commands: &[Vec<&str>]) -> Vec<Program> {
+        let start = |arguments: &Vec<&str>| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+            Program::of(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+        };
+        let mut programs: Vec<Program> = commands.iter().map(start).collect();
+        for (program, arguments) in programs.iter_mut().zip(commands) {
+            let mut lines = BufReader::new(program.child.stderr.take().unwrap()).lines().map_while(Result::ok);
+            let mut said = Vec::new();
+            let is_ready = lines.by_ref().any(|line| {
+                let is_ready = line.contains("\"worker ready\"");
+                said.push(line);
+                is_ready
+            });
+            assert!(is_ready, "{arguments:?} did not start:\n{}", said.join("\n"));
+            std::thread::spawn(move || lines.for_each(drop));
+        }
+        programs
     }
 
     fn start_command(command: &mut Command) -> Program {
@@ -49,6 +81,13 @@ impl Program {
         Program { child, address, admin }
     }
 
+    fn of_worker(mut child: Child) -> Program {
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("worker ready")), "the worker did not start");
+        std::thread::spawn(move || lines.for_each(drop));
+        Program::of(child)
+    }
+
     /// Any other process, to be ended with the test.
     pub fn of(child: Child) -> Program {
         Program { child, address: String::new(), admin: String::new() }
@@ -57,6 +96,12 @@ impl Program {
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// How it ended, once it has.
