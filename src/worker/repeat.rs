@@ -147,7 +147,7 @@ impl Repeats {
                 Err(error) => {
                     if matches!(error, StoreError::Unavailable(_)) {
                         let (repeats, place) = (self.clone(), place.to_owned());
-                        tokio::spawn(async move { repeats.take_back(&place, record).await });
+                        tokio::spawn(async move { repeats.take_back(&place, record, expected).await });
                     }
                     return Err(error.into());
                 }
@@ -161,18 +161,28 @@ impl Repeats {
         self.0.put(place, bytes.into(), expected).await
     }
 
-    /// Takes back a claim of which nobody knows whether it was made.
-    async fn take_back(&self, place: &str, claimed: Record) {
+    /// Takes back a claim of which nobody knows whether it was made. It may still come to be, so that looking is not
+    /// enough: a write in its place comes behind it, or keeps it from being made.
+    async fn take_back(&self, place: &str, claimed: Record, expected: Expected) {
+        let left = Record { expires_at_ms: 0, ..claimed };
         for pause in pauses() {
             tokio::time::sleep(pause).await;
-            let Ok(entry) = self.0.get(place).await else { continue };
-            if let Some(entry) = entry
-                && let Ok(record) = serde_json::from_slice::<Record>(&entry.value)
-                && record.owner == claimed.owner
-            {
-                drop(Claim::new(self, place, entry.revision, record));
+            match self.put(place, &left, expected).await {
+                Err(StoreError::Unavailable(_)) => {}
+                Err(StoreError::Conflict) => match self.0.get(place).await {
+                    Ok(Some(entry)) => return self.take_back_made(place, left, &entry),
+                    Ok(None) => return,
+                    Err(_) => {}
+                },
+                _ => return,
             }
-            return;
+        }
+    }
+
+    fn take_back_made(&self, place: &str, left: Record, entry: &Entry) {
+        let made = serde_json::from_slice::<Record>(&entry.value);
+        if made.is_ok_and(|made| made.owner == left.owner && made.expires_at_ms > 0 && made.done.is_none()) {
+            drop(Claim::new(self, place, entry.revision, left));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod collector;
+pub mod fleet;
 pub mod http2;
 pub mod nats;
 pub mod program;

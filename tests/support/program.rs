@@ -65,6 +65,27 @@ impl Program {
         Program::start_command(Command::new("sh").args(["-c", &script, "sh", program]).args(arguments))
     }
 
+    /// Starts workers, all at once, and waits until each of them is ready.
+    pub fn start_workers(commands: &[Vec<&str>]) -> Vec<Program> {
+        let start = |arguments: &Vec<&str>| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+            Program::of(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+        };
+        let mut programs: Vec<Program> = commands.iter().map(start).collect();
+        for (program, arguments) in programs.iter_mut().zip(commands) {
+            let mut lines = BufReader::new(program.child.stderr.take().unwrap()).lines().map_while(Result::ok);
+            let mut said = Vec::new();
+            let is_ready = lines.by_ref().any(|line| {
+                let is_ready = line.contains("\"worker ready\"");
+                said.push(line);
+                is_ready
+            });
+            assert!(is_ready, "{arguments:?} did not start:\n{}", said.join("\n"));
+            std::thread::spawn(move || lines.for_each(drop));
+        }
+        programs
+    }
+
     fn start_command(command: &mut Command) -> Program {
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         let (mut program, ready) = Program::launch(command, "gateway ready");
@@ -106,6 +127,12 @@ impl Program {
     pub fn end(mut self) {
         self.signal("TERM");
         assert!(self.child.wait().unwrap().success());
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// How it ended, once it has.
