@@ -80,7 +80,7 @@ async fn what_was_due_and_never_sent_is_told() {
 async fn requests_and_streams_over_http_and_over_nats() {
     let nats = NatsServer::start();
     let variables = [("NATS_URL", nats.url())];
-    let gateway = Program::start_with_variables(&variables, &["serve"]);
+    let gateway = Program::start_with(&variables, &["serve"]);
     let _worker = Program::worker(&variables, &["quest-system", "ai-integration"]);
     let quest = "/v1/players/p1/quests:generate";
     eventually("the services are there", async || {

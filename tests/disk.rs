@@ -228,7 +228,7 @@ async fn a_folder_that_cannot_be_used_is_refused_with_its_reason() {
 }
 
 fn dev(folder: &Path) -> Program {
-    Program::start(&["dev", "--data", folder.to_str().unwrap(), "--routes", "/nowhere/routes.yaml"])
+    Program::start(&["dev", "--data", folder.to_str().unwrap(), "--routes", "built-in"])
 }
 
 /// The services' thread starts behind the gateway's.

@@ -19,18 +19,18 @@ use tidegate::store::{LogConfig, Store};
 const PLACES: [(&str, bool); 3] = [("before_commit", false), ("after_commit", true), ("after_events", true)];
 /// The marker of a call that was killed lapses after a minute; until then its key is busy.
 const BUSY_MAX: Duration = Duration::from_secs(90);
-const NOWHERE: [&str; 2] = ["--routes", "/nowhere/routes.yaml"];
+const NOWHERE: [&str; 2] = ["--routes", "built-in"];
 
 /// Where a service with its gateway runs, and is killed.
 enum Site {
-    Nats { server: NatsServer, gateway: Program, worker: Option<Program> },
+    Nats { server: Box<NatsServer>, gateway: Box<Program>, worker: Option<Program> },
     Disk { folder: tempfile::TempDir, program: Option<Program> },
 }
 
 impl Site {
     fn nats() -> Site {
-        let server = NatsServer::start();
-        let gateway = Program::start(&[&["serve", "--nats", server.url()], &NOWHERE[..]].concat());
+        let server = Box::new(NatsServer::start());
+        let gateway = Box::new(Program::start(&[&["serve", "--nats", server.url()], &NOWHERE[..]].concat()));
         Site::Nats { server, gateway, worker: None }
     }
 
@@ -44,11 +44,11 @@ impl Site {
         match self {
             Site::Nats { server, worker, .. } => {
                 let arguments = [&["state-manager", "--nats", server.url()], &NOWHERE[..]].concat();
-                *worker = Some(Program::start_worker(variable, &arguments));
+                *worker = Some(Program::worker(&[variable], &arguments));
             }
             Site::Disk { folder, program } => {
                 let arguments = [&["dev", "--data", folder.path().to_str().unwrap()], &NOWHERE[..]].concat();
-                *program = Some(Program::start_with(variable, &arguments));
+                *program = Some(Program::start_with(&[variable], &arguments));
             }
         }
         let url = format!("http://{}/v1/players/nobody/state", self.address());

@@ -396,7 +396,7 @@ fn the_documented_replies_of_the_services_hold_against_the_description() {
         routes_name: "routes.yaml".to_owned(),
         routes: std::fs::read_to_string("routes.yaml").unwrap(),
         descriptors: descriptors(std::path::Path::new("descriptors")),
-        allows_breaking: false,
+        ..Default::default()
     };
     let snapshot = source.build(None).unwrap();
     let description = described(&snapshot);
@@ -438,7 +438,7 @@ fn descriptors(folder: &std::path::Path) -> Vec<tidegate::schema::SourceFile> {
 async fn the_admin_port_serves_it_with_a_page_that_needs_nothing_from_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none.yaml");
-    let dev = Program::start(&["dev", "--routes", missing.to_str().unwrap()]);
+    let dev = Program::start(&["dev", "--routes", "built-in"]);
     let get = async |path: &str| {
         let answer = reqwest::get(format!("http://{}{path}", dev.admin)).await.unwrap();
         let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();

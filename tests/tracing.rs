@@ -35,7 +35,7 @@ impl Game {
         let server = NatsServer::start();
         let mut all = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()), ("NATS_URL", server.url())];
         all.extend(variables);
-        let gateway = Program::start_with_variables(&all, &["serve"]);
+        let gateway = Program::start_with(&all, &["serve"]);
         let workers = workers.iter().map(|names| Program::worker(&all, names)).collect();
         Game { collector, _server: server, gateway, workers }
     }
@@ -189,7 +189,7 @@ async fn metric(gateway: &Program, name: &str, has: &str) -> f64 {
 async fn latencies_lead_to_traces() {
     let (collector, address) = Collector::start(&[]).await;
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "20")];
-    let gateway = Program::start_with_variables(&variables, &["dev", "--routes", "/no/such/file"]);
+    let gateway = Program::start_with(&variables, &["dev", "--routes", "built-in"]);
     assert_eq!(gateway.post("/v1/players/p1/quests:generate", "{}").await.0, 200);
     let is_it = |span: &Span| span.kind == "SERVER" && span.service == "tidegate";
     eventually("the span arrives", async || collector.spans().iter().any(is_it)).await;
@@ -214,7 +214,7 @@ async fn latencies_lead_to_traces() {
 async fn a_collector_that_comes_back_gets_what_it_could_not_take() {
     let (collector, address) = Collector::start(&[503, 429]).await;
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", address.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "20")];
-    let gateway = Program::start_with_variables(&variables, &["serve"]);
+    let gateway = Program::start_with(&variables, &["serve"]);
     assert_eq!(gateway.get("/nowhere").await.0, 404);
     eventually("the span arrives", async || !collector.spans().is_empty()).await;
     assert_eq!((collector.headers().len(), collector.spans().len()), (3, 1));
@@ -234,7 +234,7 @@ async fn a_collector_that_hangs_costs_spans_and_no_request() {
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "60000"),
     ];
-    let gateway = Program::start_with_variables(&variables, &["serve"]);
+    let gateway = Program::start_with(&variables, &["serve"]);
     for _ in 0..20 {
         assert_eq!(gateway.get("/nowhere").await.0, 404);
     }

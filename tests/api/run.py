@@ -38,7 +38,7 @@ EVENTS, SILENCE = 2, 0.5
 def dev():
     """A running `tidegate dev` on free ports: where it listens, where its admin port is."""
     program = ROOT / "target/debug/tidegate"
-    ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--routes", "/no/such/file"]
+    ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--routes", "built-in"]
     child = subprocess.Popen([program, "dev", *ports], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         for line in child.stderr:

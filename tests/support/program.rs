@@ -32,21 +32,8 @@ impl Program {
         }
     }
 
-    /// As [`Program::start`], with a variable in its environment.
-    pub fn start_with(variable: (&str, &str), arguments: &[&str]) -> Program {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        Program::start_command(command.args(arguments).env(variable.0, variable.1))
-    }
-
-    /// Starts a worker with a variable in its environment, and waits until it is there.
-    pub fn start_worker(variable: (&str, &str), arguments: &[&str]) -> Program {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.arg("worker").args(arguments).env(variable.0, variable.1);
-        Program::launch(&mut command, "worker ready").0
-    }
-
     /// As [`Program::start`], with environment variables.
-    pub fn start_with_variables(variables: &[(&str, &str)], arguments: &[&str]) -> Program {
+    pub fn start_with(variables: &[(&str, &str)], arguments: &[&str]) -> Program {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         Program::start_command(command.args(arguments).envs(variables.iter().copied()))
     }
@@ -55,7 +42,7 @@ impl Program {
     pub fn worker(variables: &[(&str, &str)], arguments: &[&str]) -> Program {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.arg("worker").args(arguments).envs(variables.iter().copied());
-        Program::of_worker(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+        Program::launch(&mut command, "worker ready").0
     }
 
     /// As [`Program::start`], with a limit on open files.
