@@ -90,7 +90,7 @@ fn each_change_says_what_it_means() {
         (
             "    reply: t.Told\n    headers_out: { version: ETag }",
             "    reply: t.Other",
-            "!reply: t.Told → t.Other: clients read fields of the old message",
+            "reply: t.Told → t.Other: the reply is another message",
         ),
         (", body: \"*\"", "", "!+body: * → none: the body is another part of the request"),
     ] {
@@ -117,6 +117,20 @@ fn each_change_says_what_it_means() {
         let both = [other, expected.to_owned()];
         assert_eq!(lines, both, "{before} → {after}");
     }
+}
+
+#[test]
+fn messages_are_judged_as_a_reload_judges_them_for_the_routes_that_reach_them() {
+    let proto = PROTO.replace("string text = 1; int64 version = 2;", "string text = 1; string version = 2;");
+    let (verdict, changes) = diff(&snapshot(ROUTES, PROTO), &snapshot(ROUTES, &proto));
+    let schema: Vec<(&str, &str)> = changes
+        .iter()
+        .flat_map(|change| change.details.iter().map(|detail| (change.route.as_str(), detail.before.as_str())))
+        .collect();
+    let both = [("POST /v1/things", "t.Told.version"), ("GET /v1/things/{name}", "t.Told.version")];
+    assert_eq!((verdict, schema.as_slice()), (Verdict::Breaking, both.as_slice()));
+    let more = PROTO.replace("string user = 4;", "string user = 4; string more = 5;");
+    assert_eq!(diff(&snapshot(ROUTES, PROTO), &snapshot(ROUTES, &more)).0, Verdict::Same);
 }
 
 #[test]

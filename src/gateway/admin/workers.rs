@@ -1,17 +1,14 @@
 //! Who answers on the bus, by the NATS services protocol (ADR-32): one question to all, answers for a moment.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::bus::{Bus, Headers, Limits, Subject};
+use crate::bus::{Bus, discovery};
 use crate::fault::Fault;
 
-/// What the subscription holds.
-const ANSWERS: Limits = Limits { messages: 8_192, bytes: 16 * 1024 * 1024, ends_on_overflow: false };
 /// Longest wait for all answers together.
 const WAIT: Duration = Duration::from_secs(2);
 /// Longest wait for the first answer, and silence behind the last one.
@@ -50,19 +47,11 @@ struct Endpoint {
 /// Services by name.
 pub(super) async fn ask(bus: &Bus) -> Result<BTreeMap<String, Service>, Fault> {
     let mut services: BTreeMap<String, Service> = BTreeMap::new();
-    let subject = Subject::trusted("$SRV.STATS".to_owned());
-    let mut answers = bus.open_stream(subject, Headers::new(), Bytes::new(), ANSWERS).await?;
-    let (start, mut count) = (Instant::now(), 0);
-    while count < INSTANCES_MAX {
-        let left = WAIT.saturating_sub(start.elapsed()).min(QUIET);
-        let Ok(Some(Ok(answer))) = tokio::time::timeout(left, answers.next()).await else { break };
-        if answer.is_no_responders {
-            break;
-        }
+    let answers = discovery::ask(bus, "$SRV.STATS", QUIET, WAIT).await?;
+    for answer in answers.iter().take(INSTANCES_MAX) {
         let Ok(stats) = serde_json::from_slice::<Value>(&answer.payload) else { continue };
         if let Some(instance) = Instance::read(&stats) {
             services.entry(text(&stats, "name")).or_default().instances.push(instance);
-            count += 1;
         }
     }
     for service in services.values_mut() {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Route, Snapshot};
+use super::{Route, Snapshot, compat};
 use crate::route::{Lookup, PathTemplate, Segment, Segments};
 
 /// What happened to a route.
@@ -72,7 +72,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> (Verdict, Vec<Change>) {
     let mut changes = Vec::new();
     for (requests, route) in &before {
         match after.get(requests) {
-            Some(now) => changes.extend(changed(old, route, new, now)),
+            Some(now) => changes.extend(changed(route, now)),
             None => changes.push(removed(route, requests, new)),
         }
     }
@@ -82,6 +82,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> (Verdict, Vec<Change>) {
             .filter(|(requests, _)| !before.contains_key(*requests))
             .map(|(requests, route)| added(route, requests, old)),
     );
+    schema(old, new, &mut changes);
     changes.sort_by(|a, b| path_first(&a.route).cmp(&path_first(&b.route)));
     let breaks = changes.iter().any(|change| change.is_breaking);
     let verdict = match changes.is_empty() {
@@ -90,6 +91,32 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> (Verdict, Vec<Change>) {
         false => Verdict::Compatible,
     };
     (verdict, changes)
+}
+
+/// Adds what the messages and methods of the new side break, as a reload judges it, to the routes that reach it.
+fn schema(old: &Snapshot, new: &Snapshot, changes: &mut Vec<Change>) {
+    for found in compat::breaks(old, new) {
+        for name in &found.routes {
+            let at = changes.iter().position(|change| change.route == *name).unwrap_or_else(|| {
+                let place = |table: &Snapshot| {
+                    let route = table.routes.iter().find(|route| self::name(route) == *name);
+                    route.map(|route| route.defined_at.clone())
+                };
+                let (before, after) = (place(old), place(new));
+                let (route, kind) = (name.clone(), Kind::Changed);
+                changes.push(Change { route, kind, is_breaking: true, details: Vec::new(), before, after });
+                changes.len() - 1
+            });
+            changes[at].is_breaking = true;
+            changes[at].details.push(Detail {
+                what: "schema",
+                before: found.element.clone(),
+                after: String::new(),
+                is_breaking: true,
+                meaning: found.text.clone(),
+            });
+        }
+    }
 }
 
 /// `POST /v1/x` as `/v1/x POST`.
@@ -185,8 +212,8 @@ fn added(route: &Route, requests: &Requests, old: &Snapshot) -> Change {
     }
 }
 
-fn changed(old: &Snapshot, before: &Route, new: &Snapshot, after: &Route) -> Option<Change> {
-    let details = route::compare(old, before, new, after);
+fn changed(before: &Route, after: &Route) -> Option<Change> {
+    let details = route::compare(before, after);
     (!details.is_empty()).then(|| Change {
         route: name(after),
         kind: Kind::Changed,

@@ -1,9 +1,9 @@
 //! Two routes that take the same requests, compared: a row a difference, and what it means to clients.
 
-use super::super::{LimitKey, Route, Snapshot, Streaming};
+use super::super::{LimitKey, Route, Streaming};
 use super::Detail;
 use crate::limits::Slots;
-use crate::transcode::{Defaults, Enums, MessageId, Names, Scratch, wire_to_json};
+use crate::transcode::{Defaults, Enums, Names, Scratch, wire_to_json};
 use crate::written::print_duration;
 
 /// Collects what differs.
@@ -19,10 +19,10 @@ impl Differences {
 }
 
 /// Everything that differs.
-pub(super) fn compare(old: &Snapshot, before: &Route, new: &Snapshot, after: &Route) -> Vec<Detail> {
+pub(super) fn compare(before: &Route, after: &Route) -> Vec<Detail> {
     let mut differences = Differences(Vec::new());
     destination(before, after, &mut differences);
-    types(old, before, new, after, &mut differences);
+    types(before, after, &mut differences);
     bindings(before, after, &mut differences);
     identity(before, after, &mut differences);
     limits(before, after, &mut differences);
@@ -36,26 +36,19 @@ fn destination(before: &Route, after: &Route, differences: &mut Differences) {
     differences.text("call", names(before), names(after), false, "another method answers");
     let meaning = "workers have to listen there before this is in force";
     differences.text("subject", was.subject.to_string(), is.subject.to_string(), false, meaning);
-    let meaning = "the answer is of another kind: one body, or a stream of events";
-    let is_narrowed = (was.streaming == Streaming::Server) != (is.streaming == Streaming::Server);
-    differences.text("stream", was.streaming.word().into(), is.streaming.word().into(), is_narrowed, meaning);
 }
 
-fn types(old: &Snapshot, before: &Route, new: &Snapshot, after: &Route, differences: &mut Differences) {
+/// What of another message breaks clients, the comparison of schemas says; so it does for streams and `response_body`.
+fn types(before: &Route, after: &Route, differences: &mut Differences) {
     let (was, is) = (&before.method, &after.method);
-    let meaning = "clients send fields of the old message";
-    differences.text("request", was.request_name.to_string(), is.request_name.to_string(), true, meaning);
-    let meaning = "clients read fields of the old message";
-    differences.text("reply", was.reply_name.to_string(), is.reply_name.to_string(), true, meaning);
+    let meaning = "the request is another message";
+    differences.text("request", was.request_name.to_string(), is.request_name.to_string(), false, meaning);
+    let meaning = "the reply is another message";
+    differences.text("reply", was.reply_name.to_string(), is.reply_name.to_string(), false, meaning);
     if was.streaming != Streaming::Unary && is.streaming != Streaming::Unary {
-        differences.text("chunk", was.chunk_name.to_string(), is.chunk_name.to_string(), true, meaning);
+        let meaning = "events are another message";
+        differences.text("chunk", was.chunk_name.to_string(), is.chunk_name.to_string(), false, meaning);
     }
-    let field = |table: &Snapshot, route: &Route, message: MessageId| {
-        let field = route.response_body.map(|field| table.tables.message(message).field(field).spec.name.clone());
-        field.unwrap_or_else(|| "the whole reply".to_owned())
-    };
-    let (before, after) = (field(old, before, was.reply), field(new, after, is.reply));
-    differences.text("response_body", before, after, true, "the answer's body is another part of the reply");
 }
 
 fn bindings(before: &Route, after: &Route, differences: &mut Differences) {
