@@ -19,7 +19,7 @@ use tidegate::store::{LogConfig, Store};
 const PLACES: [(&str, bool); 3] = [("before_commit", false), ("after_commit", true), ("after_events", true)];
 /// The marker of a call that was killed lapses after a minute; until then its key is busy.
 const BUSY_MAX: Duration = Duration::from_secs(90);
-const NOWHERE: [&str; 2] = ["--routes", "built-in"];
+const BUILT_IN: [&str; 2] = ["--routes", "built-in"];
 
 /// Where a service with its gateway runs, and is killed.
 enum Site {
@@ -30,7 +30,7 @@ enum Site {
 impl Site {
     fn nats() -> Site {
         let server = Box::new(NatsServer::start());
-        let gateway = Box::new(Program::start(&[&["serve", "--nats", server.url()], &NOWHERE[..]].concat()));
+        let gateway = Box::new(Program::start(&[&["serve", "--nats", server.url()], &BUILT_IN[..]].concat()));
         Site::Nats { server, gateway, worker: None }
     }
 
@@ -43,11 +43,11 @@ impl Site {
         let variable = ("TIDEGATE_FAIL_AT", fail_at);
         match self {
             Site::Nats { server, worker, .. } => {
-                let arguments = [&["state-manager", "--nats", server.url()], &NOWHERE[..]].concat();
+                let arguments = [&["state-manager", "--nats", server.url()], &BUILT_IN[..]].concat();
                 *worker = Some(Program::worker(&[variable], &arguments));
             }
             Site::Disk { folder, program } => {
-                let arguments = [&["dev", "--data", folder.path().to_str().unwrap()], &NOWHERE[..]].concat();
+                let arguments = [&["dev", "--data", folder.path().to_str().unwrap()], &BUILT_IN[..]].concat();
                 *program = Some(Program::start_with(&[variable], &arguments));
             }
         }

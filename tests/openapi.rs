@@ -436,8 +436,6 @@ fn descriptors(folder: &std::path::Path) -> Vec<tidegate::schema::SourceFile> {
 
 #[tokio::test]
 async fn the_admin_port_serves_it_with_a_page_that_needs_nothing_from_elsewhere() {
-    let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("none.yaml");
     let dev = Program::start(&["dev", "--routes", "built-in"]);
     let get = async |path: &str| {
         let answer = reqwest::get(format!("http://{}{path}", dev.admin)).await.unwrap();
