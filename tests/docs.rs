@@ -248,8 +248,3 @@ fn every_link_of_a_page_leads_somewhere() {
         }
     }
 }
-
-#[tokio::test]
-async fn the_page_on_the_api_reference_works_as_printed() {
-    run(Page { name: "docs/api-reference.md", text: include_str!("../docs/api-reference.md"), first: &[] }).await;
-}

@@ -84,7 +84,7 @@ groups: { name: quests }
         [
             "routes.yaml:1:10 expected a whole number, found `one`".to_owned(),
             "routes.yaml:2:1 unknown field `ruotes`, expected one of annotations, credential, defaults, errors, groups, \
-             methods, open_streams, routes, styles, version"
+             methods, open_streams, openapi, routes, styles, version"
                 .to_owned(),
             "routes.yaml:3:34 expected a number from 0, found `-1`".to_owned(),
             "routes.yaml:3:44 expected a map, found `proto`".to_owned(),
