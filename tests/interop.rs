@@ -224,7 +224,7 @@ fn update(player: &str, expected_version: u64, gold: u64) -> Value {
     json!({ "player": player, "op": "UPSERT", "expected_version": expected_version.to_string() })
 }
 
-fn write(update: Value) -> Value {
+fn write(update: &Value) -> Value {
     json!({
         "call": UPDATE, "request": ["state_manager.v1.GameStateUpdate", update],
         "reply": "state_manager.v1.GameStateUpdateAck",
@@ -237,7 +237,7 @@ async fn a_client_in_python_writes_and_reads_by_the_old_conventions() {
     let game = Replicas::nats(&[]).await;
     let mut client = Script::start(python, "client.py", game.server());
 
-    let mut first = write(update("p1", 0, 10));
+    let mut first = write(&update("p1", 0, 10));
     first["key"] = "k-1".into();
     first["meta"] = json!({ "user_id": "u1", "trace_id": "t1", "labels": { "build": "7", "scope": "x" } });
     let answer = client.ask(&first);
@@ -253,11 +253,11 @@ async fn a_client_in_python_writes_and_reads_by_the_old_conventions() {
     let again = client.ask(&first);
     assert_eq!(again["reply"]["meta"]["labels"]["idempotent_replay"], "true");
     assert_eq!(without_meta(again["reply"].clone()), json!({ "ok": true, "new_version": "1" }));
-    let mut other = write(update("p1", 0, 11));
+    let mut other = write(&update("p1", 0, 11));
     other["key"] = "k-1".into();
     assert_eq!(client.reply(&other)["error"]["details"]["reason"], "key_reused");
 
-    let refused = client.ask(&write(update("p1", 7, 12)));
+    let refused = client.ask(&write(&update("p1", 7, 12)));
     assert_eq!(refused["headers"]["Nats-Service-Error-Code"], "7", "FAILED_PRECONDITION");
     let error = json!({
         "code": "FAILED_PRECONDITION", "message": "version is 1, expected 7",
@@ -279,7 +279,7 @@ async fn a_client_in_python_writes_and_reads_by_the_old_conventions() {
         (&json!("INVALID_ARGUMENT"), &json!("malformed")),
         "{malformed}"
     );
-    let mut nobody = write(update("p1", 0, 1));
+    let mut nobody = write(&update("p1", 0, 1));
     nobody["call"] = "svc.nobody.v1.there".into();
     assert_eq!(client.ask(&nobody), json!({ "failed": "NoRespondersError" }));
 }
@@ -319,7 +319,7 @@ async fn a_client_in_python_reads_streams_and_events() {
 
     // A watch of a client that gives no credit, and the events of the same writes.
     for gold in 1..=3 {
-        assert_eq!(client.reply(&write(update("p2", 0, gold)))["new_version"], gold.to_string());
+        assert_eq!(client.reply(&write(&update("p2", 0, gold)))["new_version"], gold.to_string());
     }
     let watch = client.ask(&json!({
         "stream": "svc.state.manager.v1.watch", "chunk": "state_manager.v1.WatchStateResponse", "most": 1,

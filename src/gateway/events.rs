@@ -162,14 +162,14 @@ impl Events {
                 Some(Err(error)) => return Err(lost(error)),
                 None => return Err(lost(StreamError::Disconnected)),
             };
-            if let Some(opened) = self.open(delivery)? {
+            if let Some(opened) = self.open(&delivery)? {
                 return Ok(opened);
             }
         }
     }
 
     /// Checks one message of the stream; `None` for a heartbeat.
-    fn open(&mut self, delivery: Delivery) -> Result<Option<Opened>, Fault> {
+    fn open(&mut self, delivery: &Delivery) -> Result<Option<Opened>, Fault> {
         let method = &self.route.method;
         if delivery.is_no_responders {
             return Err(crate::bus::BusError::NoResponders.into());
@@ -177,7 +177,7 @@ impl Events {
         if delivery.payload.is_empty() && delivery.headers.get("Stream-Heartbeat").is_some() {
             return Ok(None);
         }
-        self.credit.note_control(&delivery);
+        self.credit.note_control(delivery);
         // Where the style has an error field, the field decides: it says more than the headers beside it.
         let is_in_band = matches!(method.envelope.chunk.error, ErrorPlan::InBand { .. });
         if !is_in_band && delivery.headers.get(SERVICE_ERROR_CODE).is_some() {
@@ -328,7 +328,7 @@ impl Events {
             }
             match self.subscription.poll_next(context) {
                 Poll::Ready(Some(Ok(delivery))) => {
-                    match self.open(delivery) {
+                    match self.open(&delivery) {
                         Ok(Some(opened)) => self.take(opened),
                         Ok(None) => self.idle.set(sleep(self.route.policies.stream_idle)),
                         Err(fault) => self.fail(&fault),
