@@ -68,10 +68,14 @@ impl<'t> Key<'t> {
         Key::new(before, ANY, [0; 2], &[])
     }
 
-    /// The hash multiplies and rotates, eight bytes a step, as FxHash does: nobody who sends keys can add one.
+    /// The hash multiplies eight bytes a step and folds the product's halves, so that the last bytes of a text, which are
+    /// the highest of a word, move the lowest bits, too. It is not keyed: nobody who sends keys can add one.
     #[inline]
     fn new(before: u64, len: u32, head: [u64; 2], rest: &'t [u8]) -> Key<'t> {
-        let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mix = |hash: u64, word: u64| {
+            let product = u128::from(hash ^ word) * 0x9E37_79B9_7F4A_7C15;
+            product as u64 ^ (product >> 64) as u64
+        };
         let mut hash = mix(mix(before ^ u64::from(len), head[0]), head[1]);
         for byte in rest {
             hash = mix(hash, u64::from(*byte));

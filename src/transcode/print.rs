@@ -93,7 +93,7 @@ const SIXTEEN_DIGITS: u64 = EIGHT_DIGITS * EIGHT_DIGITS;
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(super) fn eight_digits(value: u32) -> u64 {
     let value = u64::from(value);
-    let fours = value / 10_000 | ((value % 10_000) << 32);
+    let fours = (value / 10_000) | ((value % 10_000) << 32);
     // 10,486 / 2^20 is one hundredth, closely enough for four digits; 103 / 2^10 one tenth, for two.
     let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
     let pairs = hundreds | ((fours - 100 * hundreds) << 16);
