@@ -31,7 +31,8 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /out/tidegate /tidegate
 # Nobody; Kubernetes can tell that it is not root only from a number.
 USER 65532:65532
-# In a container loopback is nobody's: health and metrics listen for the orchestrator.
+# In a container loopback is nobody's: health and metrics listen for the orchestrator. The console on the same port is
+# refused until it gets a token (TIDEGATE_ADMIN_TOKEN_FILE).
 ENV TIDEGATE_ADMIN=0.0.0.0:9090
 EXPOSE 8080 9090
 ENTRYPOINT ["/tidegate"]

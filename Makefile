@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests of one binary share two cores with a real nats-server; more threads only add waiting.
 TEST_THREADS ?= 4
 
-.PHONY: help run test fmt clippy tools check chart-test chart-readme image image-test bench fuzz-build fuzz-seeds fuzz clean
+.PHONY: help run test fmt clippy tools compat check console-test chart-test chart-readme image image-test bench fuzz-build fuzz-seeds fuzz clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -14,8 +14,11 @@ run: ## gateway and services in one process, on the embedded bus: http://127.0.0
 
 test: fmt clippy tools ## everything: format, lints, unit, contract and whole-system tests on a real nats-server
 	$(CARGO) test --workspace --all-targets -- --test-threads=$(TEST_THREADS)
+	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) sh tests/support/compatibility.sh
 	$(CARGO) build --bin tidegate
+	sh tests/console/run.sh
 	sh tests/chart/run.sh
+	sh tests/api/run.sh
 	sh tests/image/run.sh --quick
 
 fmt: ## formatting as committed
@@ -24,12 +27,20 @@ fmt: ## formatting as committed
 clippy: ## lints, warnings refused
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-tools: ## what the tests need beside Rust, pinned and hash-checked, into target/tools: a real nats-server, nats-py
+tools: ## what the tests need beside Rust, pinned and hash-checked, into target/tools: nats-server, nats-py; redis-server
 	sh tests/support/fetch-nats-server.sh
+	sh tests/support/fetch-redis-server.sh
 	sh tests/interop/fetch-python.sh || [ $$? = 3 ]
+
+compat: ## bus, store, events and requests on nats-server 2.10, 2.11, 2.12 and 2.14 (fetched, pinned)
+	CARGO=$(CARGO) TEST_THREADS=$(TEST_THREADS) sh tests/support/compatibility.sh
 
 check: ## the routes file of this folder
 	$(CARGO) run --release --bin tidegate -- check
+
+console-test: ## the console in a headless Chromium (node, npm, chromium; fetches playwright-core itself)
+	$(CARGO) build --bin tidegate
+	sh tests/console/run.sh
 
 chart-test: ## the helm chart, its alerts and runbooks (python3; fetches helm 3 and 4, schemas and promtool itself)
 	$(CARGO) build --bin tidegate
@@ -39,14 +50,21 @@ chart-readme: ## the table of values in charts/tidegate/README.md, from the comm
 	sh tests/chart/fetch-tools.sh
 	target/tools/chart-python/bin/python3 -B tests/chart/readme.py charts/tidegate
 
+api-test: ## the API description valid, and true on all routes, for a property-based tester (python3; fetches it itself)
+	$(CARGO) build --bin tidegate
+	sh tests/api/run.sh --examples 30
+
+reference: ## docs/errors.md and docs/routes-reference.md, from the code
+	TIDEGATE_WRITE_REFERENCE=1 $(CARGO) test --test reference up_to_date
+
 image: ## the container image (docker, podman or buildah)
 	sh tests/image/build.sh
 
 image-test: ## the image's last stage built and run, with a binary made by the Dockerfile's flags (buildah, podman)
 	sh tests/image/run.sh
 
-bench: ## ratios against yardsticks of the same run (transcode, route, gateway, stream, worker)
-	$(CARGO) bench --workspace
+bench: tools ## ratios against yardsticks of the same run, one table at the end (docs/benchmarks.md says how to read it)
+	$(CARGO) bench
 
 # libFuzzer needs its coverage pass in the code, which stable can add, and a C++ compiler for itself. No address
 # sanitizer: that takes a nightly (`cargo +nightly fuzz run TARGET` in this folder).

@@ -4,23 +4,17 @@
 //! Gateway, static floor and nginx each run alone on core 0; the load, the worker and nats-server share core 1.
 //! `-- --instructions` counts the instructions of a request instead, where valgrind is there.
 
-#[path = "support/mod.rs"]
-mod bench;
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/process.rs"]
-mod process;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use load::Load;
-use process::{Counted, Program, free_address, gateway_arguments, on_path, pin, wait_for};
 use prost::Message as _;
 use tidegate_floor::bench::{EchoReply, EchoRequest};
+
+use crate::support::load::{self, Load};
+use crate::support::process::{Counted, Program, free_address, gateway_arguments, on_path, pin, wait_for};
+use crate::support::{self as bench, Goal, Ratio, Report};
+use crate::system::nats::NatsServer;
 
 const CONNECTIONS: usize = 64;
 const REQUESTS_EACH: usize = 150;
@@ -33,19 +27,25 @@ const ROUTES: &str = include_str!("gateway-routes.yaml");
 const FEATURES: &str = "token bucket with RateLimit fields, call slot, metrics, request id, traceparent, deadline, \
                         limits of head, body and connection, house style's context and error, reload, drain";
 
-fn main() {
+/// CPU of a request, in that of the static floor; in that of nginx, below which it should be.
+const OF_FLOOR: Goal = Goal::AtMost(0.95);
+const OF_NGINX: Goal = Goal::AtMost(1.0);
+/// Resident memory at rest, in MiB.
+const IDLE: Goal = Goal::AtMost(20.0);
+
+pub fn run(report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     if std::env::args().any(|argument| argument == "--instructions") {
         runtime.block_on(count());
     } else {
-        runtime.block_on(run());
+        runtime.block_on(measure(report));
     }
 }
 
 /// Instructions a request in user space, which neither a noisy machine nor its clock changes; what the kernel does
 /// for a request is not in it. The profiles stay, for `callgrind_annotate`.
 async fn count() {
-    let nats = support::nats::NatsServer::start();
+    let nats = NatsServer::start();
     let _worker = Worker::start(nats.url()).await;
     let folder = tempfile::tempdir().expect("a folder").keep();
     let (arguments, gateway_at) = gateway_arguments(&folder, nats.url(), ROUTES);
@@ -68,9 +68,9 @@ async fn count() {
     }
 }
 
-async fn run() {
+async fn measure(report: &mut Report) {
     let pairs = if bench::is_measuring() { bench::PAIRS } else { 1 };
-    let nats = support::nats::NatsServer::start();
+    let nats = NatsServer::start();
     pin(std::process::id(), 1);
     let worker = Worker::start(nats.url()).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -122,12 +122,14 @@ async fn run() {
         median(|m| m.1),
         median(|m| m.2)
     );
-    println!("  gateway / static floor: {} (median and 95 % interval)", bench::ratio_of(to_floor));
+    report.ratio("CPU a request: gateway / static floor", OF_FLOOR, bench::ratio_of(to_floor));
     if to_nginx.is_empty() {
-        println!("  gateway / nginx: not measured, nginx is not on PATH (Debian: apt-get install nginx-light)");
+        println!("  nginx is not on PATH (Debian: apt-get install nginx-light)");
+        report.missing("CPU a request: gateway / nginx as a plain proxy", OF_NGINX);
     } else {
-        println!("  gateway / nginx as a plain proxy: {}", bench::ratio_of(to_nginx));
+        report.ratio("CPU a request: gateway / nginx as a plain proxy", OF_NGINX, bench::ratio_of(to_nginx));
     }
+    report.quantity("resident memory at rest", "MiB", IDLE, Ratio { low: idle, median: idle, high: idle });
     drop(worker);
 }
 

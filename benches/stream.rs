@@ -3,26 +3,20 @@
 //!
 //! The gateway runs alone on core 0; clients, worker and nats-server share core 1.
 
-#[path = "support/mod.rs"]
-mod bench;
-#[path = "support/load.rs"]
-mod load;
-#[path = "support/process.rs"]
-mod process;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use process::{Program, gateway_arguments, pin, raise_open_files};
 use prost::Message as _;
 use tidegate_floor::bench::Tick;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use crate::support::process::{Program, gateway_arguments, pin, raise_open_files};
+use crate::support::{self as bench, Goal, Ratio, Report, load};
+use crate::system::nats::NatsServer;
 
 const SUBJECT: &str = "svc.bench.v1.ticks";
 const ROUTES: &str = include_str!("stream-routes.yaml");
@@ -33,15 +27,15 @@ const OTHER_FILES: usize = 64;
 /// Longest time for one number of streams.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-fn main() {
+pub fn run(report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(run());
+    runtime.block_on(measure_all(report));
 }
 
-async fn run() {
+async fn measure_all(report: &mut Report) {
     let sizes: &[usize] = if bench::is_measuring() { &[1_000, 10_000] } else { &[20] };
     let files = raise_open_files();
-    let nats = support::nats::NatsServer::start();
+    let nats = NatsServer::start();
     pin(std::process::id(), 1);
     for wanted in sizes {
         let streams = (*wanted).min(files.saturating_sub(OTHER_FILES));
@@ -50,13 +44,13 @@ async fn run() {
                 "stream: {wanted} streams need more files than this process may open ({files}): `ulimit -n` first"
             );
         }
-        let measured = tokio::time::timeout(PATIENCE, measure(nats.url(), streams)).await;
+        let measured = tokio::time::timeout(PATIENCE, measure(report, nats.url(), streams)).await;
         assert!(measured.is_ok(), "{streams} streams: not measured within {PATIENCE:?}");
     }
 }
 
 /// One gateway, that many streams.
-async fn measure(nats: &str, streams: usize) {
+async fn measure(report: &mut Report, nats: &str, streams: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let (arguments, address) = gateway_arguments(folder.path(), nats, ROUTES);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -80,17 +74,11 @@ async fn measure(nats: &str, streams: usize) {
     }
     let mebibytes = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
     println!("stream: {streams} open event streams, opened in {opened:.1?}");
-    println!(
-        "  memory a stream: {:.1} KiB (resident {:.1} MiB with {early} streams, {:.1} MiB with all)",
-        after.saturating_sub(before) as f64 / 1024.0 / (streams - early) as f64,
-        mebibytes(before),
-        mebibytes(after)
-    );
-    let each = bench::ratio_of(micros);
-    println!(
-        "  CPU an event: {:.1} µs [{:.1}, {:.1}], {rounds} rounds of one event a stream",
-        each.median, each.low, each.high
-    );
+    println!("  resident {:.1} MiB with {early} streams, {:.1} MiB with all", mebibytes(before), mebibytes(after));
+    let each = after.saturating_sub(before) as f64 / 1024.0 / (streams - early) as f64;
+    let memory = Ratio { low: each, median: each, high: each };
+    report.quantity(format!("memory a stream, {streams} streams"), "KiB", Goal::None, memory);
+    report.quantity(format!("CPU an event, {streams} streams"), "µs", Goal::None, bench::ratio_of(micros));
 }
 
 /// Clients that read streams.

@@ -1,9 +1,6 @@
 //! Wire ↔ a handler's plain structs by the tables, against generated prost and against prost-reflect's message tree.
 //! Outputs are compared with generated code's in the same run.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
@@ -11,11 +8,12 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use support::{is_measuring, nanos, times_faster};
 use tidegate::schema::{self, SourceFile};
 use tidegate::transcode::{Tables, from_wire, shape_check, to_wire};
 use tidegate::worker::types::Timestamp;
 use tidegate_floor::{PROTO, samples};
+
+use crate::support::{Goal, Report, is_measuring, nanos, times_faster};
 
 #[derive(Deserialize, Serialize)]
 struct Small {
@@ -83,7 +81,7 @@ struct Schemas {
     pool: DescriptorPool,
 }
 
-fn main() {
+pub fn run(report: &mut Report) {
     let source = SourceFile { name: "bench.proto".to_owned(), bytes: PROTO.as_bytes().to_vec() };
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("bench.proto"), PROTO).expect("bench.proto");
@@ -93,12 +91,13 @@ fn main() {
         pool: DescriptorPool::from_file_descriptor_set(set).expect("the pool"),
     };
     println!("structs");
-    measure::<Small, _>(&schemas, "small", "bench.v1.Small", &samples::small(7));
-    measure::<Nested, _>(&schemas, "nested", "bench.v1.Nested", &samples::nested(7));
-    measure::<Large, _>(&schemas, "large", "bench.v1.Large", &samples::large());
+    measure::<Small, _>(report, &schemas, "small", "bench.v1.Small", &samples::small(7));
+    measure::<Nested, _>(report, &schemas, "nested", "bench.v1.Nested", &samples::nested(7));
+    measure::<Large, _>(report, &schemas, "large", "bench.v1.Large", &samples::large());
 }
 
 fn measure<O: DeserializeOwned + Serialize, G: Message + Default + PartialEq>(
+    report: &mut Report,
     schemas: &Schemas,
     size: &str,
     name: &str,
@@ -125,12 +124,11 @@ fn measure<O: DeserializeOwned + Serialize, G: Message + Default + PartialEq>(
     let reflect = || {
         black_box(DynamicMessage::decode(descriptor.clone(), black_box(wire.as_slice())).expect("oracle"));
     };
-    let (a, b) = (times_faster(&mut read, generated), times_faster(&mut read, reflect));
-    println!(
-        "  {size:<6} {:>6} B  wire → struct {:>9.0} ns   generated {a}   prost-reflect {b}",
-        wire.len(),
-        nanos(&mut read)
-    );
+    println!("  {size}: {} B, wire → struct in {:.0} ns", wire.len(), nanos(&mut read));
+    let (generated, _) = times_faster(&mut read, generated);
+    report.ratio(format!("{size}, wire → struct: generated / ours"), Goal::None, generated);
+    let (reflect, _) = times_faster(&mut read, reflect);
+    report.ratio(format!("{size}, wire → struct: prost-reflect / ours"), Goal::None, reflect);
     let mut write = || {
         out.clear();
         to_wire(tables, id, black_box(&ours), &mut out).expect("our wire");
@@ -142,6 +140,7 @@ fn measure<O: DeserializeOwned + Serialize, G: Message + Default + PartialEq>(
         black_box(sample).encode(&mut other).expect("generated");
         black_box(&other);
     };
-    let c = times_faster(&mut write, generated);
-    println!("  {size:<6} {:>6} B  struct → wire {:>9.0} ns   generated {c}", wire.len(), nanos(&mut write));
+    println!("  {size}: {} B, struct → wire in {:.0} ns", wire.len(), nanos(&mut write));
+    let (generated, _) = times_faster(&mut write, generated);
+    report.ratio(format!("{size}, struct → wire: generated / ours"), Goal::None, generated);
 }

@@ -1,16 +1,12 @@
 //! JSON ↔ wire on three sizes, against prost-reflect + serde_json and against generated prost + pbjson; and what
 //! disorder costs. Outputs are compared with the oracle's in the same run.
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::hint::black_box;
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use support::{is_measuring, nanos, times_faster};
 use tidegate::schema::{self, SourceFile};
 use tidegate::transcode::wire::{put_bytes, put_number};
 use tidegate::transcode::{
@@ -18,15 +14,21 @@ use tidegate::transcode::{
 };
 use tidegate_floor::{PROTO, samples};
 
-/// Goals: bad end of the interval.
-const GOALS: &str = "goals: JSON → wire ≥ 12× and wire → JSON ≥ 8× prost-reflect, both ≥ 2.5× generated code";
+use crate::support::{Goal, Ratio, Report, is_measuring, nanos, times_faster};
+
+/// Times faster than prost-reflect + serde_json, and than generated prost + pbjson + serde_json.
+const INBOUND: Goal = Goal::AtLeast(12.0);
+const OUTBOUND: Goal = Goal::AtLeast(8.0);
+const GENERATED: Goal = Goal::AtLeast(2.5);
+/// Times slower than the same in order.
+const DISORDER: Goal = Goal::AtMost(10.0);
 
 struct Ours {
     tables: std::sync::Arc<Tables>,
     pool: DescriptorPool,
 }
 
-fn main() {
+pub fn run(report: &mut Report) {
     let source = SourceFile { name: "bench.proto".to_owned(), bytes: PROTO.as_bytes().to_vec() };
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("bench.proto"), PROTO).expect("bench.proto");
@@ -35,14 +37,15 @@ fn main() {
         tables: schema::load(&[source]).expect("the schema loads").tables,
         pool: DescriptorPool::from_file_descriptor_set(set).expect("the pool"),
     };
-    println!("transcode; {GOALS}");
-    measure(&ours, "small", "bench.v1.Small", &samples::small(7));
-    measure(&ours, "nested", "bench.v1.Nested", &samples::nested(7));
-    measure(&ours, "large", "bench.v1.Large", &samples::large());
-    disorder(&ours);
+    println!("transcode");
+    measure(report, &ours, "small", "bench.v1.Small", &samples::small(7));
+    measure(report, &ours, "nested", "bench.v1.Nested", &samples::nested(7));
+    measure(report, &ours, "large", "bench.v1.Large", &samples::large());
+    disorder(report, &ours);
 }
 
 fn measure<T: Message + Default + Serialize + DeserializeOwned + PartialEq>(
+    report: &mut Report,
     ours: &Ours,
     size: &str,
     name: &str,
@@ -72,13 +75,9 @@ fn measure<T: Message + Default + Serialize + DeserializeOwned + PartialEq>(
     let generated_in = || {
         black_box(serde_json::from_str::<T>(black_box(&json)).expect("generated").encode_to_vec());
     };
-    let a = times_faster(&mut to_wire, reflect_in);
-    let b = times_faster(&mut to_wire, generated_in);
-    println!(
-        "  {size:<6} {:>6} B  JSON → wire {:>9.0} ns   prost-reflect {a}   generated {b}",
-        json.len(),
-        nanos(&mut to_wire)
-    );
+    let pairs = [times_faster(&mut to_wire, reflect_in), times_faster(&mut to_wire, generated_in)];
+    let direction = format!("{size}, JSON → wire");
+    tell(report, &direction, json.len(), nanos(&mut to_wire), INBOUND, pairs);
     let (mut scratch, mut text) = (Scratch::default(), Vec::with_capacity(json.len()));
     let mut to_json = || {
         text.clear();
@@ -97,13 +96,18 @@ fn measure<T: Message + Default + Serialize + DeserializeOwned + PartialEq>(
         let message = T::decode(black_box(wire.as_slice())).expect("generated");
         black_box(serde_json::to_vec(&message).expect("generated"));
     };
-    let a = times_faster(&mut to_json, reflect_out);
-    let b = times_faster(&mut to_json, generated_out);
-    println!(
-        "  {size:<6} {:>6} B  wire → JSON {:>9.0} ns   prost-reflect {a}   generated {b}",
-        wire.len(),
-        nanos(&mut to_json)
-    );
+    let pairs = [times_faster(&mut to_json, reflect_out), times_faster(&mut to_json, generated_out)];
+    let direction = format!("{size}, wire → JSON");
+    tell(report, &direction, wire.len(), nanos(&mut to_json), OUTBOUND, pairs);
+}
+
+/// One direction of one size against the two others.
+fn tell(report: &mut Report, what: &str, bytes: usize, nanos: f64, goal: Goal, pairs: [(Ratio, f64); 2]) {
+    println!("  {what}: {bytes} B in {nanos:.0} ns");
+    for ((name, goal), (ratio, wall)) in [("prost-reflect", goal), ("generated", GENERATED)].into_iter().zip(pairs) {
+        println!("    {name} {ratio} (by the wall clock {wall:.2}x)");
+        report.ratio(format!("{what}: {name} / ours"), goal, ratio);
+    }
 }
 
 /// Byte for byte: our wire is the generated code's wire (read and written by it); our JSON means what the generated code's JSON means, and
@@ -135,17 +139,17 @@ fn compare<T: Message + Default + DeserializeOwned + PartialEq>(
 
 /// What disorder costs, at one, four and sixteen times the size: a ratio that grows with the size by little more than a
 /// constant is O(n log n).
-fn disorder(ours: &Ours) {
+fn disorder(report: &mut Report, ours: &Ours) {
     for factor in [1, 4, 16] {
-        interleaved(ours, 2_500 * factor);
+        interleaved(report, ours, 2_500 * factor);
     }
     for factor in [1, 4, 16] {
-        shuffled(64 * factor);
+        shuffled(report, 64 * factor);
     }
 }
 
 /// A reply whose two lists are interleaved record by record, against the same in order. Sixteen times is 1 MiB.
-fn interleaved(ours: &Ours, count: usize) {
+fn interleaved(report: &mut Report, ours: &Ours, count: usize) {
     let id = ours.tables.message_id("bench.v1.Item").expect("Item");
     let entry = |number: usize| {
         let mut bytes = Vec::new();
@@ -170,13 +174,15 @@ fn interleaved(ours: &Ours, count: usize) {
     };
     assert!(print(&in_order) == print(&interleaved), "disorder changes the JSON");
     if is_measuring() {
-        let ratio = times_faster(|| drop(black_box(print(&in_order))), || drop(black_box(print(&interleaved))));
-        println!("  interleaved wire, {:>7} B: {ratio} of the same in order (at most 10x)", interleaved.len());
+        let (ratio, wall) = times_faster(|| drop(black_box(print(&in_order))), || drop(black_box(print(&interleaved))));
+        let what = format!("interleaved wire, {} B / in order", interleaved.len());
+        println!("  {what}: {ratio} (by the wall clock {wall:.2}x)");
+        report.ratio(what, DISORDER, ratio);
     }
 }
 
 /// A message of that many fields whose members come in no order, against the same in order.
-fn shuffled(count: usize) {
+fn shuffled(report: &mut Report, count: usize) {
     let fields: String = (1..=count).map(|number| format!("int64 some_field_{number} = {number};")).collect();
     let source = format!("syntax = \"proto3\"; message Wide {{ {fields} }}");
     let source = SourceFile { name: "wide.proto".to_owned(), bytes: source.into_bytes() };
@@ -202,11 +208,11 @@ fn shuffled(count: usize) {
     };
     assert!(print(&read(&in_order)) == print(&read(&shuffled)), "disorder changes the message");
     if is_measuring() {
-        let ratio = times_faster(|| drop(black_box(read(&in_order))), || drop(black_box(read(&shuffled))));
+        let (ratio, wall) = times_faster(|| drop(black_box(read(&in_order))), || drop(black_box(read(&shuffled))));
         let (one, other) = (nanos(|| drop(black_box(read(&in_order)))), nanos(|| drop(black_box(read(&shuffled)))));
         let (one, other) = (one / count as f64, other / count as f64);
-        println!(
-            "  shuffled names, {count:>4} members: {ratio} of the same in order ({one:.0} and {other:.0} ns a member)"
-        );
+        let what = format!("shuffled names, {count} members / in order");
+        println!("  {what}: {ratio} (by the wall clock {wall:.2}x), {one:.0} and {other:.0} ns a member");
+        report.ratio(what, Goal::None, ratio);
     }
 }

@@ -5,24 +5,20 @@
 //! The yardstick is a bare echo on the same broker, asked by the same load in the same run. The worker, or the echo, runs
 //! alone on core 0; load and brokers share the other one.
 
-#[path = "support/mod.rs"]
-mod bench;
-#[path = "support/process.rs"]
-mod process;
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use process::{Program, free_address, pin};
 use serde_json::json;
-use support::nats::NatsServer;
 use tidegate::bus::{Bus, Headers, Request, Subject};
 use tidegate::snapshot::Snapshot;
 use tidegate::transcode::{BodyPlan, Claims, JsonIn, Root, json_to_wire, wire};
+
+use crate::support::process::{Program, cpu_of, free_address, pin};
+use crate::support::{self as bench, Goal, Ratio, Report};
+use crate::system::nats::NatsServer;
+use crate::system::{eventually, project};
 
 const READ: &str = "svc.state.manager.v1.get";
 const WRITE: &str = "svc.state.manager.v1.update";
@@ -35,6 +31,8 @@ const AT_ONCE: &[usize] = &[4, 8, 16, 32, 64, 128, 256];
 const FIXED: usize = 16;
 /// What 99 of 100 answers have to come within.
 const P99_MAX: Duration = Duration::from_millis(20);
+/// Requests a second that are wanted.
+const GOAL: f64 = 10_000.0;
 /// Writes of a hundred requests.
 const WRITES: usize = 20;
 /// Length of one measured run.
@@ -42,27 +40,22 @@ const RUN: Duration = Duration::from_secs(3);
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn main() {
+pub fn run(report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--echo").skip(1);
-    match arguments.next() {
-        Some(url) => runtime.block_on(echo(&url)),
-        None => runtime.block_on(run()),
-    }
+    runtime.block_on(async {
+        pin(std::process::id(), 1);
+        measure(report, "R1", &[NatsServer::start()]).await;
+        measure(report, "R3", &NatsServer::jetstream_cluster::<3>().await).await;
+    });
 }
 
-async fn run() {
-    pin(std::process::id(), 1);
-    {
-        let server = [NatsServer::start()];
-        measure("one server, each write once (R1)", &server).await;
-    }
-    let servers = NatsServer::jetstream_cluster::<3>().await;
-    measure("three servers, each write three times (R3)", &servers).await;
+/// Answers every request with its own bytes, in a process of its own: what broker and load can do without a service.
+pub fn echo(url: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(answer(url));
 }
 
-/// Answers every request with its own bytes: what the broker and the load can do without a service.
-async fn echo(url: &str) {
+async fn answer(url: &str) {
     let client = async_nats::connect(url).await.expect("nats-server answers");
     let mut requests = client.queue_subscribe(ECHO, "q.bench".to_owned()).await.expect("subscribed");
     while let Some(request) = requests.next().await {
@@ -71,8 +64,8 @@ async fn echo(url: &str) {
     }
 }
 
-/// One broker: the echo, then the worker.
-async fn measure(name: &str, servers: &[NatsServer]) {
+/// One broker, each write kept once (R1) or three times (R3): the echo, then the worker.
+async fn measure(report: &mut Report, name: &str, servers: &[NatsServer]) {
     println!("worker: {name}");
     for server in servers {
         pin(server.id(), 1);
@@ -92,6 +85,9 @@ async fn measure(name: &str, servers: &[NatsServer]) {
     let mixed = best(&load, &worker, servers, Mix::Writes(WRITES)).await;
     println!("  state-manager, reads {} : writes {WRITES}: {mixed}", 100 - WRITES);
     println!("  requests of the worker for one of the echo: {:.3}", mixed.each_second() / bare.each_second());
+    let rate = mixed.each_second();
+    let rate = Ratio { low: rate, median: rate, high: rate };
+    report.quantity(format!("requests of one worker, state on JetStream {name}"), "/s", Goal::AtLeast(GOAL), rate);
     for (text, mix) in [("reads alone", Mix::Writes(0)), ("writes alone", Mix::Writes(100))] {
         println!("  {text}: {}", load.run(&worker, servers, mix, FIXED).await);
     }
@@ -182,12 +178,12 @@ struct Load {
 
 impl Load {
     async fn on(server: &NatsServer) -> Load {
-        let snapshot = support::project().build(None).unwrap_or_else(|_| panic!("the tables are refused"));
+        let snapshot = project().build(None).unwrap_or_else(|_| panic!("the tables are refused"));
         Load { bus: server.lane_bus().await, snapshot: Arc::new(snapshot) }
     }
 
     async fn until_answered(&self, subject: &str) {
-        support::eventually("somebody answers", async || self.ask(subject, Vec::new()).await.is_some()).await;
+        eventually("somebody answers", async || self.ask(subject, Vec::new()).await.is_some()).await;
     }
 
     /// The payload of the answer, where one comes.
@@ -240,7 +236,7 @@ impl Load {
 
     /// Asks for a while with so many requests under way.
     async fn run(self: &Load, program: &Program, servers: &[NatsServer], mix: Mix, at_once: usize) -> Measured {
-        let brokers = || servers.iter().map(|server| process::cpu_of(server.id())).sum::<Duration>();
+        let brokers = || servers.iter().map(|server| cpu_of(server.id())).sum::<Duration>();
         let length = if bench::is_measuring() { RUN } else { RUN / 100 };
         let (cpu, broker_cpu, start) = (program.cpu(), brokers(), Instant::now());
         let asking = (0..at_once).map(async |_| {

@@ -186,10 +186,12 @@ pub fn template(data: &[u8]) {
     }
 }
 
-/// A routes file is read, or its problem has a place inside it.
+/// A routes file is read, or each of its problems has a place inside it.
 pub fn manifest(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Err(problem) = routes_file::parse("routes.yaml", text) {
+    let problems = routes_file::parse("routes.yaml", text).err();
+    assert!(problems.as_ref().is_none_or(|problems| !problems.is_empty()));
+    for problem in problems.into_iter().flatten() {
         assert!(!problem.message.is_empty());
         assert!((1..=text.split(['\n', '\r']).count() + 1).contains(&problem.place.line), "{problem:?}");
     }

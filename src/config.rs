@@ -46,6 +46,12 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The name of this machine, or of the pod; empty where the system does not say.
+pub fn host() -> String {
+    let name = variable("HOSTNAME").or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    name.map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
 /// Files that this process may have open at once, where the system says so.
 pub fn open_files_max() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -106,6 +107,52 @@ async fn requests_over_the_bus_are_counted_by_subject_and_outcome() {
     ] {
         assert!(metrics.contains(row), "{row} is not in\n{metrics}");
     }
+}
+
+/// The series of a process: names with their labels, without values.
+async fn series(program: &Program) -> BTreeSet<String> {
+    let (_, text) = program.admin("/metrics").await;
+    let rows = text.lines().filter(|line| !line.starts_with('#'));
+    rows.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn nothing_that_a_client_chooses_makes_a_metric() {
+    let server = NatsServer::start();
+    let gateway = Program::start(&["serve", "--nats", server.url()]);
+    eventually("the gateway is ready", async || gateway.is_ready().await).await;
+    let client = reqwest::Client::new();
+    let ask = async |number: usize| {
+        let verbs = ["GET", "POST", "PUT", "BREW"];
+        let paths =
+            ["/v1/players/P/quests:generate", "/v1/players/P/state?p=P", "/P/P", "/v1/worlds/P:P", "/healthz/P"];
+        let path = paths[number % paths.len()].replace('P', &format!("p{number}"));
+        let verb = match number % 7 {
+            0 => format!("VERB{number}"),
+            kind => verbs[kind % verbs.len()].to_owned(),
+        };
+        let request = client
+            .request(verb.parse().unwrap(), format!("http://{}{path}", gateway.listen))
+            .header("host", format!("host{number}"))
+            .header("authorization", format!("Bearer token{number}"))
+            .header("idempotency-key", format!("key{number}"))
+            .header("x-forwarded-for", format!("10.0.{}.{}", number / 256 % 256, number % 256))
+            .header("x-client-id", format!("client{number}"))
+            .header("traceparent", format!("00-{number:032x}-{number:016x}-01"));
+        let status = request.body("{}").send().await.unwrap().status();
+        assert!(status.is_client_error() || status == 501 || status == 503, "{verb} {path}: {status}");
+    };
+    // One of each kind, so that everything that has to be there is.
+    for number in 0..140 {
+        ask(number).await;
+    }
+    let before = series(&gateway).await;
+    assert!(before.len() > 100, "{before:?}");
+    for round in 0..40 {
+        futures_util::future::join_all((0..50).map(|number| ask(140 + round * 50 + number))).await;
+    }
+    let after = series(&gateway).await;
+    assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 #[tokio::test]

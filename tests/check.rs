@@ -224,19 +224,16 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "ruotes: []\n",
-        "1:1: unknown field `ruotes`, expected one of version, errors, styles, credential, defaults, annotations, methods, routes, groups, open_streams (did you mean `routes`?)",
+        "1:1: unknown field `ruotes`, expected one of annotations, credential, defaults, errors, groups, methods, open_streams, routes, styles, version (did you mean `routes`?)",
     ),
     (
         "defaults: { timeot: 1s }\n",
-        "1:13: unknown field `timeot`, expected one of style, errors, auth, timeout, stream_idle, body_max, rate, calls, streams, json (did you mean `timeout`?)",
+        "1:13: unknown field `timeot`, expected one of auth, body_max, breaker, calls, errors, json, rate, retries, stream_idle, streams, style, timeout (did you mean `timeout`?)",
     ),
     ("routes: [\n", "1:9: unclosed bracket '['"),
-    ("version: one\n", "1:10: invalid u32"),
+    ("version: one\n", "1:10: expected a whole number, found `one`"),
     ("version: 1\nversion: 1\n", "2:1: duplicate mapping key: version"),
-    (
-        "annotations: [ { services: [ '*' ], convention: yes } ]\n",
-        "1:49: invalid boolean (strict mode expects true/false)",
-    ),
+    ("annotations: [ { services: [ '*' ], convention: yes } ]\n", "1:49: expected `true` or `false`, found `yes`"),
 ];
 
 #[test]

@@ -17,9 +17,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn dev_serves_the_game_out_of_the_box_as_the_readme_says() {
-    let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("none.yaml");
-    let dev = Program::start(&["dev", "--routes", &missing.to_string_lossy()]);
+    let dev = Program::start(&["dev", "--routes", "built-in"]);
     let (status, quest) = dev.post("/v1/players/p1/quests:generate", r#"{"seed": "42"}"#).await;
     assert_eq!(status, 200, "{quest}");
     let quest: serde_json::Value = serde_json::from_str(&quest).unwrap();
@@ -105,12 +103,10 @@ async fn a_reload_is_seen_live_and_a_bad_one_changes_nothing() {
 #[tokio::test]
 async fn gateway_and_workers_as_processes_of_their_own_on_a_real_nats_server() {
     let server = support::nats::NatsServer::start();
-    let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("none.yaml").to_string_lossy().into_owned();
-    let gateway = Program::start(&["serve", "--nats", server.url(), "--routes", &missing]);
+    let gateway = Program::start(&["serve", "--nats", server.url(), "--routes", "built-in"]);
     assert_eq!(gateway.post("/quest/generate", r#"{"player_id": "p1"}"#).await.0, 503);
     let worker = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["worker", "--nats", server.url(), "--routes", &missing])
+        .args(["worker", "--nats", server.url(), "--routes", "built-in"])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -119,7 +115,7 @@ async fn gateway_and_workers_as_processes_of_their_own_on_a_real_nats_server() {
     eventually("the worker answers", async || gateway.post("/quest/generate", ask).await.0 == 200).await;
     let (_, stream) = gateway.post("/ai/llm/infer", r#"{"prompt": "hi", "params": {"stream": true}}"#).await;
     assert!(stream.contains("\"is_final\":true"), "{stream}");
-    let called = tidegate(&["call", "svc.quest.v1.generate", ask, "--nats", server.url(), "--routes", &missing]);
+    let called = tidegate(&["call", "svc.quest.v1.generate", ask, "--nats", server.url(), "--routes", "built-in"]);
     assert!(text(&called.stdout).contains("qst_ebd72078c3abbb3f"), "{}{}", text(&called.stdout), text(&called.stderr));
     drop(worker);
     eventually("nobody answers any more", async || gateway.post("/quest/generate", ask).await.0 == 503).await;

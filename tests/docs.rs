@@ -1,17 +1,26 @@
 //! The pages for users, run as they stand there: each `console` block's commands in order, their output as printed,
-//! `…` standing for anything. `curl` is spoken by this test, so that nothing has to be installed.
+//! `…` standing for anything. `curl` is spoken by this test, so that nothing has to be installed; ports are exchanged for
+//! free ones. What a page makes lands in a folder of its own, beside links to what the project's folder holds.
 
 mod support;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use support::nats::NatsServer;
 use support::program::Program;
 
-/// One page: its name, its text, and what runs before its first command.
-struct Page {
-    name: &'static str,
-    text: &'static str,
-    first: &'static [&'static str],
+/// Pages whose commands need a server in a certain state, or tools beside the program: the test that runs them.
+const RUN_ELSEWHERE: &[(&str, &str)] =
+    &[("events.md", "tests/provisioning.rs"), ("deploying.md", "tests/chart/run.py")];
+
+/// What a page has started, and where it stands.
+struct Session {
+    folder: PathBuf,
+    _home: tempfile::TempDir,
+    nats: Option<NatsServer>,
+    programs: Vec<Program>,
 }
 
 /// A command and what it prints.
@@ -99,48 +108,143 @@ fn is_like(text: &str, page: &[String]) -> bool {
     true
 }
 
-async fn run(page: Page) {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let mut running = (!page.first.is_empty()).then(|| Program::start(page.first));
-    let mut count = 0;
-    for step in steps(page.text) {
-        let address = running.as_ref().map_or("127.0.0.1:8080", |program| program.address.as_str()).to_owned();
-        let command = step.command.replace("127.0.0.1:8080", &address);
-        let words = words(&command);
-        let printed = match words[0].as_str() {
-            "curl" => curl(&words[1..]).await,
-            "tidegate" if words.last().is_some_and(|word| word == "&") => {
-                let arguments: Vec<&str> = words[1..words.len() - 1].iter().map(String::as_str).collect();
-                running = Some(Program::start(&arguments));
-                String::new()
-            }
-            "tidegate" => {
-                let program = env!("CARGO_BIN_EXE_tidegate");
-                let output = Command::new(program).args(&words[1..]).current_dir(root).output().unwrap();
-                let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-                printed + &String::from_utf8_lossy(&output.stderr)
-            }
-            other => panic!("{}: `{other}` is no command that this test knows", page.name),
-        };
-        assert!(
-            is_like(&printed, &step.printed),
-            "{}: `{}` printed\n{printed}\ninstead of\n{}",
-            page.name,
-            step.command,
-            step.printed.join("\n")
-        );
-        count += 1;
+impl Session {
+    fn start() -> Session {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["README.md", "routes.yaml", "descriptors", "docs", "charts", "tests"] {
+            std::os::unix::fs::symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), home.path().join(name))
+                .unwrap();
+        }
+        Session { folder: home.path().to_owned(), _home: home, nats: None, programs: Vec::new() }
     }
-    assert!(count > 0, "{} has no commands", page.name);
+
+    /// The address as the page has it, exchanged for the one that runs.
+    fn ports(&self, command: &str) -> String {
+        let mut command = command.to_owned();
+        if let Some(gateway) = self.programs.iter().rfind(|program| !program.address.is_empty()) {
+            command = command.replace("127.0.0.1:8080", &gateway.address).replace("127.0.0.1:9090", &gateway.admin);
+        }
+        match &self.nats {
+            Some(server) => command.replace("nats://127.0.0.1:4222", server.url()),
+            None => command,
+        }
+    }
+
+    /// Runs one command; what it printed.
+    async fn run(&mut self, command: &str) -> String {
+        let command = self.ports(command);
+        let words = words(&command);
+        let arguments: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        match (words[0].as_str(), arguments.as_slice()) {
+            ("curl", _) => return curl(&words[1..]).await,
+            ("cd", [folder]) => self.folder.push(folder),
+            ("nats-server", [.., "&"]) => self.nats = Some(NatsServer::start()),
+            ("tidegate", [arguments @ .., "&"]) => self.programs.push(Program::start_in(&self.folder, arguments)),
+            ("tidegate", arguments) => {
+                let program = env!("CARGO_BIN_EXE_tidegate");
+                return printed(Command::new(program).args(arguments).current_dir(&self.folder));
+            }
+            ("sed" | "cat" | "cp" | "mkdir" | "ls", _) => {
+                return printed(Command::new("sh").args(["-c", &command]).current_dir(&self.folder));
+            }
+            (other, _) => panic!("`{other}` is no command that this test knows"),
+        }
+        String::new()
+    }
+}
+
+fn printed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Runs a page. What a change leads to may take a moment: a command that only reads is repeated until it prints what the
+/// page says, for as long as a reader would wait.
+async fn run(name: &str, text: &str, first: &str) {
+    let mut session = Session::start();
+    if !first.is_empty() {
+        session.run(first).await;
+    }
+    let steps = steps(text);
+    assert!(!steps.is_empty(), "{name} has no commands");
+    for step in steps {
+        let mut output = session.run(&step.command).await;
+        let deadline = Instant::now() + support::PATIENCE;
+        while !is_like(&output, &step.printed) {
+            let is_read = step.command.starts_with("curl -s http") && !step.command.contains("--json");
+            assert!(
+                is_read && Instant::now() < deadline,
+                "{name}: `{}` printed\n{output}\ninstead of\n{}",
+                step.command,
+                step.printed.join("\n")
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            output = session.run(&step.command).await;
+        }
+    }
 }
 
 #[tokio::test]
 async fn the_readme_works_as_printed() {
-    let first = &["dev", "--routes", "/no/such/file"];
-    run(Page { name: "README.md", text: include_str!("../README.md"), first }).await;
+    run("README.md", include_str!("../README.md"), "tidegate dev &").await;
 }
 
-#[tokio::test]
-async fn the_guide_to_declared_operations_works_as_printed() {
-    run(Page { name: "docs/declared.md", text: include_str!("../docs/declared.md"), first: &[] }).await;
+/// The pages in docs/, by name.
+fn pages() -> Vec<(String, String)> {
+    let mut pages: Vec<(String, String)> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(&path).unwrap())
+        })
+        .collect();
+    pages.sort();
+    pages
+}
+
+#[test]
+fn every_guide_works_as_printed() {
+    let is_run_here = |name: &str| !RUN_ELSEWHERE.iter().any(|(page, _)| *page == name);
+    std::thread::scope(|threads| {
+        for (name, text) in pages().into_iter().filter(|(name, text)| text.contains("```console") && is_run_here(name))
+        {
+            threads.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(run(&name, &text, ""));
+            });
+        }
+    });
+}
+
+#[test]
+fn no_page_has_commands_that_nothing_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (page, test) in RUN_ELSEWHERE {
+        let test_text = std::fs::read_to_string(root.join(test)).unwrap();
+        assert!(test_text.contains(page), "{test} does not run docs/{page}");
+    }
+    let loose: Vec<String> = pages()
+        .into_iter()
+        .filter(|(name, _)| !RUN_ELSEWHERE.iter().any(|(page, _)| page == name))
+        .filter(|(_, text)| text.lines().any(|line| matches!(line, "```sh" | "```bash" | "```shell")))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(loose.is_empty(), "commands belong into `console` blocks, which are run: {loose:?}");
+}
+
+#[test]
+fn every_link_of_a_page_leads_somewhere() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let readme = ("../README.md".to_owned(), include_str!("../README.md").to_owned());
+    for (name, text) in pages().into_iter().chain([readme]) {
+        let folder = docs.join(&name).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if !path.is_empty() && !link.contains("://") {
+                assert!(folder.join(path).exists(), "docs/{name} links to {link}, which is not there");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use support::{gateway, snapshot, url};
 use tidegate::bus::{Bus, Delivery, Headers, Limits, Message, Pattern};
-use tidegate::gateway::{GatewayConfig, Running};
+use tidegate::gateway::{GatewayConfig, Running, network};
 use tidegate::transcode::{JsonOut, MessageId, Names, Scratch, Tables, wire_to_json};
 
 const PROTO: &str = r#"syntax = "proto3";
@@ -400,7 +400,7 @@ async fn only_hops_of_trusted_proxies_count() {
             }
         });
         let trust = |config: &mut GatewayConfig| {
-            config.trusted = if is_trusted { vec![[127, 0, 0, 1].into()] } else { Vec::new() };
+            config.trusted = is_trusted.then(|| network("127.0.0.0/8").unwrap()).into_iter().collect();
         };
         let (running, _) = gateway(snapshot(&limited, PROTO), &bus, trust).await;
         let hops = |last: &str| format!("{}{last}", "9.9.9.9, ".repeat(800));

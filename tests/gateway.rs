@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use support::{gateway, project, url};
 use tidegate::bus::{Bus, Delivery, Headers, Limits, Message, Pattern};
-use tidegate::gateway::Running;
+use tidegate::gateway::{Networks, Running};
 
 type Seen = Arc<Mutex<Vec<Delivery>>>;
 
@@ -25,7 +25,8 @@ async fn stage(reply: &'static [u8]) -> (Running, Seen) {
             answers.publish(message).await.unwrap();
         }
     });
-    let (running, _) = gateway(project().build(None).unwrap(), &bus, |config| config.trusted = Vec::new()).await;
+    let (running, _) =
+        gateway(project().build(None).unwrap(), &bus, |config| config.trusted = Networks::default()).await;
     (running, seen)
 }
 

@@ -18,7 +18,7 @@ const ASK: &str = r#"{"prompt": "x", "params": {"stream": true}}"#;
 
 /// A gateway in front of a server, with the built-in tables.
 fn gateway(server: &NatsServer, grace: &str) -> Program {
-    Program::start(&["serve", "--nats", server.url(), "--routes", "/nowhere/routes.yaml", "--grace", grace])
+    Program::start(&["serve", "--nats", server.url(), "--routes", "built-in", "--grace", grace])
 }
 
 async fn readiness(program: &Program) -> (u16, String) {
@@ -112,7 +112,7 @@ async fn load(program: &Program) -> f64 {
 
 #[tokio::test]
 async fn short_of_files_it_sheds_does_not_spin_and_recovers() {
-    let program = Program::start_with_files(80, &["dev", "--routes", "/nowhere/routes.yaml"]);
+    let program = Program::start_with_files(80, &["dev", "--routes", "built-in"]);
     // Of 80 files 64 are kept back: the connections above the other 16 are closed at once.
     eventually("the services are there", async || program.post("/quest/generate", "{}").await.0 != 503).await;
     let quiet = program.open_files_below(80);

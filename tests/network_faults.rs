@@ -14,7 +14,11 @@ use support::nats::NatsServer;
 use support::proxy::{Proxy, Trouble, Way};
 use support::{PATIENCE, eventually, gateway, project, url, watch};
 use tidegate::bus::{Bus, Limits, NatsOptions, Status};
-use tidegate::gateway::Running;
+use tidegate::gateway::{Gateway, GatewayConfig, Running};
+use tidegate::services::{Settings, roster};
+use tidegate::snapshot::Live;
+use tidegate::store::Store;
+use tidegate::worker::{Options, Worker};
 
 async fn through(proxy: &Proxy) -> Bus {
     let bus = Bus::nats(NatsOptions { url: proxy.url(), ..NatsOptions::default() }).await.unwrap();
@@ -55,6 +59,108 @@ async fn trouble_on_the_way_to_the_server_costs_no_call_more_than_its_timeout_an
         proxy.set(Trouble::default());
         eventually("calls are answered again", async || ask(&running).await.0 == 200).await;
         assert_eq!(bus.figures().pending, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_loses_three_packets_of_ten_costs_time_and_no_call_more_than_its_timeout() {
+    let server = NatsServer::start();
+    let workers = server.bus().await;
+    worker(&workers, "svc.quest.v1.generate", |delivery| vec![answer(&delivery, &quest("here"))]).await;
+    let proxy = Proxy::start(server.url()).await;
+    let bus = through(&proxy).await;
+    let (running, _) = gateway(routes(), &bus, |_| {}).await;
+    let lossy = Way { lost: 0.3, ..Way::default() };
+    proxy.set(Trouble { up: lossy, down: lossy, ..Trouble::default() });
+    let (mut served, mut late) = (0, 0);
+    for _ in 0..12 {
+        for (status, word, took) in futures_util::future::join_all((0..5).map(|_| ask(&running))).await {
+            match (status, word.as_str()) {
+                (200, "here") => served += 1,
+                (504, "upstream_timeout") => late += 1,
+                other => panic!("{other:?}"),
+            }
+            assert!(took < TIMEOUT + Duration::from_millis(900), "{took:?}");
+        }
+    }
+    // A packet is late by more than the second that a call has once in a hundred times.
+    assert!(served > late, "{served} served, {late} too late");
+    assert_eq!(bus.figures().reconnects, 0);
+    proxy.set(Trouble::default());
+    eventually("calls are answered at once again", async || {
+        let (status, _, took) = ask(&running).await;
+        status == 200 && took < Duration::from_millis(200)
+    })
+    .await;
+    assert_eq!(bus.figures().pending, 0);
+}
+
+#[tokio::test]
+async fn a_stream_over_a_line_that_loses_three_packets_of_ten_comes_whole_and_in_order() {
+    let server = NatsServer::start();
+    let (proxy, workers) = (Proxy::start(server.url()).await, server.bus().await);
+    let mut requests = listen(&workers, watch::SUBJECT, Limits::WORKER).await;
+    let held = workers.clone();
+    tokio::spawn(async move {
+        while let Some(Ok(request)) = requests.next().await {
+            for index in 0..100 {
+                watch::send(&held, &request, watch::item(index, index + 1, index == 99)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    });
+    let bus = through(&proxy).await;
+    let (running, _) = gateway(support::snapshot(watch::ROUTES, watch::PROTO), &bus, |_| {}).await;
+    let lossy = Way { lost: 0.3, ..Way::default() };
+    proxy.set(Trouble { up: lossy, down: lossy, ..Trouble::default() });
+    let answer = watch_from(&reqwest::Client::new(), &running, None).await;
+    assert_eq!(answer.status(), 200);
+    let (ids, text) = events(answer).await;
+    assert_eq!(ids, (1..=100).collect::<Vec<_>>());
+    assert!(!text.contains("event: "), "{text}");
+}
+
+#[tokio::test]
+async fn a_keyed_write_that_the_store_did_not_answer_can_be_made_again_as_soon_as_it_does() {
+    let server = NatsServer::start();
+    let proxy = Proxy::start(server.url()).await;
+    let store = Store::of(&through(&proxy).await);
+    // Calls reach the worker all the while: only its store is cut off.
+    let bus = Bus::embedded();
+    let live = Live::new(project().build(None).unwrap());
+    let options = Options { store: store.clone(), ..Options::new(bus.clone(), live.pin()) };
+    let settings = Settings::default().into();
+    let services = roster(&store, &settings, |name| name == "state-manager").await.unwrap();
+    let _worker = Worker::start(options, services).await.unwrap();
+    let running = Gateway::start(GatewayConfig::new(([127, 0, 0, 1], 0).into()), live, bus, None).await.unwrap();
+    let client = reqwest::Client::new();
+    let write = async |key: &str| {
+        let request = client.put(url(&running, "/v1/players/p1/state")).header("idempotency-key", key);
+        let answer = request.body(r#"{"state": {"n": 1}}"#).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str::<serde_json::Value>(&answer.text().await.unwrap()).unwrap())
+    };
+    assert_eq!(write("before").await.0, 200);
+    let held = Way { is_held: true, ..Way::default() };
+    let none = Way::default();
+    // Whatever of the three writes of a call was made, its repeat makes it whole, and makes nothing twice.
+    for (version, (up, down)) in [(held, none), (none, held), (held, held)].into_iter().enumerate() {
+        let key = format!("key-{version}");
+        proxy.set(Trouble { up, down, ..Trouble::default() });
+        let (status, body) = write(&key).await;
+        assert_eq!((status, body["error"]["code"].as_str()), (503, Some("UNAVAILABLE")), "{body}");
+        proxy.set(Trouble::default());
+        let answered = Instant::now();
+        eventually("the repeat is made", async || {
+            let (status, body) = write(&key).await;
+            assert!(status == 200 || [&body["error"]["code"]] == ["ABORTED"] || status == 503, "{status} {body}");
+            status == 200
+        })
+        .await;
+        // A claim lasts a minute where nobody takes it back.
+        assert!(answered.elapsed() < Duration::from_secs(15), "{:?}", answered.elapsed());
+        let (_, body) = write(&key).await;
+        assert_eq!(body["new_version"], (version + 2).to_string(), "{body}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use support::eventually;
 use tempfile::TempDir;
-use tidegate::snapshot::{Files, Live, Outcome, Source, watch};
+use tidegate::snapshot::{Files, Live, Outcome, Rules, Source, watch};
 
 const PROTO: &str = r#"syntax = "proto3";
 package t.v1;
@@ -45,7 +45,7 @@ impl Watched {
         let files = Files { routes: folder.path().join("routes.yaml"), descriptors: folder.path().join("descriptors") };
         let material = files.read().unwrap();
         let live = Live::new(material.build(None).unwrap());
-        let outcome = watch(live.clone(), Arc::new(files), material);
+        let outcome = watch(live.clone(), Arc::new(files), material, Rules::default());
         Watched { folder, live, outcome }
     }
 
@@ -91,8 +91,8 @@ async fn an_edit_is_served_with_the_state_of_limits_that_did_not_change() {
 async fn a_changed_descriptor_is_a_reload_too() {
     let watched = Watched::start("annotations:\n  - { services: [ '*' ], convention: true }\n");
     watched.serves("/t.v1.Things/Get").await;
-    watched.write("descriptors/test.proto", &PROTO.replace("rpc Get(", "rpc Fetch("));
-    watched.serves("/t.v1.Things/Fetch").await;
+    watched.write("descriptors/test.proto", &PROTO.replace("rpc Get(", "rpc Find(Ask) returns (Answer); rpc Get("));
+    eventually("both are served", async || watched.templates() == ["/t.v1.Things/Find", "/t.v1.Things/Get"]).await;
 }
 
 #[tokio::test]

@@ -59,6 +59,48 @@ routes:
 }
 
 #[test]
+fn everything_without_the_files_form_is_shown_at_once() {
+    let mut material = project();
+    material.routes = "\
+version: one
+ruotes: []
+defaults: { timeout: 30s, calls: -1, json: proto }
+styles:
+  game: { error: { field: error, code: code }, chunk: [ index ] }
+  other: { context: { field: meta, fill: { user_id: [ [ generated ] ] } } }
+routes:
+  - call: quest.v1.QuestService/GetQuest
+    timeout: 5s
+  - GET /v1/quests
+groups: { name: quests }
+"
+    .to_owned();
+    let problems = material.build(None).err().unwrap();
+    let shown: Vec<String> = problems.iter().map(|problem| format!("{} {}", problem.place, problem.message)).collect();
+    let route =
+        "body, call, chunk, headers_in, headers_out, policies, presets, reply, request, response_body, route, subject";
+    assert_eq!(
+        shown,
+        [
+            "routes.yaml:1:10 expected a whole number, found `one`".to_owned(),
+            "routes.yaml:2:1 unknown field `ruotes`, expected one of annotations, credential, defaults, errors, groups, \
+             methods, open_streams, openapi, routes, styles, version"
+                .to_owned(),
+            "routes.yaml:3:34 expected a number from 0, found `-1`".to_owned(),
+            "routes.yaml:3:44 expected a map, found `proto`".to_owned(),
+            "routes.yaml:5:18 missing field `message`".to_owned(),
+            "routes.yaml:5:55 expected a map, found a list".to_owned(),
+            "routes.yaml:6:55 expected a text or a map, found a list".to_owned(),
+            "routes.yaml:8:5 missing field `route`".to_owned(),
+            format!("routes.yaml:9:5 unknown field `timeout`, expected one of {route}"),
+            "routes.yaml:10:5 expected a map, found `GET /v1/quests`".to_owned(),
+            "routes.yaml:11:9 expected a list, found a map".to_owned(),
+        ]
+    );
+    assert_eq!(problems[1].hint, "did you mean `routes`?");
+}
+
+#[test]
 fn a_key_that_does_not_exist_is_shown() {
     let mut material = project();
     material.routes = "version: 1\nruotes: []\n".to_owned();

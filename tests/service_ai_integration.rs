@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use support::nats::NatsServer;
 use support::{eventually, gateway, project, url};
 use tidegate::bus::{Bus, Headers, Subject};
-use tidegate::gateway::Running;
+use tidegate::gateway::{Running, network};
 use tidegate::services::{Settings, roster};
 use tidegate::snapshot::Snapshot;
 use tidegate::store::{Event, Store};
@@ -63,7 +63,9 @@ fn chunk_of(line: &str) -> Option<Value> {
 impl Game {
     async fn on(bus: Bus, settings: &str) -> Game {
         let settings = Settings::parse("services.yaml", settings).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let (running, _) = gateway(tables(), &bus, |config| config.trusted = vec![[127, 0, 0, 1].into()]).await;
+        let (running, _) =
+            gateway(tables(), &bus, |config| config.trusted = [network("127.0.0.1").unwrap()].into_iter().collect())
+                .await;
         let (now_ms, mut workers, mut options) =
             (Arc::new(AtomicI64::new(NOW_MS)), Vec::new(), Options::new(bus.clone(), Arc::new(tables())));
         let clock = now_ms.clone();

@@ -1,4 +1,5 @@
-//! One contract for every store: each rule is tested on the embedded one and on JetStream of a real nats-server.
+//! One contract for every store: each rule is tested on the embedded one, in memory and on disk, and on JetStream of a
+//! real nats-server.
 
 mod support;
 
@@ -49,6 +50,15 @@ macro_rules! contract {
             async fn $rule() {
                 let bus = tidegate::bus::Bus::embedded();
                 let store = tidegate::store::Store::of(&bus);
+                super::$rule(&super::Replicas { one: store.clone(), other: store, bus }).await;
+            })*
+        }
+        mod disk {
+            $(#[tokio::test]
+            async fn $rule() {
+                let bus = tidegate::bus::Bus::embedded();
+                let folder = tempfile::tempdir().unwrap();
+                let store = tidegate::store::Store::on_disk(&bus, folder.path()).unwrap();
                 super::$rule(&super::Replicas { one: store.clone(), other: store, bus }).await;
             })*
         }

@@ -45,6 +45,29 @@ fn report(wrong: &[String]) {
     assert!(wrong.is_empty(), "{} rows differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// A member that is no field and feeds the context, such as an idempotency key: taken out, or refused, never overlooked.
+#[test]
+fn a_member_that_is_taken_out_of_the_body_is_text() {
+    let tables = corpus::tables();
+    let root = Root::Message(tables.message_id("kinds.WellKnown").unwrap());
+    let lift = Some("key".into());
+    let plan = BodyPlan { root, options: Default::default(), claims: Claims::new(), lift };
+    for (body, expected) in [
+        (r#"{}"#, Ok(None)),
+        (r#"{"key":null}"#, Ok(None)),
+        (r#"{"key":"a\u0062"}"#, Ok(Some("ab"))),
+        (r#"{"key":""}"#, Ok(Some(""))),
+        (r#"{"key":5}"#, Err("`key`: expected a string, found a number (byte 7)")),
+        (r#"{"key":["a"]}"#, Err("`key`: expected a string, found an array (byte 7)")),
+        (r#"{"key":"a","key":"b"}"#, Err("`key`: given twice (byte 11)")),
+        (r#"{"fStruct":{"key":5}}"#, Ok(None)),
+    ] {
+        let outcome = json_to_wire(&tables, &plan, 0, body.as_bytes(), &mut Vec::new(), None);
+        let outcome = outcome.map_err(|error| error.to_string());
+        assert_eq!(outcome.as_ref().map(Option::as_deref).map_err(String::as_str), expected, "{body}");
+    }
+}
+
 #[test]
 fn every_body_gives_its_wire() {
     let tables = corpus::tables();

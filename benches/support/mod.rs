@@ -1,18 +1,30 @@
-//! Paired measuring: two things in turn, A B A B …, and the ratio of each pair. The machine's speed drifts; a ratio
-//! within one pair does not.
+//! Paired measuring: two things in turn, A B B A, B A A B …, and the ratio of each pair. The machine's speed drifts; a
+//! ratio within one pair does not. What counts is the CPU time of the measuring thread, so that what else runs on the
+//! machine takes nothing from either side but its caches; the wall clock's ratio is shown beside it.
 //!
 //! Run by `cargo bench`; without `--bench` among the arguments (`cargo test --benches`) every case runs once, so that
 //! its outputs are compared with the oracle but nothing is timed.
 
-#![allow(dead_code, reason = "each bench uses its part")]
+#[path = "load.rs"]
+pub mod load;
+#[path = "process.rs"]
+pub mod process;
+#[path = "report.rs"]
+pub mod report;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
+pub use report::{Goal, Report};
+
 /// Pairs a case, at least 15 as the project's rule says.
 pub const PAIRS: usize = 21;
-/// Length of one measured run.
-const RUN: Duration = Duration::from_millis(40);
+/// CPU time of one measured run; each side of a pair has two.
+const RUN: Duration = Duration::from_millis(10);
+/// The longest a run is measured for while its length is sought.
+const TRIAL: Duration = Duration::from_millis(5);
 const BOOTSTRAP_ROUNDS: usize = 2_000;
 
 /// True where times are wanted.
@@ -34,23 +46,51 @@ impl std::fmt::Display for Ratio {
     }
 }
 
-/// How many times longer `other` takes than `ours`: the median over interleaved pairs with its bootstrap interval.
-pub fn times_faster(mut ours: impl FnMut(), mut other: impl FnMut()) -> Ratio {
-    let (ours_rounds, other_rounds) = (rounds_of(&mut ours), rounds_of(&mut other));
-    let ratios = (0..PAIRS)
-        .map(|_| {
-            let a = nanos_each(&mut ours, ours_rounds);
-            let b = nanos_each(&mut other, other_rounds);
-            b / a
-        })
-        .collect();
-    ratio_of(ratios)
+/// How long something took.
+#[derive(Clone, Copy, Default)]
+struct Took {
+    cpu: Duration,
+    wall: Duration,
 }
 
-/// Nanoseconds of one call, the median of several runs; for the absolute column of a report, never for a verdict.
+impl std::ops::Add for Took {
+    type Output = Took;
+
+    fn add(self, other: Took) -> Took {
+        Took { cpu: self.cpu + other.cpu, wall: self.wall + other.wall }
+    }
+}
+
+/// How many times longer `other` takes than `ours`: the median over interleaved pairs with its bootstrap interval, by CPU
+/// time; and the median by the wall clock.
+pub fn times_faster(mut ours: impl FnMut(), mut other: impl FnMut()) -> (Ratio, f64) {
+    let (ours_rounds, other_rounds) = (rounds_of(&mut ours), rounds_of(&mut other));
+    let (mut by_cpu, mut by_wall) = (Vec::new(), Vec::new());
+    for pair in 0..PAIRS {
+        let (mut a, mut b) = (Took::default(), Took::default());
+        // Each side goes first as often as the other, and both have the same middle.
+        for is_ours_next in if pair % 2 == 0 { [true, false, false, true] } else { [false, true, true, false] } {
+            if is_ours_next {
+                a = a + run(&mut ours, ours_rounds);
+            } else {
+                b = b + run(&mut other, other_rounds);
+            }
+        }
+        let ratio = |a: Duration, b: Duration| {
+            (b.as_secs_f64() / f64::from(other_rounds)) / (a.as_secs_f64() / f64::from(ours_rounds))
+        };
+        by_cpu.push(ratio(a.cpu, b.cpu));
+        by_wall.push(ratio(a.wall, b.wall));
+    }
+    (ratio_of(by_cpu), median(&mut by_wall))
+}
+
+/// Nanoseconds of CPU time of one call, the median of several runs; for the absolute column of a report, never for a
+/// verdict.
 pub fn nanos(mut body: impl FnMut()) -> f64 {
     let rounds = rounds_of(&mut body);
-    let mut runs: Vec<f64> = (0..7).map(|_| nanos_each(&mut body, rounds)).collect();
+    let mut runs: Vec<f64> =
+        (0..7).map(|_| run(&mut body, rounds).cpu.as_secs_f64() * 1e9 / f64::from(rounds)).collect();
     median(&mut runs)
 }
 
@@ -78,21 +118,30 @@ fn median(sample: &mut [f64]) -> f64 {
     if sample.len() % 2 == 1 { sample[middle] } else { (sample[middle - 1] + sample[middle]) / 2.0 }
 }
 
+/// How many rounds take [`RUN`]: doubled until they can be measured, so that the clock is no part of what is measured and
+/// both sides of a pair get equally long runs.
 fn rounds_of(body: &mut impl FnMut()) -> u32 {
-    let start = Instant::now();
-    let mut rounds = 0;
-    while start.elapsed() < RUN {
-        body();
-        rounds += 1;
+    let mut rounds = 1;
+    loop {
+        let took = run(body, rounds).cpu;
+        if took >= TRIAL || rounds >= 1 << 30 {
+            return (f64::from(rounds) * RUN.as_secs_f64() / took.as_secs_f64().max(1e-9)).max(1.0) as u32;
+        }
+        rounds *= 2;
     }
-    rounds.max(1)
 }
 
-fn nanos_each(body: &mut impl FnMut(), rounds: u32) -> f64 {
-    let start = Instant::now();
+fn run(body: &mut impl FnMut(), rounds: u32) -> Took {
+    let (cpu, wall) = (thread_cpu(), Instant::now());
     for _ in 0..rounds {
         body();
         black_box(());
     }
-    start.elapsed().as_nanos() as f64 / f64::from(rounds)
+    Took { cpu: thread_cpu() - cpu, wall: wall.elapsed() }
+}
+
+/// CPU time of this thread so far.
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

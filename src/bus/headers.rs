@@ -43,7 +43,7 @@ impl Headers {
     }
 
     /// Lines that arrived, without opening and closing.
-    pub(super) fn arrived(lines: BytesMut) -> Headers {
+    pub(crate) fn arrived(lines: BytesMut) -> Headers {
         Headers { lines, pushed: 0 }
     }
 
@@ -64,6 +64,18 @@ impl Headers {
         }
         self.pushed += 1;
         true
+    }
+
+    /// Gives a header this one value, whatever it had; false, and nothing added, as [`Headers::push`].
+    pub fn set(&mut self, name: &str, value: impl AsRef<str>) -> bool {
+        if self.get(name).is_some() {
+            let mut rest = Headers::with_capacity(8);
+            for (other, value) in self.iter().filter(|row| !row.0.eq_ignore_ascii_case(name)) {
+                rest.push(other, value);
+            }
+            *self = rest;
+        }
+        self.push(name, value)
     }
 
     /// The first value of a header, without white space around it.
@@ -90,7 +102,7 @@ impl Headers {
     }
 
     /// The lines as they stand on the wire.
-    pub(super) fn lines(&self) -> &[u8] {
+    pub(crate) fn lines(&self) -> &[u8] {
         &self.lines
     }
 }
@@ -147,6 +159,14 @@ mod tests {
         }
         let broken = Headers::arrived(BytesMut::from(&b"Call: \xff\r\nNext: 1\r\n"[..]));
         assert_eq!((broken.get("Call"), broken.iter().count()), (None, 1));
+    }
+
+    #[test]
+    fn a_header_that_is_set_has_one_value() {
+        let mut headers = Headers::arrived("A: 1\r\nb: 2\r\na: 3\r\n".into());
+        assert!(headers.set("a", "4") && headers.set("c", "5"));
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("b", "2"), ("a", "4"), ("c", "5")]);
+        assert!(!headers.set("c", "\n"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The bus as floors above see it: request, open a stream, publish, subscribe. Two engines behind one seam: NATS, and
 //! an embedded one for a single process. Knows nothing of protobuf, HTTP or the game.
 
+pub mod discovery;
 mod embedded;
 mod headers;
 mod nats;

@@ -26,7 +26,7 @@ pub(super) struct CallArgs {
 }
 
 pub(super) fn run(args: &CallArgs) -> Result<(), Fault> {
-    let (_, snapshot) = build(args.tables.source_or_built_in().as_ref())?;
+    let (_, snapshot) = build(args.tables.source()?.as_ref())?;
     let found = snapshot.method(&args.subject).or_else(|| snapshot.method_on(&args.subject));
     let method = found.ok_or_else(|| {
         Fault::client(

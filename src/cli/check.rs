@@ -1,14 +1,16 @@
 //! `tidegate check`: the same build as at a start or a reload, and what is wrong with it; the service settings as well.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::TableArgs;
 use super::settings::{Checked, SettingsArgs};
 use crate::config;
+use crate::fault::Fault;
+use crate::snapshot::Material;
 use crate::snapshot::problem::{Problem, render};
-use crate::snapshot::{Material, Source as _};
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -22,8 +24,10 @@ pub(super) struct CheckArgs {
 }
 
 /// Exit code 0 where everything is good, 1 where it is not.
-pub(super) fn run(args: &CheckArgs) -> ExitCode {
-    let (mut problems, material, routes) = match args.tables.source().read() {
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Fault> {
+    // Files are checked in any case: without one there is something to say.
+    let source = if args.tables.routes.is_some() { args.tables.source()? } else { Arc::new(args.tables.files()) };
+    let (mut problems, material, routes) = match source.read() {
         Err(problems) => (problems, None, 0),
         Ok(material) => match material.build(None) {
             Ok(snapshot) => (Vec::new(), Some(material), snapshot.routes.len()),
@@ -40,7 +44,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     } else {
         show(&problems, material.as_ref(), settings.as_ref());
     }
-    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(problems: &[Problem], material: Option<&Material>, settings: Option<&Checked>) {

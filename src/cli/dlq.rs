@@ -105,7 +105,7 @@ async fn show(store: &Store, sequence: u64, tables: &TableArgs) -> Result<(), Fa
         println!("{name}: {value}");
     }
     println!("body: {} bytes", letter.payload.len());
-    let (_, snapshot) = build(tables.source_or_built_in().as_ref())?;
+    let (_, snapshot) = build(tables.source()?.as_ref())?;
     if let Some(text) = body(&snapshot, &letter) {
         println!("{text}");
     }

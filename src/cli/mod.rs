@@ -1,20 +1,30 @@
 //! The commands. Each reads its arguments, calls the floors below, and talks to people.
 
+mod admin;
+mod bench;
 mod call;
 mod check;
+mod completions;
+mod diff;
 mod dlq;
+mod explain;
+mod fleet;
 mod init;
+mod man;
 mod nats_url;
+mod openapi;
 mod routes;
 mod serve;
 mod settings;
 mod streams;
+mod table;
+mod traces;
+mod verify;
 mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -23,8 +33,9 @@ use crate::bus::{Bus, NatsOptions, Status};
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::snapshot::problem::{Problem, render};
-use crate::snapshot::{BuiltIn, Files, Material, Snapshot, Source};
+use crate::snapshot::{Material, Snapshot, Source};
 use crate::telemetry;
+use table::TableArgs;
 
 /// Where a NATS server is, where nobody said.
 const NATS_URL: &str = "nats://127.0.0.1:4222";
@@ -92,32 +103,39 @@ enum Command {
     Dlq(dlq::DlqArgs),
     /// Check the routes file and the descriptors; says everything that is wrong, and where.
     Check(check::CheckArgs),
-    /// Show the route table as it would run.
+    /// Show the route table as it would run; or put one into a bucket for a fleet, and look after it there.
     Routes(routes::RoutesArgs),
+    /// Print the API description (OpenAPI 3.1) of the route table as it would run.
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApiArgs),
+    /// Say why a request goes where it goes: routes tried, fields bound, the message as a worker gets it.
+    Explain(explain::ExplainArgs),
+    /// Compare two tables: routes added, removed and changed, and whether clients break.
+    Diff(diff::DiffArgs),
     /// Send one request by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
+    /// Fire edge cases at workers, made from the descriptors, and say what breaks.
+    Verify(verify::VerifyArgs),
+    /// Put load on an HTTP address or a method, and see how long answers take.
+    Bench(bench::BenchArgs),
     /// Make a starter folder: one .proto and a routes file.
     Init(init::InitArgs),
-    /// Print the JSON Schema of the routes file, for editors.
+    /// Print the JSON Schema of the routes file, for editors, or all of its keys, for people.
     Schema(SchemaArgs),
+    /// Print what a shell needs to complete commands and options.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual, for `man`.
+    Man(man::ManArgs),
 }
 
 #[derive(Args)]
 struct SchemaArgs {
     /// Print that of the service settings instead.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     services: bool,
-}
-
-/// Where the tables are.
-#[derive(Args, Clone)]
-struct TableArgs {
-    /// The routes file.
-    #[arg(long, env = "TIDEGATE_ROUTES", default_value = "routes.yaml")]
-    routes: PathBuf,
-    /// Folder of .proto files and descriptor sets, or one such file.
-    #[arg(long, env = "TIDEGATE_DESCRIPTORS", default_value = "descriptors")]
-    descriptors: PathBuf,
+    /// How it is printed.
+    #[arg(long, value_parser = ["json", "markdown"], default_value = "json")]
+    format: String,
 }
 
 /// How to reach NATS.
@@ -140,17 +158,6 @@ struct NatsArgs {
     nats_key: Option<PathBuf>,
 }
 
-impl TableArgs {
-    fn source(&self) -> Files {
-        Files { routes: self.routes.clone(), descriptors: self.descriptors.clone() }
-    }
-
-    /// The files where they are there, the built-in set where nobody named any.
-    fn source_or_built_in(&self) -> Arc<dyn Source> {
-        if self.routes.exists() { Arc::new(self.source()) } else { Arc::new(BuiltIn(built_in())) }
-    }
-}
-
 /// The game's tables as they are part of the program.
 pub(crate) fn built_in() -> Material {
     Material {
@@ -160,6 +167,7 @@ pub(crate) fn built_in() -> Material {
             .iter()
             .map(|(name, text)| crate::schema::SourceFile { name: (*name).to_owned(), bytes: text.as_bytes().to_vec() })
             .collect(),
+        ..Material::default()
     }
 }
 
@@ -178,16 +186,35 @@ pub fn run() -> ExitCode {
             Err(fault) => Err(fault),
         },
         Command::Dlq(args) => dlq::run(&args),
-        Command::Check(args) => return check::run(&args),
+        Command::Check(args) => match check::run(&args) {
+            Ok(code) => return code,
+            Err(fault) => Err(fault),
+        },
         Command::Routes(args) => routes::run(&args),
+        Command::OpenApi(args) => openapi::run(&args),
+        Command::Explain(args) => match explain::run(&args) {
+            Ok(code) => return ExitCode::from(code),
+            Err(fault) => Err(fault),
+        },
+        Command::Diff(args) => return diff::run(&args),
         Command::Call(args) => call::run(&args),
+        Command::Verify(args) => match verify::run(&args) {
+            Ok(code) => return code,
+            Err(fault) => Err(fault),
+        },
+        Command::Bench(args) => match bench::run(&args) {
+            Ok(code) => return code,
+            Err(fault) => Err(fault),
+        },
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Schema(args) => {
-            let schema = match args.services {
-                true => crate::services::Settings::json_schema(),
-                false => crate::snapshot::manifest::json_schema(),
-            };
-            println!("{schema}");
+            match (args.services, args.format.as_str()) {
+                (true, _) => println!("{}", crate::services::Settings::json_schema()),
+                (false, "markdown") => print!("{}", crate::snapshot::reference::markdown()),
+                (false, _) => println!("{}", crate::snapshot::manifest::json_schema()),
+            }
             Ok(())
         }
     };
@@ -262,6 +289,14 @@ fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
         .enable_all()
         .build()
         .map_err(|error| Fault::ours(Code::Internal, format!("the runtime does not start: {error}")))
+}
+
+/// Runs services to their end on a thread's own runtime. Work of the pool that has outlived the drain holds nobody up.
+fn run_services<T>(services: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(services);
+    runtime.shutdown_background();
+    result
 }
 
 #[cfg(test)]

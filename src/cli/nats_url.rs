@@ -18,7 +18,7 @@ pub(super) fn split(urls: &str) -> (String, Option<(String, String)>) {
 }
 
 /// Percent-encoded bytes as they are meant; what is no such encoding stays.
-fn decoded(text: &str) -> String {
+pub(super) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {

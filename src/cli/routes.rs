@@ -1,14 +1,17 @@
-//! `tidegate routes`: the table as run.
+//! `tidegate routes`: the table as run; with a word behind it, tables in a bucket.
 
 use clap::Args;
 use serde::Serialize;
 
+use super::fleet::{self, FleetCommand};
 use super::{TableArgs, build};
 use crate::fault::Fault;
 use crate::snapshot::{Route, Streaming};
 
 #[derive(Args)]
 pub(super) struct RoutesArgs {
+    #[command(subcommand)]
+    command: Option<FleetCommand>,
     #[command(flatten)]
     tables: TableArgs,
     /// How the table is shown.
@@ -40,11 +43,7 @@ impl<'a> Row<'a> {
             subject: method.subject.as_str(),
             request: &method.request_name,
             reply: if method.streaming == Streaming::Server { &method.chunk_name } else { &method.reply_name },
-            stream: match method.streaming {
-                Streaming::Unary => "no",
-                Streaming::Server => "yes",
-                Streaming::OnRequest => "on request",
-            },
+            stream: method.streaming.word(),
             timeout_ms: route.policies.timeout.as_millis() as u64,
             style: &method.envelope.style.name,
             defined_at: &route.defined_at,
@@ -53,7 +52,10 @@ impl<'a> Row<'a> {
 }
 
 pub(super) fn run(args: &RoutesArgs) -> Result<(), Fault> {
-    let (_, snapshot) = build(args.tables.source_or_built_in().as_ref())?;
+    if let Some(command) = &args.command {
+        return fleet::run(command);
+    }
+    let (_, snapshot) = build(args.tables.source()?.as_ref())?;
     let rows: Vec<Row> = snapshot.routes.iter().map(|route| Row::new(route)).collect();
     if args.format == "json" {
         println!("{}", serde_json::to_string_pretty(&rows).unwrap_or_default());

@@ -1,18 +1,24 @@
-//! `dev`, `serve` and `worker`: the long-running commands, and their orderly end.
+//! `dev` and `serve`: the gateway as a process, and its orderly end.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use tokio::sync::watch;
 
-use super::settings::SettingsArgs;
-use super::{NatsArgs, TableArgs, address, build, connect, runtime, worker};
+use super::admin::AdminArgs;
+use super::settings::{CacheArgs, SettingsArgs};
+use super::traces::TraceArgs;
+use super::{NatsArgs, TableArgs, address, build, connect, runtime, table, worker};
 use crate::bus::{Bus, NatsOptions};
-use crate::config::{self, ADMIN, LISTEN_DEV, LISTEN_SERVE};
+use crate::config::{self, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
-use crate::gateway::{Gateway, GatewayConfig, bus_readiness};
-use crate::snapshot::{Live, Outcome, watch};
+use crate::gateway::{AccessConfig, Gateway, GatewayConfig, Running, bus_readiness, network};
+use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Source, WorkersSource, answer_for};
+use crate::store::Store;
 use crate::telemetry::{self, PrometheusHandle};
 
 /// Open files that are kept for the bus, the tables and the admin port; connections get the rest.
@@ -23,18 +29,46 @@ pub(super) struct ServeArgs {
     /// Where HTTP requests come in.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_SERVE, value_parser = address)]
     listen: SocketAddr,
-    /// Where health and metrics are.
-    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
-    admin: SocketAddr,
-    /// Proxies whose X-Forwarded-For and trusted headers count.
-    #[arg(long, env = "TIDEGATE_TRUSTED", value_delimiter = ',')]
-    trusted: Vec<IpAddr>,
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Proxies whose X-Forwarded-For and trusted headers count: addresses and networks, joined by commas.
+    #[arg(long, env = "TIDEGATE_TRUSTED", value_name = "ADDRESS|NETWORK", value_delimiter = ',', value_parser = network)]
+    trusted: Vec<IpNet>,
+    /// What a reload does with a schema that breaks clients of the routes in force: `refuse` keeps the last good tables.
+    #[arg(long, env = "TIDEGATE_SCHEMA_CHANGES", value_enum, default_value_t = SchemaChanges::Refuse)]
+    schema_changes: SchemaChanges,
+    /// File for a copy of the table, where `--routes` is a bucket: a start that finds the bucket silent begins with it.
+    #[arg(long, env = "TIDEGATE_ROUTES_COPY", value_name = "FILE")]
+    routes_copy: Option<PathBuf>,
+    /// Also serve the routes of workers that announce their schema (`worker --announce`), as long as they are there.
+    #[arg(long, env = "TIDEGATE_DISCOVER")]
+    discover: bool,
     #[command(flatten)]
     end: EndArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
+}
+
+/// What a reload does with a schema that breaks clients.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SchemaChanges {
+    Refuse,
+    Allow,
+}
+
+impl From<SchemaChanges> for Breaking {
+    fn from(changes: SchemaChanges) -> Breaking {
+        match changes {
+            SchemaChanges::Refuse => Breaking::Refuse,
+            SchemaChanges::Allow => Breaking::Allow,
+        }
+    }
 }
 
 #[derive(Args, Clone)]
@@ -42,17 +76,56 @@ pub(super) struct DevArgs {
     /// Where HTTP requests come in.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_DEV, value_parser = address)]
     listen: SocketAddr,
-    /// Where health and metrics are.
-    #[arg(long, env = "TIDEGATE_ADMIN", default_value = ADMIN, value_parser = address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// What a reload does with a schema that breaks clients of the routes in force: while one writes it, it is allowed.
+    #[arg(long, env = "TIDEGATE_SCHEMA_CHANGES", value_enum, default_value_t = SchemaChanges::Allow)]
+    schema_changes: SchemaChanges,
+    /// Folder where the services' state is kept; without it all is gone with the process.
+    #[arg(long, env = "TIDEGATE_DATA", value_name = "DIR", conflicts_with = "nats")]
+    data: Option<PathBuf>,
     #[command(flatten)]
     end: EndArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+/// The access log.
+#[derive(Args, Clone)]
+struct AccessArgs {
+    /// Write a line of JSON for each request: to `stdout`, or to a file. A file that is moved away is opened anew.
+    #[arg(long, env = "TIDEGATE_ACCESS_LOG", value_name = "stdout|FILE|off", default_value = "off")]
+    access_log: PathBuf,
+    /// The part of the requests that gets a line, from 0 to 1; those that end with an error always do.
+    #[arg(long, env = "TIDEGATE_ACCESS_LOG_SAMPLE", value_name = "PART", default_value_t = 1.0, value_parser = part)]
+    access_log_sample: f64,
+}
+
+impl AccessArgs {
+    fn config(&self) -> Option<AccessConfig> {
+        let file = match self.access_log.to_str() {
+            Some("off") => return None,
+            Some("stdout") => None,
+            _ => Some(self.access_log.clone()),
+        };
+        Some(AccessConfig { file, sample: self.access_log_sample })
+    }
+}
+
+/// A number from 0 to 1.
+fn part(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no part: expected a number from 0 to 1"))
 }
 
 /// How it ends.
@@ -65,14 +138,21 @@ struct EndArgs {
 
 /// `tidegate dev`: the services on a thread and a connection of their own, the gateway here.
 pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
+    let _traces = args.traces.start("tidegate")?;
     runtime()?.block_on(async {
         let bus = gateway_bus(&args.nats).await?;
         let mut config = GatewayConfig::new(args.listen);
-        config.admin = Some(args.admin);
-        let services = worker::Thread::new(args.nats.clone(), args.settings.clone(), Vec::new(), bus.clone());
-        gateway(config, &args.tables, bus, args.end, |live, address| {
+        args.admin.apply(&mut config)?;
+        config.access_log = args.access.config();
+        let store = args.data.as_deref().map(|folder| Store::on_disk(&bus, folder)).transpose()?;
+        let services =
+            worker::Thread::new(args.nats.clone(), args.settings.clone(), args.cache.clone(), bus.clone(), store);
+        // A terminal that closes ends it, so it is not asked to reload by the same signal.
+        let rules = Rules { breaking: args.schema_changes.into(), asked: None };
+        gateway(config, args.tables.source()?, rules, bus, args.end, |live, running, _| {
             services.start(live)?;
-            println!("{}", what_to_try(address));
+            let console = running.admin_addr.map(|admin| args.admin.console(admin));
+            println!("{}", what_to_try(running.local_addr, console.as_deref()));
             Ok(())
         })
         .await?;
@@ -81,7 +161,8 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
     })
 }
 
-fn what_to_try(address: SocketAddr) -> String {
+fn what_to_try(address: SocketAddr, console: Option<&str>) -> String {
+    let console = console.map_or_else(String::new, |console| format!("\nLook at it: {console}\n"));
     format!(
         "tidegate is up: http://{address}
 
@@ -89,22 +170,46 @@ Try it:
   curl -s http://{address}/v1/players/p1/quests:generate --json '{{\"seed\": \"42\"}}'
   curl -s -X PUT http://{address}/v1/players/p1/state --json '{{\"state\": {{\"money\": 120}}}}'
   curl -N http://{address}/v1/inference:stream --json '{{\"prompt\": \"Where is the ferryman?\"}}'
-
+{console}
 Stop it with Ctrl-C."
     )
 }
 
 /// `tidegate serve`.
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
+    let _traces = args.traces.start("tidegate")?;
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
         let bus = gateway_bus(&nats).await?;
         let mut config = GatewayConfig::new(args.listen);
-        config.admin = Some(args.admin);
-        config.trusted.clone_from(&args.trusted);
-        gateway(config, &args.tables, bus, args.end, |_, _| Ok(())).await
+        args.admin.apply(&mut config)?;
+        config.access_log = args.access.config();
+        config.trusted = args.trusted.iter().copied().collect();
+        let rules = Rules { breaking: args.schema_changes.into(), asked: asked_to_reload() };
+        let Some(address) = args.tables.address()? else {
+            let source = discovering(args, args.tables.source()?, &bus);
+            return gateway(config, source, rules, bus, args.end, |_, _, _| Ok(())).await;
+        };
+        let source = tokio::select! {
+            source = table::watched(&bus, address, args.routes_copy.as_deref()) => source,
+            () = told_to_end() => return Ok(()),
+        };
+        let (copied, answering) = (source.clone(), bus.clone());
+        gateway(config, discovering(args, source, &bus), rules, bus, args.end, |live, _, outcome| {
+            if let Some(path) = args.routes_copy.clone() {
+                tokio::spawn(table::copy(copied, path, outcome.clone()));
+            }
+            tokio::spawn(answer_for(answering, config::host(), live.clone(), outcome.clone()));
+            Ok(())
+        })
+        .await
     })
+}
+
+/// A source with what workers add to it, where that is wanted.
+fn discovering(args: &ServeArgs, source: Arc<dyn Source>, bus: &Bus) -> Arc<dyn Source> {
+    if args.discover { WorkersSource::follow(source, bus.clone()) } else { source }
 }
 
 /// A gateway's connection, with a lane of its own for requests.
@@ -116,26 +221,27 @@ async fn gateway_bus(args: &NatsArgs) -> Result<Bus, Fault> {
 /// Starts an edge, says where it is, and drains it when the process is told to end.
 async fn gateway(
     mut config: GatewayConfig,
-    tables: &TableArgs,
+    source: Arc<dyn Source>,
+    rules: Rules,
     bus: Bus,
     end: EndArgs,
-    started: impl FnOnce(&Arc<Live>, SocketAddr) -> Result<(), Fault>,
+    started: impl FnOnce(&Arc<Live>, &Running, &watch::Receiver<Outcome>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     if let Some(files) = config::open_files_max() {
         config.limits.connections = config.limits.connections.min(files.saturating_sub(FILES_RESERVED).max(1));
     }
-    let source = tables.source_or_built_in();
     let handle = telemetry::install_metrics();
     let (material, snapshot) = build(source.as_ref())?;
     let routes = snapshot.routes.len();
     let live = Live::new(snapshot);
-    let reloads = watch(live.clone(), source, material);
-    tokio::spawn(count_reloads(reloads));
+    let reloads = snapshot::watch(live.clone(), source, material, rules);
+    config.admin_options.reloads = Some(reloads.clone());
+    tokio::spawn(count_reloads(reloads.clone()));
     let metrics = handle.map(|handle| metrics(handle, bus.clone()));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
     let told = told_to_end();
     tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
-    started(&live, running.local_addr)?;
+    started(&live, &running, &reloads)?;
     told.await;
     tracing::info!("draining");
     let drained = async {
@@ -179,7 +285,21 @@ pub(super) fn told_to_end() -> impl Future<Output = ()> {
     }
 }
 
-async fn count_reloads(mut reloads: tokio::sync::watch::Receiver<Outcome>) {
+/// Counts SIGHUPs, from the call on.
+fn asked_to_reload() -> Option<watch::Receiver<u64>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = signal(SignalKind::hangup()).ok()?;
+    let (count, asked) = watch::channel(0);
+    tokio::spawn(async move {
+        while signals.recv().await.is_some() {
+            tracing::info!("asked to reload");
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    Some(asked)
+}
+
+async fn count_reloads(mut reloads: watch::Receiver<Outcome>) {
     // Told once before anything happened, so that dashboards and alerts have something to look at.
     loop {
         let outcome = reloads.borrow_and_update().clone();

@@ -1,4 +1,5 @@
-//! `--services`: the file of the service settings, for the commands that run services, and for `check`.
+//! `--services`: the file of the service settings, for the commands that run services, and for `check`; `--cache`, for the
+//! former.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use clap::Args;
 use crate::fault::{Code, Fault};
 use crate::services::{LiveSettings, Settings};
 use crate::snapshot::problem::{Place, Problem};
+use crate::store::{CACHE_PATIENCE, Store};
 
 /// Where the settings are when nobody says.
 const DEFAULT: &str = "services.yaml";
@@ -16,6 +18,23 @@ pub(super) struct SettingsArgs {
     /// The service settings; services.yaml where it exists, the defaults without it.
     #[arg(long = "services", env = "TIDEGATE_SERVICES", value_name = "FILE")]
     services: Option<PathBuf>,
+}
+
+/// Where the caches of services are shared.
+#[derive(Args, Clone)]
+pub(super) struct CacheArgs {
+    /// A Redis or Valkey server that replicas share their caches on, `redis://user:password@host:6379/0` (`rediss://`
+    /// with TLS); without it they share them in the store.
+    #[arg(long, env = "TIDEGATE_CACHE", value_name = "URL", hide_env_values = true)]
+    cache: Option<String>,
+}
+
+impl CacheArgs {
+    /// The store with its caches where they should be.
+    pub(super) fn of(&self, store: Store) -> Result<Store, Fault> {
+        let Some(url) = &self.cache else { return Ok(store) };
+        store.with_cache(url, CACHE_PATIENCE).map_err(|error| Fault::client(Code::InvalidArgument, error.to_string()))
+    }
 }
 
 /// What a check of the file has found.

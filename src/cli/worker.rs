@@ -9,13 +9,15 @@ use clap::{Args, ValueEnum};
 use tokio::sync::oneshot;
 
 use super::serve::{metrics, told_to_end};
-use super::settings::SettingsArgs;
-use super::{NatsArgs, TableArgs, address, build, bus, runtime};
+use super::settings::{CacheArgs, SettingsArgs};
+use super::traces::TraceArgs;
+use super::{NatsArgs, TableArgs, address, build, bus, run_services};
 use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
 use crate::gateway::{Gateway, Readiness, bus_readiness};
 use crate::services::{self, LiveSettings, ROSTER};
-use crate::snapshot::{Live, ServiceRow, Snapshot};
+use crate::snapshot::{Live, ServiceRow};
+use crate::store::Store;
 use crate::telemetry;
 use crate::worker::{Options, Service, Worker, declared};
 
@@ -26,15 +28,22 @@ pub(super) struct WorkerArgs {
     /// A service whose operations the schema declares, such as `todo.v1.TodoService`: it needs no code.
     #[arg(long = "service", value_name = "PKG.SERVICE")]
     declared: Vec<String>,
+    /// Gateways that discover may take these services' routes from the descriptors (`serve --discover`).
+    #[arg(long, env = "TIDEGATE_ANNOUNCE")]
+    announce: bool,
     /// Where health and metrics are; nowhere without it.
     #[arg(long, env = "TIDEGATE_ADMIN", value_parser = address)]
     admin: Option<SocketAddr>,
+    #[command(flatten)]
+    traces: TraceArgs,
     #[command(flatten)]
     nats: NatsArgs,
     #[command(flatten)]
     tables: TableArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Streams, consumers and buckets that are not there: `missing` makes them, `never` leaves that to
     /// `tidegate streams apply` and does not start. What is there stays as it is.
     #[arg(long, env = "TIDEGATE_PROVISION", value_enum, default_value_t = Provision::Missing)]
@@ -52,10 +61,12 @@ pub(super) enum Provision {
 pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
     // Before the tables: they keep handles of the metrics.
     let handle = telemetry::install_metrics();
-    let (_, snapshot) = build(args.tables.source_or_built_in().as_ref())?;
+    let _traces = args.traces.start("tidegate-worker")?;
+    let (material, snapshot) = build(args.tables.source()?.as_ref())?;
+    let announced = args.announce.then(|| Arc::new(material.descriptors));
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
-    runtime()?.block_on(async {
+    run_services(async {
         let names: Vec<String> = args.names.iter().chain(&args.declared).cloned().collect();
         let settings = args.settings.follow()?;
         // From here on, also before the bus is there: as process 1 of a container nothing else would end it.
@@ -68,8 +79,14 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
             let admin = Gateway::admin(address, readiness(state.clone(), bus.clone()), metrics)?;
             tracing::info!(%admin, "worker starting");
         }
+        let mut options = Options::new(bus.clone(), Arc::new(snapshot));
+        options.announced = announced;
+        if args.provision == Provision::Never {
+            options.store = options.store.without_creating();
+        }
+        options.store = args.cache.of(options.store)?;
         let worker = tokio::select! {
-            worker = start(&bus, Arc::new(snapshot), &names, &settings, args.provision) => worker?,
+            worker = start(options, &names, &settings) => worker?,
             () = &mut end => return Ok(()),
         };
         state.store(READY, Ordering::Release);
@@ -106,20 +123,10 @@ fn readiness(state: Arc<AtomicU8>, bus: Bus) -> Readiness {
 }
 
 /// Subscribes the named services, once the bus is there: their buckets have to exist first.
-async fn start(
-    bus: &Bus,
-    snapshot: Arc<Snapshot>,
-    names: &[String],
-    settings: &LiveSettings,
-    provision: Provision,
-) -> Result<Worker, Fault> {
-    let mut status = bus.status();
+async fn start(mut options: Options, names: &[String], settings: &LiveSettings) -> Result<Worker, Fault> {
+    let mut status = options.bus.status();
     if status.wait_for(|status| *status == Status::Connected).await.is_err() {
         return Err(Fault::upstream(Code::Unavailable, "the message bus closed before the services started"));
-    }
-    let mut options = Options::new(bus.clone(), snapshot);
-    if provision == Provision::Never {
-        options.store = options.store.without_creating();
     }
     options.parallel = settings.now().common.max_parallel;
     let chosen = choose(&options, settings, names).await?;
@@ -178,34 +185,44 @@ async fn run_until(worker: Worker, settings: &LiveSettings, end: impl Future<Out
 pub(super) struct Thread {
     nats: NatsArgs,
     settings: SettingsArgs,
-    names: Vec<String>,
     /// The gateway's bus: the embedded one is shared, because it lives in this process.
     shared: Bus,
+    /// Where the state is kept, where that is not the store of the bus.
+    store: Option<Store>,
+    cache: CacheArgs,
     running: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Thread {
-    pub(super) fn new(nats: NatsArgs, settings: SettingsArgs, names: Vec<String>, shared: Bus) -> Thread {
-        Thread { nats, settings, names, shared, running: Mutex::new(None) }
+    pub(super) fn new(
+        nats: NatsArgs,
+        settings: SettingsArgs,
+        cache: CacheArgs,
+        shared: Bus,
+        store: Option<Store>,
+    ) -> Thread {
+        Thread { nats, settings, shared, store, cache, running: Mutex::new(None) }
     }
 
     /// Starts the thread and waits until the services are subscribed.
     pub(super) fn start(&self, live: &Arc<Live>) -> Result<(), Fault> {
-        let (nats, names, shared, snapshot) = (self.nats.clone(), self.names.clone(), self.shared.clone(), live.pin());
-        let settings = self.settings.clone();
+        let (nats, shared, snapshot) = (self.nats.clone(), self.shared.clone(), live.pin());
+        let (settings, store, cache) = (self.settings.clone(), self.store.clone(), self.cache.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("services".to_owned()).spawn(move || {
-            let result = runtime().and_then(|runtime| {
-                runtime.block_on(async {
-                    let bus =
-                        if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
-                    let settings = settings.follow()?;
-                    let worker = start(&bus, snapshot, &names, &settings, Provision::Missing).await?;
-                    let _ = ready.send(Ok(()));
-                    run_until(worker, &settings, async { drop(stopped.await) }).await;
-                    Ok(())
-                })
+            let result = run_services(async {
+                let bus = if nats.nats.is_some() { bus(&nats, "tidegate services", "worker").await? } else { shared };
+                let settings = settings.follow()?;
+                let mut options = Options::new(bus, snapshot);
+                if let Some(store) = store {
+                    options.store = store;
+                }
+                options.store = cache.of(options.store)?;
+                let worker = start(options, &[], &settings).await?;
+                let _ = ready.send(Ok(()));
+                run_until(worker, &settings, async { drop(stopped.await) }).await;
+                Ok(())
             });
             if let Err(fault) = result {
                 let _ = ready.send(Err(fault));

@@ -13,7 +13,8 @@ use super::tokens::{BELIEVED, Believed, Key};
 use crate::bus::{BusError, Headers, Request};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
-use crate::snapshot::{Credential, Route};
+use crate::snapshot::{Auth, Credential, Route};
+use crate::telemetry::trace::Span;
 
 /// Shortest pause between two checks of a stream's token.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -41,16 +42,27 @@ pub(super) async fn caller(
     deadline: Instant,
 ) -> Result<Option<Caller>, Fault> {
     let Some(auth) = &route.policies.auth else { return Ok(None) };
-    let Some(token) = bearer(&inbound.head.headers)? else {
-        let text = "this route needs a credential: send `Authorization: Bearer TOKEN`";
-        let missing = Fault::client(Code::Unauthenticated, text).reason(Reason::CredentialMissing);
-        return if auth.is_required { Err(missing) } else { Ok(None) };
-    };
+    let Some(token) = shown(auth, inbound)? else { return Ok(None) };
     let left = deadline.saturating_duration_since(Instant::now());
     // On the heap: most requests come without, and their futures need no room for it.
     let found = Box::pin(check(edge, &auth.credential, token, Some(inbound), left)).await?;
     let Believed { verified, until } = found;
     Ok(Some(Caller { verified, believed_until: until, credential: auth.credential.clone(), token: token.into() }))
+}
+
+/// Refuses a request whose credential needs no look at the token itself: missing where the route needs one, malformed.
+pub(super) fn check_shown(route: &Route, inbound: &Inbound) -> Result<(), Fault> {
+    route.policies.auth.as_ref().map_or(Ok(()), |auth| shown(auth, inbound).map(|_| ()))
+}
+
+/// The token that a request shows; `None` where it shows and needs none.
+fn shown<'i>(auth: &Auth, inbound: &'i Inbound) -> Result<Option<&'i str>, Fault> {
+    let token = bearer(&inbound.head.headers)?;
+    if token.is_none() && auth.is_required {
+        let text = "this route needs a credential: send `Authorization: Bearer TOKEN`";
+        return Err(Fault::client(Code::Unauthenticated, text).reason(Reason::CredentialMissing));
+    }
+    Ok(token)
 }
 
 /// The headers that say who calls, for schemas whose messages cannot.
@@ -86,7 +98,7 @@ pub(super) async fn until_revoked(edge: Arc<Edge>, caller: Caller) {
 }
 
 /// The token of the one `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|_| values.next().is_none()).and_then(|text| text.split_once(' '));
@@ -137,11 +149,12 @@ async fn ask(
     timeout: Duration,
 ) -> Result<Option<Verified>, Fault> {
     let method = &credential.method;
+    let mut span = inbound.map_or(Span::none(), |inbound| inbound.trace.call(method));
     let mut headers = method.request_headers.and_room_for(3);
     headers.push("Tidegate-Timeout", itoa::Buffer::new().format(timeout.as_millis().max(1)));
     match inbound {
         Some(inbound) => {
-            headers.push("traceparent", inbound.trace.parent());
+            headers.push("traceparent", span.traceparent().as_deref().unwrap_or(inbound.trace.parent()));
             headers.push("Tidegate-Call", &inbound.request_id);
         }
         None => drop(headers.push("Tidegate-Call", uuid::Uuid::new_v4().to_string())),
@@ -151,9 +164,11 @@ async fn ask(
     let asked = Instant::now();
     let reply = edge.bus.request(request).await;
     method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
-    let reply = reply.map_err(|error| unchecked(&error.into()))?;
+    let reply = reply.map_err(Fault::from).inspect_err(|fault| span.fault(fault));
+    let reply = reply.map_err(|fault| unchecked(&fault))?;
     let opened =
         method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload);
+    let opened = opened.inspect_err(|fault| span.fault(fault));
     match opened.map_err(|fault| (fault.code(), fault)) {
         Ok(()) => Ok(credential.plan.read(&reply.payload)),
         Err((Code::InvalidArgument | Code::NotFound | Code::Unauthenticated | Code::PermissionDenied, _)) => Ok(None),

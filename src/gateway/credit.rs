@@ -37,6 +37,11 @@ impl Credit {
         self.bytes += bytes;
     }
 
+    /// Chunks that have left our hands.
+    pub(super) fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
     /// More credit, every few chunks, where the worker takes any.
     pub(super) fn due(&mut self) -> Option<Message> {
         if self.chunks - self.granted < CREDIT_EVERY {

@@ -23,6 +23,7 @@ use super::body::Answer;
 use super::credit::Credit;
 use super::frames::Form;
 use super::inbound::Inbound;
+use super::record::Record;
 use super::socket::Socket;
 use super::{Edge, respond};
 use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subscription};
@@ -112,6 +113,9 @@ pub(super) struct Events {
     revoked: Option<Revoked>,
     /// The client's HTTP/1 connection: hyper does not look for its end while an answer is on the way.
     socket: Option<Arc<Socket>>,
+    /// What is written down once the stream is over.
+    pub(super) record: Record,
+    bytes_out: u64,
     _slots: Vec<Slot>,
 }
 
@@ -144,6 +148,8 @@ impl Events {
             changes: WatchStream::new(edge.live.changes()),
             revoked: None,
             socket: inbound.socket.clone(),
+            record: Record::none(),
+            bytes_out: 0,
             _slots: slots,
         }
     }
@@ -237,6 +243,7 @@ impl Events {
     /// Ends the stream with an error event.
     fn fail(&mut self, fault: &Fault) {
         self.give_up(fault);
+        self.record.failed(fault);
         let status = respond::status_of(fault, Some(&self.route.method.envelope));
         let mut body = Vec::with_capacity(256);
         respond::error_body(fault, status, self.route.policies.error_style, &self.request_id, &mut body);
@@ -297,6 +304,7 @@ impl Events {
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 self.keep_alive.set(sleep(self.edge.config.keep_alive));
+                self.bytes_out += frame.len() as u64;
                 return Poll::Ready(Some(frame));
             }
             if self.end.is_some() {
@@ -370,6 +378,7 @@ impl Drop for Events {
         if self.end.is_none() {
             self.tell("Tidegate-Cancel", "client_gone");
         }
+        self.record.streamed(end, self.credit.chunks(), self.bytes_out);
         let route = format!("{} {}", self.route.verb, self.route.template);
         metrics::counter!(telemetry::STREAM_ENDS, "route" => route, "end" => end).increment(1);
     }

@@ -13,6 +13,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::networks::Networks;
 use super::socket::Socket;
 use super::trace::Trace;
 use crate::fault::{Code, Fault, Reason};
@@ -55,9 +56,10 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Reads a head; nothing in it can fail yet.
-    pub(super) fn read(head: Parts, peer: Peer, trusted: &[IpAddr]) -> Inbound {
+    pub(super) fn read(head: Parts, peer: Peer, trusted: &Networks) -> Inbound {
         let Peer { address, socket } = peer;
-        let is_trusted = trusted.contains(&address);
+        let address = address.to_canonical();
+        let is_trusted = trusted.contain(address);
         let client = if is_trusted { forwarded(&head.headers, trusted).unwrap_or(address) } else { address };
         let trace = Trace::of(&head.headers);
         let request_id = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned();
@@ -138,10 +140,10 @@ impl Inbound {
 }
 
 /// The first address from the right that is no trusted proxy.
-fn forwarded(headers: &HeaderMap, trusted: &[IpAddr]) -> Option<IpAddr> {
+fn forwarded(headers: &HeaderMap, trusted: &Networks) -> Option<IpAddr> {
     let list = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = list.flat_map(|text| text.split(',')).collect();
-    hops.iter().rev().take(32).map_while(|hop| hop.trim().parse().ok()).find(|hop| !trusted.contains(hop))
+    hops.iter().rev().take(32).map_while(|hop| hop.trim().parse().ok()).find(|hop| !trusted.contain(*hop))
 }
 
 /// Reads a body of at most `max` bytes. It has `progress` in all, counted from `start`, and a second more for every
@@ -153,12 +155,8 @@ pub(super) async fn read_body(
     progress: Duration,
     deadline: Instant,
 ) -> Result<Bytes, Fault> {
-    let too_large = || {
-        Fault::client(Code::InvalidArgument, format!("the body is larger than {max} bytes"))
-            .reason(Reason::BodyTooLarge)
-    };
     if body.size_hint().lower() > max as u64 {
-        return Err(too_large());
+        return Err(too_large(max));
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     while !body.is_end_stream() {
@@ -167,7 +165,7 @@ pub(super) async fn read_body(
         let Some(frame) = next_frame(&mut body, until).await? else { break };
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + rest.len() + data.len() > max {
-            return Err(too_large());
+            return Err(too_large(max));
         }
         // Most bodies come in one piece, which needs no copy.
         if first.is_empty() && rest.is_empty() {
@@ -180,6 +178,11 @@ pub(super) async fn read_body(
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The refusal of a body above the route's maximum.
+pub(super) fn too_large(max: usize) -> Fault {
+    Fault::client(Code::InvalidArgument, format!("the body is larger than {max} bytes")).reason(Reason::BodyTooLarge)
 }
 
 /// The next frame, where it comes in time.

@@ -12,22 +12,22 @@ use http::{Method as Verb, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::accept::ReplyForm;
+use super::ask::Until;
 use super::body::Answer;
+use super::in_flight::InFlight;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
-use super::{Edge, auth, context, credit, events, respond};
-use crate::bus::{BusError, Headers, Reply, Request as BusRequest};
+use super::record::Record;
+use super::{Edge, ask, auth, context, credit, events, openapi, respond};
+use crate::bus::{Headers, Reply};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::{Admitted, Slot};
 use crate::route::{Content, Lookup, Parts, Segments};
-use crate::snapshot::{LimitKey, Method, Route, Snapshot, Streaming};
+use crate::snapshot::{LimitKey, Route, Snapshot, Streaming};
 use crate::telemetry::{self, Outcome};
 use crate::transcode::{self, Scratch};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Name of the message that carries a raw body.
-const HTTP_BODY: &str = "google.api.HttpBody";
 
 /// Answers one request.
 pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: Peer) -> Response<Answer> {
@@ -37,45 +37,40 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: P
     let route = match find(&snapshot, &inbound, edge.config.limits.headers) {
         Ok(found) => found,
         Err(fault) => {
+            if let Some(description) = openapi::published(&snapshot, &inbound.head) {
+                return finish(description, &inbound);
+            }
             metrics::counter!(telemetry::UNROUTED).increment(1);
-            return finish(respond::fault(&fault, snapshot.error_style, None, &inbound.request_id), &inbound);
+            let answer = respond::fault(&fault, snapshot.error_style, None, &inbound.request_id);
+            let mut answer = finish(answer, &inbound);
+            Record::begin(edge, &inbound, None).answered(&mut answer, Some(&fault));
+            return answer;
         }
     };
     let in_flight = InFlight::new(&route.0.metrics.in_flight);
-    let served = AssertUnwindSafe(serve(edge, &snapshot, &route.0, &route.1, &inbound, body)).catch_unwind().await;
+    let mut record = Record::begin(edge, &inbound, Some(&route.0));
+    let serving = serve(edge, &snapshot, &route.0, &route.1, &inbound, body, &mut record);
+    let served = AssertUnwindSafe(serving).catch_unwind().await;
     let result = served.unwrap_or_else(|_| Err(panicked(&route.0)));
     drop(in_flight);
     let took = inbound.received.elapsed();
-    let answer = match result {
+    let (answer, fault) = match result {
         Ok(answer) => {
             route.0.metrics.ended(Outcome::Ok, took);
-            answer
+            (answer, None)
         }
         Err(fault) => {
             route.0.metrics.ended(respond::outcome_of(&fault), took);
             if let Some(internal) = fault.internal_text() {
                 tracing::debug!(route = %route.0.template, request_id = inbound.request_id, internal, "fault");
             }
-            respond::fault(&fault, route.0.policies.error_style, Some(&route.0.method.envelope), &inbound.request_id)
+            let (style, envelope) = (route.0.policies.error_style, Some(&route.0.method.envelope));
+            (respond::fault(&fault, style, envelope, &inbound.request_id), Some(fault))
         }
     };
-    finish(answer, &inbound)
-}
-
-/// Counts a request while it lives, also where its connection ends before its answer.
-struct InFlight<'m>(&'m metrics::Gauge);
-
-impl<'m> InFlight<'m> {
-    fn new(gauge: &'m metrics::Gauge) -> InFlight<'m> {
-        gauge.increment(1.0);
-        InFlight(gauge)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
+    let mut answer = finish(answer, &inbound);
+    record.answered(&mut answer, fault.as_ref());
+    answer
 }
 
 /// A defect of ours: the request fails, the process lives.
@@ -93,9 +88,11 @@ async fn serve(
     segments: &Segments,
     inbound: &Inbound,
     body: Incoming,
+    record: &mut Record,
 ) -> Result<Response<Answer>, Fault> {
     let timeout = inbound.timeout(route.policies.timeout)?;
     let deadline = inbound.received + timeout;
+    let until = Until { deadline, is_routes: timeout == route.policies.timeout };
     let permit = admit(edge, route, inbound)?;
     let caller = auth::caller(edge, route, inbound, deadline).await?;
     let verified = caller.as_ref().map(|caller| &*caller.verified);
@@ -105,16 +102,25 @@ async fn serve(
     } else {
         Bytes::new()
     };
+    record.body(body.len());
     let bound = bind(snapshot, route, segments, inbound, verified, &body)?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    let headers = bus_headers(route, inbound, verified, &bound, left);
+    let asked = Instant::now();
+    record.call(inbound, &route.method);
+    let left = deadline.saturating_duration_since(asked);
+    let headers = bus_headers(route, inbound, record, verified, &bound, left);
     if bound.wants_stream {
         drop(permit);
         let slots = stream_slots(snapshot, route)?;
-        return events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
+        let passed = ask::admit(edge, route)?;
+        let stream =
+            events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
+        passed.ended(stream.as_ref().err(), until);
+        return stream;
     }
-    let form = if is_raw(route) { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
-    let reply = ask(edge, &route.method, inbound, headers, bound.payload, left).await?;
+    let form = if route.is_raw { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
+    let reply = ask::ask(edge, route, inbound, headers, bound.payload, asked, until).await;
+    record.called(reply.as_ref().err());
+    let reply = reply?;
     let mut answer = print(route, form, &reply)?;
     if let Some(admitted) = permit.admitted {
         respond::rate_limit(&mut answer, admitted.limit, admitted.remaining, None);
@@ -129,7 +135,7 @@ struct Permit {
 }
 
 /// The route, and where its captures are.
-fn find(snapshot: &Snapshot, inbound: &Inbound, fields_max: usize) -> Result<(Arc<Route>, Segments), Fault> {
+pub(super) fn find(snapshot: &Snapshot, inbound: &Inbound, fields_max: usize) -> Result<(Arc<Route>, Segments), Fault> {
     inbound.check_http2(fields_max)?;
     let path = inbound.head.uri.path();
     let missing = || Fault::client(Code::NotFound, "no route has this path").reason(Reason::RouteNotFound);
@@ -184,14 +190,14 @@ fn stream_slots(snapshot: &Snapshot, route: &Route) -> Result<Vec<Slot>, Fault> 
 }
 
 /// A request's bytes, ready for the bus.
-struct Bound {
-    payload: Bytes,
+pub(super) struct Bound {
+    pub(super) payload: Bytes,
     lifted: Option<String>,
-    wants_stream: bool,
+    pub(super) wants_stream: bool,
 }
 
 /// `body ++ path ++ query ++ presets ++ headers ++ context`.
-fn bind(
+pub(super) fn bind(
     snapshot: &Snapshot,
     route: &Route,
     segments: &Segments,
@@ -226,9 +232,16 @@ fn bind(
 }
 
 /// The headers that a worker gets; none of the client's own are among them.
-fn bus_headers(route: &Route, inbound: &Inbound, caller: Option<&Verified>, bound: &Bound, left: Duration) -> Headers {
+fn bus_headers(
+    route: &Route,
+    inbound: &Inbound,
+    record: &Record,
+    caller: Option<&Verified>,
+    bound: &Bound,
+    left: Duration,
+) -> Headers {
     let mut headers = route.method.request_headers.and_room_for(6);
-    headers.push("traceparent", inbound.trace.parent());
+    headers.push("traceparent", record.traceparent().as_deref().unwrap_or(inbound.trace.parent()));
     if let Some(state) = &inbound.trace.state {
         headers.push("tracestate", state);
     }
@@ -250,45 +263,6 @@ fn bus_headers(route: &Route, inbound: &Inbound, caller: Option<&Verified>, boun
     headers
 }
 
-/// Asks the worker and opens what it answers.
-async fn ask(
-    edge: &Edge,
-    method: &Method,
-    inbound: &Inbound,
-    headers: Headers,
-    payload: Bytes,
-    timeout: Duration,
-) -> Result<Reply, Fault> {
-    let id = inbound.request_id.as_str();
-    // A reply proves itself by the token that it echoes, or by the request id inside it.
-    let proof = |reply: &Reply| match reply.headers.get("Tidegate-Call") {
-        Some(call) => call == id,
-        None => method.envelope.answers(id, &reply.payload),
-    };
-    let request = BusRequest {
-        subject: method.subject.clone(),
-        headers,
-        payload,
-        timeout,
-        proof: method.replies.is_proven().then_some(&proof),
-    };
-    let asked = inbound.received.elapsed();
-    let reply = edge.bus.request(request).await;
-    method.metrics.ended(BusError::outcome(&reply), inbound.received.elapsed().saturating_sub(asked));
-    let reply = reply.inspect_err(|error| {
-        if let BusError::Unproven(_) = error {
-            method.replies.give_up();
-        }
-    })?;
-    if reply.mismatches > 0 {
-        method.replies.give_up();
-    } else if !method.replies.is_proven() && reply.headers.get("Tidegate-Call") == Some(id) {
-        method.replies.prove();
-    }
-    method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
-    Ok(reply)
-}
-
 /// The reply as the client wants it.
 fn print(route: &Route, form: ReplyForm, reply: &Reply) -> Result<Response<Answer>, Fault> {
     thread_local! {
@@ -300,7 +274,7 @@ fn print(route: &Route, form: ReplyForm, reply: &Reply) -> Result<Response<Answe
             .reason(Reason::MalformedReply)
             .internal(error.to_string())
     };
-    let mut answer = if is_raw(route) {
+    let mut answer = if route.is_raw {
         raw_answer(&raw_part(route, &reply.payload).map_err(malformed)?)
     } else if form == ReplyForm::Protobuf {
         transcode::check(tables, method.reply, &reply.payload).map_err(malformed)?;
@@ -332,17 +306,8 @@ fn print(route: &Route, form: ReplyForm, reply: &Reply) -> Result<Response<Answe
     Ok(answer)
 }
 
-/// True where the answer's body is a `google.api.HttpBody`: it has the type that the worker gives it.
-fn is_raw(route: &Route) -> bool {
-    let tables = &route.method.tables;
-    let answer = match route.response_body {
-        Some(field) => tables.message(route.method.reply).field(field).message(),
-        None => Some(route.method.reply),
-    };
-    answer.is_some_and(|message| &*tables.message(message).name == HTTP_BODY)
-}
-
-/// The bytes of that message: the reply, or what of it is the answer's body; parts of a split one merge as they follow.
+/// The bytes of a `google.api.HttpBody`: the reply, or what of it is the answer's body; parts of a split one merge as
+/// they follow.
 fn raw_part(route: &Route, payload: &Bytes) -> Result<Bytes, transcode::TranscodeError> {
     transcode::check(&route.method.tables, route.method.reply, payload)?;
     let Some(field) = route.response_body else { return Ok(payload.clone()) };

@@ -64,7 +64,7 @@ pub(super) fn run(
     tokio::spawn(revocations::follow(edge.clone(), stopped.clone()));
     tokio::spawn(accept(edge.clone(), listener, stopped));
     if let Some(listener) = admin {
-        tokio::spawn(admin::serve(admin::readiness_of(edge.clone()), listener, metrics));
+        tokio::spawn(admin::serve_edge(edge.clone(), listener, metrics));
     }
     Ok(Running { edge, local_addr, admin_addr, stop })
 }
@@ -82,6 +82,9 @@ impl Running {
             }
         };
         let _ = tokio::time::timeout(grace, all_gone).await;
+        if let Some(access) = &self.edge.access {
+            access.flush().await;
+        }
         self.edge.connections.load(Ordering::Acquire)
     }
 }

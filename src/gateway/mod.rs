@@ -2,20 +2,28 @@
 //! workers.
 
 mod accept;
+mod access;
 mod admin;
+mod ask;
 mod auth;
 mod body;
 mod connection;
 mod context;
 mod credit;
 mod events;
+pub mod explain;
 mod frames;
 mod framing;
 mod head_check;
 mod http2;
+mod in_flight;
 mod inbound;
 mod life;
 mod listener;
+mod networks;
+mod openapi;
+pub mod problems;
+mod record;
 mod respond;
 mod revocations;
 mod socket;
@@ -33,9 +41,13 @@ use tokio::sync::watch;
 use crate::bus::Bus;
 use crate::fault::{Code, Fault};
 use crate::snapshot::Live;
+use access::AccessLog;
 
-pub use admin::{Readiness, bus_readiness};
+pub use access::AccessConfig;
+pub use admin::{AdminOptions, AdminTls, AdminToken, Readiness, TlsFiles, bus_readiness};
 pub use listener::Running;
+pub use networks::{Networks, network};
+pub use openapi::{Json, describe};
 
 /// Checks a request's head, its empty line included, as the edge does before hyper sees it. For the fuzz target.
 pub fn check_head(head: &[u8], limits: &ConnectionLimits) -> Result<(), Fault> {
@@ -83,14 +95,18 @@ impl Default for ConnectionLimits {
 pub struct GatewayConfig {
     /// Where requests come in.
     pub listen: SocketAddr,
-    /// Where health and metrics are; none without it.
+    /// Where health, metrics and the console are; none without it.
     pub admin: Option<SocketAddr>,
+    /// Who may use the admin port.
+    pub admin_options: AdminOptions,
     /// Limits of connections.
     pub limits: ConnectionLimits,
     /// Peers whose `X-Forwarded-For` and trusted headers count.
-    pub trusted: Vec<std::net::IpAddr>,
+    pub trusted: Networks,
     /// Interval of comment lines on silent streams.
     pub keep_alive: Duration,
+    /// Where each request gets a line; nowhere without it.
+    pub access_log: Option<AccessConfig>,
 }
 
 impl GatewayConfig {
@@ -99,9 +115,11 @@ impl GatewayConfig {
         GatewayConfig {
             listen,
             admin: None,
+            admin_options: AdminOptions::default(),
             limits: ConnectionLimits::default(),
-            trusted: Vec::new(),
+            trusted: Networks::default(),
             keep_alive: Duration::from_secs(15),
+            access_log: None,
         }
     }
 }
@@ -113,6 +131,7 @@ struct Edge {
     config: GatewayConfig,
     started: Instant,
     tokens: tokens::Tokens,
+    access: Option<Arc<AccessLog>>,
     is_draining: watch::Sender<bool>,
     is_ready: AtomicBool,
     connections: AtomicUsize,
@@ -124,19 +143,21 @@ pub struct Gateway;
 impl Gateway {
     /// Binds the addresses and serves until [`Running::drain`]. `metrics` prints what the process has counted.
     ///
-    /// Fails where an address cannot be bound.
+    /// Fails where an address cannot be bound or the access log cannot be opened.
     pub async fn start(
         config: GatewayConfig,
         live: Arc<Live>,
         bus: Bus,
         metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     ) -> Result<Running, Fault> {
+        let access = config.access_log.as_ref().map(open_access_log).transpose()?;
         let edge = Arc::new(Edge {
             live,
             bus,
             config,
             started: Instant::now(),
             tokens: tokens::Tokens::default(),
+            access,
             is_draining: watch::Sender::new(false),
             is_ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),
@@ -165,6 +186,13 @@ impl Gateway {
 fn bind(what: &str, address: SocketAddr) -> Result<tokio::net::TcpListener, Fault> {
     listener::bind(address).map_err(|error| {
         Fault::ours(Code::Unavailable, format!("the {what} address {address} cannot be bound: {error}"))
+    })
+}
+
+fn open_access_log(config: &AccessConfig) -> Result<Arc<AccessLog>, Fault> {
+    AccessLog::open(config).map(Arc::new).map_err(|error| {
+        let name = config.file.as_deref().map_or_else(|| "stdout".to_owned(), |file| file.display().to_string());
+        Fault::ours(Code::Unavailable, format!("the access log `{name}` cannot be opened: {error}"))
     })
 }
 

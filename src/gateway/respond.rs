@@ -74,6 +74,24 @@ fn row_of(reason: Reason) -> (&'static str, Option<u16>) {
     }
 }
 
+/// The token of a reason; of a code, in lower case, where the code says it all.
+pub(super) fn token_of(reason: Reason, code: &str) -> String {
+    match row_of(reason).0 {
+        "" => code.to_ascii_lowercase(),
+        token => token.to_owned(),
+    }
+}
+
+/// The `type` of RFC 9457: a name, whose last part is the token.
+pub(super) fn type_of(token: &str) -> String {
+    format!("urn:tidegate:problem:{}", token.replace('_', "-"))
+}
+
+/// The HTTP status of a kind of fault, where no house style says otherwise.
+pub(super) fn status_of_kind(reason: Reason, code: Code) -> u16 {
+    row_of(reason).1.unwrap_or_else(|| status_of_code(code))
+}
+
 /// The HTTP status of a fault; the house style of the worker that answered has the last word.
 pub(super) fn status_of(fault: &Fault, envelope: Option<&Envelope>) -> StatusCode {
     let by_style =
@@ -84,13 +102,28 @@ pub(super) fn status_of(fault: &Fault, envelope: Option<&Envelope>) -> StatusCod
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
+/// A fault's token.
+pub(super) fn kind_of(fault: &Fault) -> String {
+    token_of(fault.why(), fault.code_name())
+}
+
 /// How a fault counts.
 pub(super) fn outcome_of(fault: &Fault) -> Outcome {
     match (fault.why(), fault.source()) {
         (Reason::RateLimited | Reason::TooManyCalls | Reason::TooManyStreams, _) => Outcome::Limited,
         (_, Source::Client) => Outcome::Client,
+        // A worker's own word that the request is wrong is no failure of it: alerts look at those.
+        (Reason::None, Source::Upstream) if status_of_code(fault.code()) < 500 => Outcome::Client,
         (_, Source::Upstream) => Outcome::Upstream,
         (_, Source::Us) => Outcome::Internal,
+    }
+}
+
+/// The media type of a style's bodies.
+pub(super) fn error_type(style: ErrorStyle) -> &'static str {
+    match style {
+        ErrorStyle::Problem => "application/problem+json",
+        ErrorStyle::Google | ErrorStyle::Legacy => "application/json",
     }
 }
 
@@ -106,12 +139,8 @@ pub(super) fn fault(
     error_body(fault, status, style, request_id, &mut body);
     let mut answer = Response::new(Answer::full(body));
     *answer.status_mut() = status;
-    let content_type = match style {
-        ErrorStyle::Problem => "application/problem+json",
-        ErrorStyle::Google | ErrorStyle::Legacy => "application/json",
-    };
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(error_type(style)));
     if let Some(after) = retry_after(fault, status) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
     }
@@ -207,9 +236,8 @@ pub(super) fn error_body(fault: &Fault, status: StatusCode, style: ErrorStyle, r
 /// RFC 9457.
 fn problem(fault: &Fault, status: StatusCode, request_id: &str, out: &mut Vec<u8>) {
     let token = row_of(fault.why()).0;
-    let kind = if token.is_empty() { fault.code_name().to_ascii_lowercase() } else { token.to_owned() };
     out.extend_from_slice(b"{\"type\":");
-    json_string(&format!("urn:tidegate:problem:{}", kind.replace('_', "-")), out);
+    json_string(&type_of(&kind_of(fault)), out);
     member("title", status.canonical_reason().unwrap_or("Error"), out);
     out.extend_from_slice(format!(",\"status\":{}", status.as_u16()).as_bytes());
     member("detail", fault.message(), out);

@@ -2,6 +2,9 @@
 
 use http::{HeaderMap, HeaderName};
 
+use crate::snapshot::Method;
+use crate::telemetry::trace::{Position, Span, SpanKind, Traceparent, Tracer, tracer};
+
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -20,25 +23,69 @@ pub(super) struct Trace {
     pub(super) is_given: bool,
     /// Vendor data, passed on.
     pub(super) state: Option<String>,
+    /// Where our span stands, and the client's, where spans are written down.
+    place: Option<(Position, Option<u64>)>,
 }
 
 impl Trace {
     /// The trace that a request belongs to; what does not parse is replaced.
     pub(super) fn of(headers: &HeaderMap) -> Trace {
-        let given = headers.get(&TRACEPARENT).and_then(|value| parse(value.as_bytes()));
+        let given = headers.get(&TRACEPARENT).and_then(|value| Traceparent::parse(value.as_bytes()));
         let is_given = given.is_some();
         let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-00";
         match given {
-            Some((trace, flags)) => {
-                parent[TRACE].copy_from_slice(trace);
-                parent[FLAGS].copy_from_slice(flags);
+            Some(given) => {
+                parent[TRACE].copy_from_slice(given.trace);
+                parent[FLAGS].copy_from_slice(given.flags);
             }
             None => hexadecimal(fastrand::u128(1..), &mut parent[TRACE]),
         }
         hexadecimal(u128::from(fastrand::u64(1..)), &mut parent[SPAN]);
         let state = if is_given { headers.get(&TRACESTATE) } else { None };
         let state = state.and_then(|value| value.to_str().ok()).filter(|state| state.len() <= STATE_MAX);
-        Trace { parent, is_given, state: state.map(str::to_owned) }
+        let mut trace = Trace { parent, is_given, state: state.map(str::to_owned), place: None };
+        if let Some(tracer) = tracer() {
+            trace.decide(tracer, headers);
+        }
+        trace
+    }
+
+    /// Decides whether the trace is written down, and says so to whoever comes behind us.
+    #[cold]
+    fn decide(&mut self, tracer: &Tracer, headers: &HeaderMap) {
+        let client = headers.get(&TRACEPARENT).and_then(|value| Position::parse(value.as_bytes()));
+        let Some(mut own) = Position::parse(&self.parent) else { return };
+        own.is_sampled = tracer.takes(own.trace, client.map(|client| client.is_sampled));
+        // The other flags of the client stay as they are.
+        let digit = &mut self.parent[FLAGS.end - 1];
+        let low = (*digit as char).to_digit(16).unwrap_or_default() & !1 | u32::from(own.is_sampled);
+        *digit = b"0123456789abcdef"[low as usize];
+        self.place = Some((own, client.map(|client| client.span)));
+    }
+
+    /// The span of the request itself, where it is written down.
+    pub(super) fn begin(&self, name: String) -> Span {
+        let (Some(tracer), Some((place, client))) = (tracer(), self.place) else { return Span::none() };
+        let mut span = tracer.begin(SpanKind::Server, name, place, client);
+        if let Some(state) = &self.state {
+            span.state(state);
+        }
+        span
+    }
+
+    /// The span of a request over the bus, where it is written down.
+    pub(super) fn call(&self, method: &Method) -> Span {
+        let (Some(tracer), Some((own, _))) = (tracer(), self.place) else { return Span::none() };
+        if !own.is_sampled {
+            return Span::none();
+        }
+        let place = tracer.below(Some(own));
+        let mut span = tracer.begin(SpanKind::Client, method.name.to_string(), place, Some(own.span));
+        if let Some(state) = &self.state {
+            span.state(state);
+        }
+        method.describe(&mut span);
+        span
     }
 
     /// The `traceparent` of the calls that follow.
@@ -58,23 +105,6 @@ fn hexadecimal(mut number: u128, digits: &mut [u8]) {
         *digit = b"0123456789abcdef"[(number & 0xf) as usize];
         number >>= 4;
     }
-}
-
-/// Trace id and flags of a version-00 header (or of a later version, read as one).
-fn parse(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let is_hex = |part: &[u8]| part.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte));
-    let mut parts = text.split(|byte| *byte == b'-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_shaped = version.len() == 2 && trace.len() == 32 && span.len() == 16 && flags.len() == 2;
-    let more = parts.next();
-    let is_zero = |part: &[u8]| part.iter().all(|byte| *byte == b'0');
-    if !is_shaped || ![version, trace, span, flags].into_iter().chain(more).chain(parts).all(is_hex) {
-        return None;
-    }
-    if version == b"ff" || is_zero(trace) || is_zero(span) || (more.is_some() && version == b"00") {
-        return None;
-    }
-    Some((trace, flags))
 }
 
 #[cfg(test)]
@@ -117,7 +147,11 @@ mod tests {
         for text in rows {
             let trace = of(text);
             assert!(!trace.is_given && trace.state.is_none(), "`{text}`");
-            assert_eq!(parse(trace.parent().as_bytes()).map(|(_, flags)| flags), Some(&b"00"[..]), "`{text}`");
+            assert_eq!(
+                Traceparent::parse(trace.parent().as_bytes()).map(|own| own.flags),
+                Some(&b"00"[..]),
+                "`{text}`"
+            );
             assert_ne!(of(text).id(), trace.id());
         }
     }

@@ -55,6 +55,11 @@ impl Breaker {
         Breaker { rule, failures, is_tripped, tripped: Mutex::default() }
     }
 
+    /// When it opens and closes.
+    pub fn rule(&self) -> BreakerRule {
+        self.rule
+    }
+
     /// A pass, or how long to wait for the next probe.
     pub fn admit(&self, now: Duration) -> Result<Pass<'_>, Duration> {
         if !self.is_tripped.load(Ordering::Acquire) {

@@ -3,12 +3,15 @@
 
 mod binding;
 mod edges;
+mod fit;
+mod node;
 mod percent;
 mod segments;
 mod template;
 mod tree;
 
-pub use binding::{Binding, BindingError, Body, Bound, Content, HttpRule, Parts};
+pub use binding::{Binding, BindingError, Body, BodyOutline, Bound, BoundFields, Content, HTTP_BODY, HttpRule, Parts};
+pub use fit::{Fit, Misfit};
 pub use segments::{SEGMENTS_MAX, Segments};
 pub use template::{PathTemplate, Segment, TemplateError, Variable};
 pub use tree::{Conflict, Lookup, RouteId, Tree};

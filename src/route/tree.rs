@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::edges::{Edges, NONE};
+use super::edges::{Edges, Key};
+use super::node::{Ends, NONE, Node};
 use super::segments::Segments;
 use super::template::{PathTemplate, Segment};
 
@@ -32,60 +33,50 @@ pub struct Conflict {
     pub with: RouteId,
 }
 
-/// The tree. Node 0 stands for `/`. Everything of one kind lies in one vector: a walk through ten thousand routes
-/// touches few cache lines.
+/// The tree. Everything of one kind lies in one vector: a walk through ten thousand routes touches few cache lines.
 #[derive(Debug)]
 pub struct Tree {
-    nodes: Vec<Node>,
+    /// The node of `/`.
+    root: Node,
+    /// All other ones.
     edges: Edges,
+    /// Nodes so far: the next one's id.
+    len: u32,
     tails: Vec<Tail>,
-    ends: Vec<End>,
+    /// Routes that end where another one does, too.
+    more: Vec<Ends>,
     /// Verbs by index; 0 is `*`.
     verbs: Vec<Box<str>>,
     customs: HashMap<Box<str>, u32>,
 }
 
-/// Where the walk may go on, as indices; [`NONE`] is nowhere.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    /// Literal edges lead on from here; without any, the table of edges needs no look.
-    has_literals: bool,
-    /// The node behind `*`.
-    one: u32,
-    /// The first tail behind `**`.
-    tails: u32,
-    /// The first route that ends here.
-    ends: u32,
+/// Where a node is kept.
+#[derive(Clone, Copy)]
+enum Place {
+    /// It is that of `/`.
+    Root,
+    /// Slot of the edge that leads to it.
+    Slot(usize),
 }
 
 /// The segments behind a `**`.
 #[derive(Debug)]
 struct Tail {
     segments: Vec<Segment>,
-    ends: u32,
+    ends: Ends,
     next: u32,
 }
 
-/// A route that ends at a node or a tail.
-#[derive(Clone, Copy, Debug)]
-struct End {
-    verb: u32,
-    /// Index of the custom verb, [`NONE`] without one.
-    custom: u32,
-    id: RouteId,
-    next: u32,
-}
-
-const EMPTY: Node = Node { has_literals: false, one: NONE, tails: NONE, ends: NONE };
 const ANY_VERB: u32 = 0;
 
 impl Default for Tree {
     fn default() -> Tree {
         Tree {
-            nodes: vec![EMPTY],
+            root: Node::new(0),
             edges: Edges::default(),
+            len: 1,
             tails: Vec::new(),
-            ends: Vec::new(),
+            more: Vec::new(),
             verbs: vec!["*".into()],
             customs: HashMap::new(),
         }
@@ -103,44 +94,47 @@ impl Tree {
             let next = self.customs.len() as u32;
             *self.customs.entry(custom.into()).or_insert(next)
         });
-        let mut at = 0;
+        let end = Ends { verb, custom, id, next: NONE };
+        let (mut at, mut hash) = (Place::Root, 0);
         for (index, segment) in template.segments.iter().enumerate() {
-            at = match segment {
-                Segment::Literal(text) => self.edges.get(at, text).unwrap_or_else(|| {
-                    let next = self.push_node();
-                    self.edges.insert(at, text, next);
-                    self.nodes[at as usize].has_literals = true;
-                    next
-                }),
+            let node = self.node(at);
+            let parent = node.id;
+            let key = match segment {
+                Segment::Literal(text) => {
+                    node.has_literals = true;
+                    Key::literal(hash, text)
+                }
                 Segment::One => {
-                    if self.nodes[at as usize].one == NONE {
-                        self.nodes[at as usize].one = self.push_node();
-                    }
-                    self.nodes[at as usize].one
+                    node.has_any = true;
+                    Key::any(hash)
                 }
                 Segment::Many => {
                     let tail = self.tail(at, &template.segments[index + 1..]) as usize;
-                    let ends = self.tails[tail].ends;
-                    self.tails[tail].ends = self.end(ends, End { verb, custom, id, next: NONE })?;
+                    self.tails[tail].ends = self.with_end(self.tails[tail].ends, end)?;
                     return Ok(());
                 }
             };
+            let slot = self.edges.enter(parent, &key, self.len);
+            self.len += u32::from(self.edges.node(slot).id == self.len);
+            (at, hash) = (Place::Slot(slot), key.hash);
         }
-        let ends = self.nodes[at as usize].ends;
-        self.nodes[at as usize].ends = self.end(ends, End { verb, custom, id, next: NONE })?;
+        let ends = self.node(at).ends;
+        self.node(at).ends = self.with_end(ends, end)?;
         Ok(())
     }
 
-    fn push_node(&mut self) -> u32 {
-        self.nodes.push(EMPTY);
-        self.nodes.len() as u32 - 1
+    fn node(&mut self, at: Place) -> &mut Node {
+        match at {
+            Place::Root => &mut self.root,
+            Place::Slot(slot) => self.edges.node(slot),
+        }
     }
 
     /// The tail with those segments behind a node's `**`. Longest first, then literals before `*` from the left: the
     /// order in which a look-up tries them.
-    fn tail(&mut self, node: u32, segments: &[Segment]) -> u32 {
+    fn tail(&mut self, node: Place, segments: &[Segment]) -> u32 {
         let new = self.tails.len() as u32;
-        let (mut before, mut at) = (NONE, self.nodes[node as usize].tails);
+        let (mut before, mut at) = (NONE, self.node(node).tails);
         while at != NONE {
             let there = &self.tails[at as usize];
             if there.segments == segments {
@@ -151,26 +145,28 @@ impl Tree {
             }
             (before, at) = (at, there.next);
         }
-        self.tails.push(Tail { segments: segments.to_vec(), ends: NONE, next: at });
+        self.tails.push(Tail { segments: segments.to_vec(), ends: Ends::NONE, next: at });
         match before {
-            NONE => self.nodes[node as usize].tails = new,
+            NONE => self.node(node).tails = new,
             before => self.tails[before as usize].next = new,
         }
         new
     }
 
-    /// Puts a route before the others that end at a place; gives the new first one.
-    fn end(&mut self, first: u32, end: End) -> Result<u32, Conflict> {
-        let mut at = first;
-        while at != NONE {
-            let there = self.ends[at as usize];
-            if (there.verb, there.custom) == (end.verb, end.custom) {
-                return Err(Conflict { with: there.id });
-            }
-            at = there.next;
+    /// The routes that end at a place, with one more before the others.
+    fn with_end(&mut self, there: Ends, end: Ends) -> Result<Ends, Conflict> {
+        if there.verb == NONE {
+            return Ok(end);
         }
-        self.ends.push(End { next: first, ..end });
-        Ok(self.ends.len() as u32 - 1)
+        let mut other = Some(there);
+        while let Some(Ends { verb, custom, id, next }) = other {
+            if (verb, custom) == (end.verb, end.custom) {
+                return Err(Conflict { with: id });
+            }
+            other = self.more.get(next as usize).copied();
+        }
+        self.more.push(there);
+        Ok(Ends { next: self.more.len() as u32 - 1, ..end })
     }
 
     fn verb_index(&self, verb: &str) -> Option<u32> {
@@ -188,13 +184,13 @@ impl Tree {
             && let Some(custom) = self.customs.get(&*Segments::decoded(custom))
         {
             (walk.last, walk.custom) = (Segments::decoded(head), *custom);
-            match walk.walk(0, 0) {
+            match walk.walk(&self.root, 0, 0) {
                 None if walk.allow.is_empty() => {}
                 found => return walk.verdict(found),
             }
         }
         (walk.last, walk.custom) = (Segments::decoded(whole), NONE);
-        let found = walk.walk(0, 0);
+        let found = walk.walk(&self.root, 0, 0);
         walk.verdict(found)
     }
 }
@@ -242,23 +238,30 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn walk(&mut self, node: u32, depth: usize) -> Option<RouteId> {
-        let Node { has_literals, one, tails, ends } = self.tree.nodes[node as usize];
+    /// `hash` is that of the way to the node.
+    fn walk(&mut self, node: &'w Node, hash: u64, depth: usize) -> Option<RouteId> {
+        let tree = self.tree;
         if depth == self.segments.len() {
-            return self.choose(ends).or_else(|| self.walk_tails(tails, depth));
+            return self.choose(node.ends).or_else(|| self.walk_tails(node.tails, depth));
         }
-        if has_literals
-            && let Some(next) = self.tree.edges.get(node, self.text(depth))
-            && let Some(found) = self.walk(next, depth + 1)
-        {
-            return Some(found);
+        if node.has_literals {
+            let key = Key::literal(hash, self.text(depth));
+            let hash = key.hash;
+            if let Some(next) = tree.edges.get(node.id, &key)
+                && let Some(found) = self.walk(next, hash, depth + 1)
+            {
+                return Some(found);
+            }
         }
-        if one != NONE
-            && let Some(found) = self.walk(one, depth + 1)
-        {
-            return Some(found);
+        if node.has_any {
+            let key = Key::any(hash);
+            if let Some(next) = tree.edges.get(node.id, &key)
+                && let Some(found) = self.walk(next, key.hash, depth + 1)
+            {
+                return Some(found);
+            }
         }
-        self.walk_tails(tails, depth)
+        self.walk_tails(node.tails, depth)
     }
 
     fn walk_tails(&mut self, first: u32, depth: usize) -> Option<RouteId> {
@@ -281,19 +284,21 @@ impl<'w> Walk<'w> {
     }
 
     /// The route for this verb among those that end at a place: its own before GET's for HEAD before that of any verb.
-    fn choose(&mut self, first: u32) -> Option<RouteId> {
+    fn choose(&mut self, ends: Ends) -> Option<RouteId> {
+        if ends.verb == NONE {
+            return None;
+        }
         let (mut for_head, mut for_any) = (None, None);
-        let mut at = first;
-        while at != NONE {
-            let end = self.tree.ends[at as usize];
-            at = end.next;
-            if end.custom != self.custom {
+        let mut other = Some(ends);
+        while let Some(Ends { verb, custom, id, next }) = other {
+            other = self.tree.more.get(next as usize).copied();
+            if custom != self.custom {
                 continue;
             }
-            match end.verb {
-                verb if Some(verb) == self.verb => return Some(end.id),
-                verb if Some(verb) == self.get => for_head = Some(end.id),
-                ANY_VERB => for_any = Some(end.id),
+            match verb {
+                verb if Some(verb) == self.verb => return Some(id),
+                verb if Some(verb) == self.get => for_head = Some(id),
+                ANY_VERB => for_any = Some(id),
                 verb => self.allow.push(verb),
             }
         }

@@ -105,6 +105,18 @@ pub(super) fn pool(files: &[SourceFile]) -> Result<(DescriptorPool, Lowered), Ve
     Err(problems)
 }
 
+/// True for protobuf's own files and ours: they are built in, in the version that this program knows.
+pub(super) fn is_built_in(name: &str) -> bool {
+    name.starts_with("google/protobuf/") || BUILT_IN.iter().any(|row| row.0 == name)
+}
+
+/// The files of all sets as they were given, by name.
+pub(super) fn set_files(files: &[SourceFile]) -> BTreeMap<String, Vec<u8>> {
+    let mut given = Given::default();
+    files.iter().filter(|file| !file.name.ends_with(".proto")).for_each(|file| given.read_set(file));
+    given.sets.into_iter().map(|(name, file)| (name, file.given)).collect()
+}
+
 /// What is to be compiled: every file that could be read, and the built-in ones.
 fn names(sources: &Sources, sets: &Sets, problems: &[SchemaProblem]) -> Vec<String> {
     let broken: HashSet<&str> = problems.iter().map(|problem| problem.file.as_str()).collect();
@@ -219,8 +231,7 @@ impl Given {
 
     fn add_set_file(&mut self, set: &str, descriptor: &FileDescriptorProto, given: &[u8]) {
         let name = descriptor.name();
-        // protobuf's own files and ours are built in, in the version that this program knows.
-        if name.starts_with("google/protobuf/") || BUILT_IN.iter().any(|row| row.0 == name) {
+        if is_built_in(name) {
             return;
         }
         match self.sets.get(name) {

@@ -3,16 +3,22 @@
 //! The only room that names prost-reflect and protox; nothing of theirs leaves it.
 
 mod compile;
+mod docs;
 mod load;
 mod lower;
 pub mod operation;
+mod places;
 mod services;
+mod sets;
 
 use std::sync::Arc;
 
 use crate::transcode::{MessageId, Tables};
 
+pub use docs::{Doc, Docs};
+pub use places::{SchemaPlace, places};
 pub use services::{HttpRuleRow, MethodRow, ServiceRow};
+pub use sets::sets;
 
 /// A file of a schema: `.proto` source, or a binary `FileDescriptorSet` under any other name.
 #[derive(Clone, Debug)]
@@ -51,6 +57,8 @@ pub struct Schema {
     pub tables: Arc<Tables>,
     /// Its services, in order of files.
     pub services: Vec<ServiceRow>,
+    /// What is written about them.
+    pub docs: Arc<Docs>,
 }
 
 impl Schema {
@@ -65,5 +73,5 @@ pub fn load(files: &[SourceFile]) -> Result<Schema, Vec<SchemaProblem>> {
     let (pool, lowered) = load::pool(files)?;
     let tables = Arc::new(compile::compile(&pool, &lowered));
     let services = services::rows(&pool, &tables)?;
-    Ok(Schema { tables, services })
+    Ok(Schema { tables, services, docs: Arc::new(docs::docs(&pool)) })
 }

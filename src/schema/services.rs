@@ -158,8 +158,8 @@ fn method_row(
     }
 }
 
-/// File, line, column and comment of a service or method.
-fn place(file: &FileDescriptor, path: &[i32]) -> (String, usize, usize, String) {
+/// File, line, column and comment of what has that path in its file.
+pub(super) fn place(file: &FileDescriptor, path: &[i32]) -> (String, usize, usize, String) {
     let proto = file.file_descriptor_proto();
     let location = proto.source_code_info.iter().flat_map(|info| &info.location).find(|location| location.path == path);
     let (line, column) = location.map_or((1, 1), |location| match location.span.as_slice() {

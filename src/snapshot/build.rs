@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::manifest::{At, Manifest, PolicyRow, RouteRow};
-use super::methods::{MethodParts, place_of};
+use super::methods::MethodParts;
 use super::policy::Reader;
 use super::problem::{Place, Problem};
-use super::{ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
+use super::{Api, ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
 use crate::envelope::Style;
 use crate::limits::Slots;
 use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
-use crate::schema::{self, HttpRuleRow, Schema};
+use crate::schema::Schema;
 use crate::telemetry::RouteMetrics;
 use crate::transcode::FieldId;
 use crate::written::did_you_mean;
@@ -43,13 +43,17 @@ pub fn build(
         routes: Vec::new(),
         tree: Tree::default(),
         by_id: HashMap::new(),
+        is_discovering: false,
+        left_out: Vec::new(),
     };
     builder.credential();
     builder.shared_policies();
     builder.annotations();
     builder.rows();
+    builder.discovered();
     builder.unknown_methods();
     builder.declared_logs();
+    builder.api_path();
     let open_streams = manifest.open_streams.as_ref().map_or(OPEN_STREAMS, |max| max.value);
     let stream_slots =
         previous.map(|snapshot| snapshot.stream_slots.clone()).filter(|slots| slots.max() == open_streams);
@@ -63,7 +67,7 @@ pub fn build(
         problems.dedup();
         return Err(problems);
     }
-    let methods = builder.methods;
+    let (methods, left_out) = (builder.methods, builder.left_out);
     Ok(Snapshot {
         generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
         tables: schema.tables.clone(),
@@ -71,6 +75,10 @@ pub fn build(
         routes: builder.routes,
         services: services(schema, &methods),
         methods: methods.into_values().collect(),
+        described: schema.services.iter().flat_map(|row| &row.methods).map(|row| row.name.as_str().into()).collect(),
+        docs: schema.docs.clone(),
+        api: Api::new(&manifest.openapi),
+        left_out,
         credential,
         error_style,
         stream_slots: stream_slots.unwrap_or_else(|| Slots::new(open_streams)),
@@ -96,18 +104,21 @@ pub(super) struct Builder<'a> {
     pub(super) reader: Reader<'a>,
     pub(super) methods: BTreeMap<String, Arc<Method>>,
     routes: Vec<Arc<Route>>,
-    tree: Tree,
-    by_id: HashMap<RouteId, String>,
+    pub(super) tree: Tree,
+    pub(super) by_id: HashMap<RouteId, String>,
+    /// Routes of workers: they give way to all that are there already.
+    pub(super) is_discovering: bool,
+    left_out: Vec<Problem>,
 }
 
 /// One route on its way into the table.
-struct NewRoute<'r> {
-    rule: HttpRule,
-    headers_out: &'r [(String, String)],
-    method: Arc<Method>,
-    is_stream: bool,
-    levels: Vec<&'r PolicyRow>,
-    place: Place,
+pub(super) struct NewRoute<'r> {
+    pub(super) rule: HttpRule,
+    pub(super) headers_out: &'r [(String, String)],
+    pub(super) method: Arc<Method>,
+    pub(super) is_stream: bool,
+    pub(super) levels: Vec<&'r PolicyRow>,
+    pub(super) place: Place,
 }
 
 impl<'a> Builder<'a> {
@@ -119,64 +130,8 @@ impl<'a> Builder<'a> {
         let groups = manifest.groups.iter().map(|row| &row.value.policies);
         let methods = manifest.methods.values().map(|row| &row.value);
         for level in std::iter::once(&manifest.defaults).chain(annotations).chain(groups).chain(methods) {
-            self.reader.policies("", &[level]);
+            self.reader.policies("", "", &[level]);
             self.style(&[level]);
-        }
-    }
-
-    /// Routes of `google.api.http` options.
-    fn annotations(&mut self) {
-        let manifest = self.manifest;
-        for row in &manifest.annotations {
-            for wanted in &row.value.services {
-                let schema = self.schema;
-                let found: Vec<&schema::ServiceRow> = schema
-                    .services
-                    .iter()
-                    .filter(|service| wanted.value == "*" || service.name == wanted.value)
-                    .collect();
-                if found.is_empty() && wanted.value != "*" {
-                    let names: Vec<&str> = schema.services.iter().map(|service| service.name.as_str()).collect();
-                    let text = format!("the descriptors have no service `{}`", wanted.value);
-                    let place = Place::new(self.reader.file, wanted.place.0, wanted.place.1);
-                    self.reader.problems.push(Problem::new(place, text).hint(did_you_mean(&wanted.value, &names)));
-                }
-                for service in found {
-                    self.service(service, &row.value.policies, row.value.convention);
-                }
-            }
-        }
-    }
-
-    fn service(&mut self, service: &'a schema::ServiceRow, policies: &'a PolicyRow, has_convention: bool) {
-        for row in &service.methods {
-            let own = self.manifest.methods.get(&row.name).map(|row| &row.value);
-            let levels: Vec<&PolicyRow> = own.into_iter().chain([policies, &self.manifest.defaults]).collect();
-            let Some(method) = self.method(row, &service.queue_group, &levels) else { continue };
-            let convention = [HttpRuleRow {
-                verb: "POST".to_owned(),
-                path: format!("/{}", row.name),
-                body: "*".to_owned(),
-                ..HttpRuleRow::default()
-            }];
-            let rules: &[HttpRuleRow] = if row.http.is_empty() && has_convention { &convention } else { &row.http };
-            for rule in rules {
-                self.add(NewRoute {
-                    rule: HttpRule {
-                        verb: rule.verb.clone(),
-                        template: rule.path.clone(),
-                        body: body(&rule.body),
-                        response_body: Some(rule.response_body.clone()).filter(|field| !field.is_empty()),
-                        presets: rule.presets.clone(),
-                        headers: rule.headers_in.clone(),
-                    },
-                    headers_out: &rule.headers_out,
-                    method: method.clone(),
-                    is_stream: row.is_server_streaming,
-                    levels: levels.clone(),
-                    place: place_of(&row.place),
-                });
-            }
         }
     }
 
@@ -288,9 +243,9 @@ impl<'a> Builder<'a> {
     }
 
     /// Compiles a route and puts it into the tree.
-    fn add(&mut self, new: NewRoute<'_>) {
+    pub(super) fn add(&mut self, new: NewRoute<'_>) {
         let name = format!("{} {}", new.rule.verb, new.rule.template);
-        let (policies, json_in) = self.reader.policies(&name, &new.levels);
+        let (policies, json_in) = self.reader.policies(&name, new.method.subject.as_str(), &new.levels);
         let tables = &self.schema.tables;
         let (context, style) = (&new.method.envelope.context, &new.method.envelope.style);
         let compiled = Binding::compile(
@@ -316,6 +271,7 @@ impl<'a> Builder<'a> {
         if response_body == Some(None) {
             return;
         }
+        let response_body = response_body.flatten();
         let id = RouteId(self.routes.len() as u32);
         if !self.insert(&name, &new, &template, id) {
             return;
@@ -324,14 +280,16 @@ impl<'a> Builder<'a> {
             id,
             verb: new.rule.verb.as_str().into(),
             template: new.rule.template.as_str().into(),
+            is_raw: new.method.replies_raw(response_body),
             method: new.method,
             is_stream: new.is_stream,
             binding,
-            response_body: response_body.flatten(),
+            response_body,
             headers_out,
             policies,
             metrics: RouteMetrics::new(&new.rule.verb, &new.rule.template),
             defined_at: new.place.to_string(),
+            is_discovered: self.is_discovering,
         }));
     }
 
@@ -344,7 +302,11 @@ impl<'a> Builder<'a> {
             Err(conflict) => {
                 let other = self.by_id.get(&conflict.with).cloned().unwrap_or_default();
                 let text = format!("`{name}` takes the same requests as {other}");
-                self.reader.problems.push(Problem::new(new.place.clone(), text).hint("remove one of the two"));
+                let problem = Problem::new(new.place.clone(), text);
+                match self.is_discovering {
+                    true => self.left_out.push(problem.hint("the worker's route gives way")),
+                    false => self.reader.problems.push(problem.hint("remove one of the two")),
+                }
                 false
             }
         }
@@ -390,7 +352,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn body(text: &str) -> Body {
+pub(super) fn body(text: &str) -> Body {
     match text {
         "" => Body::None,
         "*" => Body::All,

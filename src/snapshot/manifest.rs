@@ -18,7 +18,7 @@ pub use crate::written::At;
 pub struct Manifest {
     /// Version of this file's form: 1.
     pub version: Option<At<u32>>,
-    /// Error style of answers without a route: `problem`, `google` or `legacy`.
+    /// Error style of answers without a route: `problem` (default), `google` or `legacy`.
     pub errors: Option<At<String>>,
     /// House styles by name. `plain` and `google` are built in.
     pub styles: BTreeMap<String, At<StyleRow>>,
@@ -36,6 +36,25 @@ pub struct Manifest {
     pub groups: Vec<At<GroupRow>>,
     /// Most open streams of one process (default 10000).
     pub open_streams: Option<At<usize>>,
+    /// The API description of these routes.
+    pub openapi: OpenApiRow,
+    /// Services that announce themselves; no file names them.
+    #[serde(skip)]
+    pub discovered: Vec<String>,
+}
+
+/// What the API description says of itself, and whether clients can get it.
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OpenApiRow {
+    /// Its title (default `HTTP API`).
+    pub title: Option<String>,
+    /// The API's version, in your own counting (default `unversioned`).
+    pub version: Option<String>,
+    /// Where clients reach the gateway: `https://api.example.com`.
+    pub server: Option<String>,
+    /// Path where the gateway gives it to clients: `/openapi.json`. Without it only the admin port does.
+    pub path: Option<At<String>>,
 }
 
 /// A method that is asked whose a token is, and the fields of its request and reply.
@@ -153,26 +172,40 @@ pub struct RouteRow {
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyRow {
-    /// House style of the schema.
+    /// House style of the schema (default `plain`).
     pub style: Option<At<String>>,
-    /// Error style: `problem`, `google` or `legacy`.
+    /// Error style: `problem` (default), `google` or `legacy`.
     pub errors: Option<At<String>>,
-    /// Whether callers have a credential: `none`, `optional` or `required`.
+    /// Whether callers have a credential: `none` (default), `optional` or `required`.
     pub auth: Option<At<String>>,
-    /// Longest wait for a reply or a first chunk: `30s`.
+    /// Longest wait for a reply or a first chunk (default `30s`, at most `300s`).
     pub timeout: Option<At<String>>,
-    /// Longest silence of a stream: `30s`.
+    /// Longest silence of a stream (default `30s`, at most `300s`).
     pub stream_idle: Option<At<String>>,
-    /// Largest body: `1MiB`.
+    /// Largest body (default `1MiB`, at most `64MiB`).
     pub body_max: Option<At<String>>,
-    /// Token bucket.
+    /// Token bucket (default none).
     pub rate: Option<At<RateRow>>,
-    /// Most calls in flight.
+    /// Most calls in flight (default no limit).
     pub calls: Option<At<usize>>,
-    /// Most open streams.
+    /// Most open streams (default no limit but `open_streams`).
     pub streams: Option<At<usize>>,
+    /// Repeats of a call that is safe to repeat and had no answer: 0 (default) to 2.
+    pub retries: Option<At<u32>>,
+    /// Circuit breaker of the subject.
+    pub breaker: Option<At<BreakerRow>>,
     /// Form of the JSON.
     pub json: Option<JsonRow>,
+}
+
+/// A circuit breaker: after failures in a row requests are refused for a while, then one is let through as a probe.
+#[derive(Clone, Debug, PartialEq, Eq, Default, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakerRow {
+    /// Failures in a row that open it: no reply in time, or a lost connection. 5 without it.
+    pub failures: Option<u32>,
+    /// How long it stays open before a probe: `30s` without it.
+    pub open: Option<String>,
 }
 
 /// A token bucket.
@@ -195,13 +228,13 @@ pub struct RateRow {
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JsonRow {
-    /// Member names out: `camel` or `proto`.
+    /// Member names out: `camel` (default) or `proto`.
     pub names: Option<At<String>>,
-    /// Absent fields out: `omit` or `print`.
+    /// Absent fields out: `omit` (default) or `print`.
     pub defaults: Option<At<String>>,
-    /// Enum values out: `name` or `number`.
+    /// Enum values out: `name` (default) or `number`.
     pub enums: Option<At<String>>,
-    /// Unknown members in: `reject` or `ignore`.
+    /// Unknown members in: `reject` (default) or `ignore`.
     pub unknown: Option<At<String>>,
 }
 
@@ -339,11 +372,11 @@ impl<'de> Deserialize<'de> for SourceRow {
     }
 }
 
-/// Reads a file's text.
-pub fn parse(file: &str, text: &str) -> Result<Manifest, Problem> {
-    written::read(file, text)?.ok_or_else(|| {
+/// Reads a file's text. Fails with everything that has not the form of this file.
+pub fn parse(file: &str, text: &str) -> Result<Manifest, Vec<Problem>> {
+    written::read_shaped(file, text)?.ok_or_else(|| {
         let hint = "`tidegate init` makes a starter folder";
-        Problem::new(Place::new(file, 1, 1), "this file is empty: it would serve nothing").hint(hint)
+        vec![Problem::new(Place::new(file, 1, 1), "this file is empty: it would serve nothing").hint(hint)]
     })
 }
 

@@ -3,33 +3,50 @@
 //! `manifest` is the file as written, `sources` say where rows come from, `build` is the pure step between; nothing
 //! here answers requests.
 
+mod annotations;
+mod api;
 mod build;
+pub mod compat;
 mod credential;
+pub mod diff;
+mod instances;
 mod live;
 pub mod manifest;
 mod methods;
 mod policy;
+pub mod reference;
 mod reload;
+mod resilience;
 mod sources;
 mod styles;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::{Headers, Subject};
 use crate::envelope::Envelope;
 use crate::limits::{Bucket, Slots};
-use crate::route::{Binding, RouteId, Tree};
+use crate::route::{Binding, HTTP_BODY, RouteId, Tree};
+use crate::schema::Docs;
 use crate::schema::operation::{LogRow, Operation};
+use crate::telemetry::trace::Span;
 use crate::telemetry::{RouteMetrics, SubjectMetrics};
 use crate::transcode::{FieldId, JsonOut, MessageId, Tables};
+use problem::Problem;
 
 pub use crate::written::problem;
+pub use api::Api;
 pub use build::build;
 pub use credential::{Auth, Credential, Revocations};
+pub use instances::{Instance, answer_for, instances};
 pub use live::Live;
-pub use reload::{Outcome, follow, watch};
-pub use sources::{BuiltIn, Files, Material, Source, folder_of};
+pub use reload::{Breaking, Following, Outcome, Reading, Rules, follow, watch};
+pub use resilience::SubjectBreaker;
+pub use sources::{
+    BucketSource, BuiltIn, Changes, Files, Material, Revision, Source, Stored, TableAddress, TableBucket,
+    WorkersSource, folder_of,
+};
 
 /// Everything that one generation of the tables says.
 #[derive(Debug)]
@@ -46,6 +63,14 @@ pub struct Snapshot {
     pub methods: Vec<Arc<Method>>,
     /// Services for workers.
     pub services: Vec<ServiceRow>,
+    /// Full names of all methods of the descriptors, with a route or without.
+    pub described: BTreeSet<Box<str>>,
+    /// What is written about the schema.
+    pub docs: Arc<Docs>,
+    /// The API description's own words.
+    pub api: Api,
+    /// Routes of workers that gave way to others, and workers that were left out: each with the reason.
+    pub left_out: Vec<Problem>,
     /// How callers' credentials are checked, where that is declared.
     pub credential: Option<Arc<Credential>>,
     /// Error style of answers without a route.
@@ -95,6 +120,17 @@ pub enum Streaming {
     OnRequest,
 }
 
+impl Streaming {
+    /// As people are told.
+    pub fn word(self) -> &'static str {
+        match self {
+            Streaming::Unary => "no",
+            Streaming::Server => "yes",
+            Streaming::OnRequest => "on request",
+        }
+    }
+}
+
 /// Subject, types and style of one operation.
 #[derive(Debug)]
 pub struct Method {
@@ -135,6 +171,27 @@ pub struct Method {
 }
 
 impl Method {
+    /// True where the reply, or that field of it, is a `google.api.HttpBody`.
+    pub(crate) fn replies_raw(&self, field: Option<FieldId>) -> bool {
+        let message = match field {
+            Some(field) => self.tables.message(self.reply).field(field).message(),
+            None => Some(self.reply),
+        };
+        message.is_some_and(|message| &*self.tables.message(message).name == HTTP_BODY)
+    }
+
+    /// Says in a span what is called (OpenTelemetry's conventions for RPC and messaging).
+    pub(crate) fn describe(&self, span: &mut Span) {
+        span.set("rpc.system", "nats");
+        let (service, method) = self.name.split_once('/').unwrap_or(("", &self.name));
+        if !service.is_empty() {
+            span.set("rpc.service", service);
+        }
+        span.set("rpc.method", method);
+        span.set("messaging.system", "nats");
+        span.set("messaging.destination.name", self.subject.as_str());
+    }
+
     /// What a service's own work runs as: nobody calls it, and it answers nobody.
     pub(crate) fn without_requests(service: &str, tables: Arc<Tables>) -> Method {
         let none = MessageId(0);
@@ -197,6 +254,17 @@ pub enum ErrorStyle {
     Legacy,
 }
 
+impl ErrorStyle {
+    /// As the routes file says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ErrorStyle::Problem => "problem",
+            ErrorStyle::Google => "google",
+            ErrorStyle::Legacy => "legacy",
+        }
+    }
+}
+
 /// Who shares a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitKey {
@@ -223,6 +291,10 @@ pub struct Policies {
     pub call_slots: Option<Arc<Slots>>,
     /// Open streams.
     pub stream_slots: Option<Arc<Slots>>,
+    /// Repeats of a call that is safe to repeat, where nobody answered.
+    pub retries: u32,
+    /// The breaker of its subject.
+    pub breaker: Option<Arc<SubjectBreaker>>,
     /// How replies are printed.
     pub json_out: JsonOut,
     /// How errors are printed.
@@ -246,12 +318,16 @@ pub struct Route {
     pub binding: Binding,
     /// The reply's field that is the answer's body.
     pub response_body: Option<FieldId>,
+    /// The answer's body is a `google.api.HttpBody`: it has the type that the worker gives it.
+    pub is_raw: bool,
     /// Reply field → response header, such as `version` → `ETag`; entity tags are quoted.
     pub headers_out: Vec<(FieldId, http::HeaderName)>,
     /// Limits and forms.
     pub policies: Policies,
     /// `routes.yaml:12:5`, for people.
     pub defined_at: String,
+    /// Its workers announce it: it goes with them.
+    pub is_discovered: bool,
     /// What happens on it.
     pub metrics: RouteMetrics,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::manifest::{At, JsonRow, PolicyRow, RateRow};
 use super::problem::{Place, Problem};
-use super::{Auth, Credential, ErrorStyle, LimitKey, Policies, Snapshot};
+use super::{Auth, Credential, ErrorStyle, LimitKey, Policies, Snapshot, SubjectBreaker};
 use crate::limits::{Bucket, Quota, Slots};
 use crate::transcode::{Defaults, Enums, JsonIn, JsonOut, Names, Unknown};
 use crate::written::parse_duration;
@@ -26,12 +26,14 @@ pub(super) struct Reader<'a> {
     pub(super) credential: Option<Arc<Credential>>,
     limits: HashMap<String, (LimitKey, Arc<Bucket>)>,
     slots: HashMap<String, Arc<Slots>>,
+    /// Breakers by subject.
+    pub(super) breakers: Vec<(String, Arc<SubjectBreaker>)>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that takes limits over from the generation before, where they are unchanged.
     pub(super) fn new(file: &'a str, previous: Option<&Snapshot>) -> Reader<'a> {
-        let (mut limits, mut slots) = (HashMap::new(), HashMap::new());
+        let (mut limits, mut slots, mut breakers) = (HashMap::new(), HashMap::new(), Vec::new());
         for route in previous.iter().flat_map(|snapshot| &snapshot.routes) {
             let name = format!("{} {}", route.verb, route.template);
             if let Some(bucket) = &route.policies.bucket {
@@ -43,8 +45,11 @@ impl<'a> Reader<'a> {
             if let Some(streams) = &route.policies.stream_slots {
                 slots.insert(format!("{name} streams"), streams.clone());
             }
+            if let Some(breaker) = &route.policies.breaker {
+                breakers.push((route.method.subject.as_str().to_owned(), breaker.clone()));
+            }
         }
-        Reader { file, problems: Vec::new(), has_credential: false, credential: None, limits, slots }
+        Reader { file, problems: Vec::new(), has_credential: false, credential: None, limits, slots, breakers }
     }
 
     pub(super) fn problem(&mut self, place: (usize, usize), text: impl Into<String>) {
@@ -56,8 +61,8 @@ impl<'a> Reader<'a> {
         levels.iter().find_map(|level| get(level))
     }
 
-    /// The policies of one route; `levels` from the route outwards.
-    pub(super) fn policies(&mut self, route: &str, levels: &[&PolicyRow]) -> (Policies, JsonIn) {
+    /// The policies of one route to a subject; `levels` from the route outwards.
+    pub(super) fn policies(&mut self, route: &str, subject: &str, levels: &[&PolicyRow]) -> (Policies, JsonIn) {
         let auth = Reader::pick(levels, |level| level.auth.as_ref()).cloned();
         let timeout = Reader::pick(levels, |level| level.timeout.as_ref()).cloned();
         let idle = Reader::pick(levels, |level| level.stream_idle.as_ref()).cloned();
@@ -66,6 +71,8 @@ impl<'a> Reader<'a> {
         let rate = Reader::pick(levels, |level| level.rate.as_ref()).cloned();
         let calls = Reader::pick(levels, |level| level.calls.as_ref()).cloned();
         let streams = Reader::pick(levels, |level| level.streams.as_ref()).cloned();
+        let retries = Reader::pick(levels, |level| level.retries.as_ref()).cloned();
+        let breaker = Reader::pick(levels, |level| level.breaker.as_ref()).cloned();
         let (json_out, json_in) = self.json(levels);
         let policies = Policies {
             auth: auth.and_then(|word| self.auth(&word)),
@@ -75,6 +82,8 @@ impl<'a> Reader<'a> {
             bucket: rate.and_then(|rate| self.bucket(route, &rate)),
             call_slots: calls.map(|max| self.slots(&format!("{route} calls"), &max)),
             stream_slots: streams.map(|max| self.slots(&format!("{route} streams"), &max)),
+            retries: self.retries(retries.as_ref()),
+            breaker: breaker.and_then(|row| self.breaker(subject, &row)),
             json_out,
             error_style: errors.map_or(ErrorStyle::default(), |name| self.error_style(&name)),
         };

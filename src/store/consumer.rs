@@ -48,7 +48,7 @@ enum Ticket {
 impl Store {
     /// Provides a consumer, where its log has none of its name yet; one that is there stays as it is.
     pub async fn provide_consumer(&self, config: ConsumerConfig) -> Result<(), StoreError> {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(store) => store.provide_consumer(config),
             Engine::JetStream(store) => store.provide_consumer(config).await,
         }
@@ -57,7 +57,7 @@ impl Store {
     /// A reader of a consumer that is there. Fails with [`StoreError::NoLog`] or [`StoreError::NoConsumer`] where it
     /// is not.
     pub async fn consumer(&self, log: &str, name: &str) -> Result<Consumer, StoreError> {
-        Ok(Consumer(match &self.0 {
+        Ok(Consumer(match &self.engine {
             Engine::Embedded(store) => ConsumerEngine::Embedded(store.consumer(log, name)?),
             Engine::JetStream(store) => ConsumerEngine::JetStream(Box::new(store.consumer(log, name).await?)),
         }))
@@ -94,7 +94,7 @@ impl Job {
     /// Done: it never comes again. Returns once the store knows.
     pub async fn ack(&self) -> Result<(), StoreError> {
         match &self.ticket {
-            Ticket::Embedded(ticket) => ticket.ack(),
+            Ticket::Embedded(ticket) => ticket.ack().await,
             Ticket::JetStream(ticket) => ticket.ack().await,
         }
     }
@@ -102,7 +102,7 @@ impl Job {
     /// Not done: it comes again after a while, where it may come again. Returns once the store knows.
     pub async fn retry(&self, after: Duration) -> Result<(), StoreError> {
         match &self.ticket {
-            Ticket::Embedded(ticket) => ticket.retry(after),
+            Ticket::Embedded(ticket) => ticket.retry(after).await,
             Ticket::JetStream(ticket) => ticket.retry(after).await,
         }
     }
@@ -110,7 +110,10 @@ impl Job {
     /// Still at it: the time to answer begins anew.
     pub async fn in_progress(&self) -> Result<(), StoreError> {
         match &self.ticket {
-            Ticket::Embedded(ticket) => ticket.in_progress(),
+            Ticket::Embedded(ticket) => {
+                ticket.in_progress();
+                Ok(())
+            }
             Ticket::JetStream(ticket) => ticket.in_progress().await,
         }
     }

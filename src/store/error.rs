@@ -31,6 +31,8 @@ pub enum StoreError {
     },
     /// The store does not do this: its own words.
     Refused(String),
+    /// The store on disk cannot be used: why not, with its path, and what to do.
+    NotOpened(String),
     /// Not reachable, or without a leader; whether a write happened is unknown.
     Unavailable(String),
 }
@@ -46,6 +48,7 @@ impl std::fmt::Display for StoreError {
             StoreError::NoBucket(name) => write!(f, "there is no bucket `{name}`"),
             StoreError::NoConsumer { log, name } => write!(f, "log `{log}` has no consumer `{name}`"),
             StoreError::Refused(text) => write!(f, "the store refuses it: {text}"),
+            StoreError::NotOpened(text) => f.write_str(text),
             StoreError::Unavailable(text) => write!(f, "the store does not answer: {text}"),
         }
     }
@@ -64,6 +67,7 @@ impl From<StoreError> for Fault {
             }
             StoreError::Full(_) => Fault::upstream(Code::ResourceExhausted, "the store is full"),
             StoreError::Unavailable(_) => Fault::upstream(Code::Unavailable, "the store does not answer"),
+            StoreError::NotOpened(text) => return Fault::ours(Code::FailedPrecondition, text),
             StoreError::NoLog(_) | StoreError::NoBucket(_) | StoreError::NoConsumer { .. } => {
                 let text = format!("{text}; make what is missing with `tidegate streams apply`");
                 return Fault::ours(Code::Internal, "the store is not set up").internal(text);

@@ -142,7 +142,7 @@ enum ReaderEngine {
 impl Store {
     /// Provides a log, where there is none of its name yet; one that is there stays as it is.
     pub async fn provide_log(&self, config: LogConfig) -> Result<(), StoreError> {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(store) => store.provide_log(config),
             Engine::JetStream(store) => store.provide_log(config).await,
         }
@@ -151,7 +151,7 @@ impl Store {
     /// Publishes an event and waits until the log that takes its subject has kept it. Plain subscribers get it, too.
     pub async fn append(&self, event: Event) -> Result<Appended, StoreError> {
         check_size(event.payload.len())?;
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(store) => store.append(event).await,
             Engine::JetStream(store) => store.append(event).await,
         }
@@ -159,7 +159,7 @@ impl Store {
 
     /// Reads a log behind a position (0: from its oldest event), then goes on with new events. `filter` is a pattern.
     pub async fn read_log(&self, log: &str, filter: &str, after: u64) -> Result<LogReader, StoreError> {
-        Ok(LogReader(match &self.0 {
+        Ok(LogReader(match &self.engine {
             Engine::Embedded(store) => ReaderEngine::Embedded(store.read_log(log, filter, after)?),
             Engine::JetStream(store) => ReaderEngine::JetStream(Box::new(store.read_log(log, filter, after).await?)),
         }))
@@ -167,16 +167,16 @@ impl Store {
 
     /// The event at a position, as the leader has it; nothing where there is none.
     pub async fn event(&self, log: &str, sequence: u64) -> Result<Option<Logged>, StoreError> {
-        match &self.0 {
-            Engine::Embedded(store) => store.event(log, sequence),
+        match &self.engine {
+            Engine::Embedded(store) => store.event(log, sequence).await,
             Engine::JetStream(store) => store.event(log, sequence).await,
         }
     }
 
     /// The first event behind a position, as the leader has it; nothing where there is none.
     pub async fn event_after(&self, log: &str, sequence: u64) -> Result<Option<Logged>, StoreError> {
-        match &self.0 {
-            Engine::Embedded(store) => store.event_after(log, sequence),
+        match &self.engine {
+            Engine::Embedded(store) => store.event_after(log, sequence).await,
             Engine::JetStream(store) => store.event_after(log, sequence).await,
         }
     }
@@ -184,15 +184,15 @@ impl Store {
     /// Removes the event at a position; false where there is none. Fails with [`StoreError::Refused`] where the log
     /// denies it.
     pub async fn remove_event(&self, log: &str, sequence: u64) -> Result<bool, StoreError> {
-        match &self.0 {
-            Engine::Embedded(store) => store.remove_event(log, sequence),
+        match &self.engine {
+            Engine::Embedded(store) => store.remove_event(log, sequence).await,
             Engine::JetStream(store) => store.remove_event(log, sequence).await,
         }
     }
 
     /// What a log holds now, and how far its consumers are.
     pub async fn log_figures(&self, log: &str) -> Result<LogFigures, StoreError> {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(store) => store.log_figures(log),
             Engine::JetStream(store) => store.log_figures(log).await,
         }
@@ -203,7 +203,7 @@ impl LogReader {
     /// The next event, as soon as there is one. Can be dropped while it waits.
     pub async fn next(&mut self) -> Result<Logged, StoreError> {
         match &mut self.0 {
-            ReaderEngine::Embedded(reader) => Ok(reader.next().await),
+            ReaderEngine::Embedded(reader) => reader.next().await,
             ReaderEngine::JetStream(reader) => reader.next().await,
         }
     }

@@ -1,5 +1,5 @@
 //! The store as floors above see it: buckets of keys with revisions, and logs of events. Two engines behind one seam:
-//! JetStream, and an embedded one for a single process. Knows nothing of protobuf or the game.
+//! JetStream, and an embedded one for a single process, in memory or on disk. Knows nothing of protobuf or the game.
 
 mod consumer;
 mod embedded;
@@ -8,7 +8,10 @@ mod jetstream;
 mod key;
 mod log;
 mod provision;
+mod redis_tier;
+mod tier;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +27,12 @@ pub use log::{
     Retention,
 };
 pub use provision::{Difference, Replicas, Resource, Step};
+pub use tier::Tier;
 
 /// Largest value: with its headers it fits a message of one MiB.
 pub const VALUE_BYTES_MAX: usize = 960 * 1024;
+/// Longest wait for an answer of a cache's server, where nothing else is said: about what it costs to do without.
+pub const CACHE_PATIENCE: Duration = Duration::from_millis(50);
 /// Most keys of one embedded bucket.
 pub const BUCKET_KEYS_MAX: usize = 1_000_000;
 /// Most bytes of one embedded bucket, values of kept revisions included.
@@ -91,7 +97,11 @@ pub enum Seen {
 
 /// A store. Cloning shares it.
 #[derive(Clone)]
-pub struct Store(Engine);
+pub struct Store {
+    engine: Engine,
+    /// Where the shared tier of caches is, where that is not in buckets.
+    cache: Option<Arc<redis_tier::RedisCache>>,
+}
 
 #[derive(Clone)]
 enum Engine {
@@ -118,29 +128,49 @@ enum WatchEngine {
 }
 
 impl Store {
-    /// The store that belongs to a bus: JetStream on NATS, the embedded one in a single process.
+    /// The store that belongs to a bus: JetStream on NATS, the embedded one in memory in a single process.
     pub fn of(bus: &Bus) -> Store {
-        match bus.nats_client() {
-            Some(nats) => Store(Engine::JetStream(jetstream::JetStreamStore::new(nats.client().clone(), true))),
-            None => Store(Engine::Embedded(embedded::EmbeddedStore::new(bus.clone()))),
-        }
+        Store::over(match bus.nats_client() {
+            Some(nats) => Engine::JetStream(jetstream::JetStreamStore::new(nats.client().clone(), true)),
+            None => Engine::Embedded(embedded::EmbeddedStore::in_memory(bus.clone())),
+        })
+    }
+
+    /// The embedded store of a single process, kept in a folder that is made where there is none: what it has
+    /// acknowledged is there after a crash. Fails with [`StoreError::NotOpened`] where another process has the folder,
+    /// or what is in it is damaged or not ours.
+    pub fn on_disk(bus: &Bus, folder: &Path) -> Result<Store, StoreError> {
+        Ok(Store::over(Engine::Embedded(embedded::EmbeddedStore::on_disk(bus.clone(), folder)?)))
     }
 
     /// The same store, which makes nothing: what is not there is an error. For programs whose user on the server may
     /// not make it.
     #[must_use]
     pub fn without_creating(&self) -> Store {
-        match &self.0 {
+        let engine = match &self.engine {
             // In one process nobody else could make it.
-            Engine::Embedded(_) => self.clone(),
-            Engine::JetStream(store) => Store(Engine::JetStream(store.without_creating())),
-        }
+            Engine::Embedded(_) => self.engine.clone(),
+            Engine::JetStream(store) => Engine::JetStream(store.without_creating()),
+        };
+        Store { engine, cache: self.cache.clone() }
+    }
+
+    /// The same store, whose caches share a Redis or Valkey server (`redis://user:password@host:6379/0`, `rediss://`
+    /// with TLS) instead of buckets, and wait no longer than `patience` for it. The server need not be there: then
+    /// caches only have their own memory. To be called within a runtime. Fails with [`StoreError::Refused`] where the
+    /// URL is none.
+    pub fn with_cache(&self, url: &str, patience: Duration) -> Result<Store, StoreError> {
+        Ok(Store { engine: self.engine.clone(), cache: Some(redis_tier::RedisCache::open(url, patience)?) })
+    }
+
+    fn over(engine: Engine) -> Store {
+        Store { engine, cache: None }
     }
 
     /// The bucket of that name, made where there is none yet.
     pub async fn bucket(&self, config: BucketConfig) -> Result<Bucket, StoreError> {
-        Ok(Bucket(match &self.0 {
-            Engine::Embedded(store) => BucketEngine::Embedded(store.bucket(config)),
+        Ok(Bucket(match &self.engine {
+            Engine::Embedded(store) => BucketEngine::Embedded(store.bucket(config)?),
             Engine::JetStream(store) => BucketEngine::JetStream(store.bucket(config).await?),
         }))
     }
@@ -151,7 +181,7 @@ impl Bucket {
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         key::check(key)?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => Ok(bucket.get(key)),
+            BucketEngine::Embedded(bucket) => bucket.get(key).await,
             BucketEngine::JetStream(bucket) => bucket.get(key).await,
         }
     }
@@ -160,7 +190,7 @@ impl Bucket {
     pub async fn get_cached(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         key::check(key)?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => Ok(bucket.get(key)),
+            BucketEngine::Embedded(bucket) => bucket.get(key).await,
             BucketEngine::JetStream(bucket) => bucket.get_cached(key).await,
         }
     }
@@ -170,7 +200,7 @@ impl Bucket {
         key::check(key)?;
         check_size(value.len())?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => bucket.write(key, Some(value), expected),
+            BucketEngine::Embedded(bucket) => bucket.write(key, Some(value), expected).await,
             BucketEngine::JetStream(bucket) => bucket.write(key, Some(value), expected).await,
         }
     }
@@ -179,8 +209,17 @@ impl Bucket {
     pub async fn delete(&self, key: &str, expected: Expected) -> Result<u64, StoreError> {
         key::check(key)?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => bucket.write(key, None, expected),
+            BucketEngine::Embedded(bucket) => bucket.write(key, None, expected).await,
             BucketEngine::JetStream(bucket) => bucket.write(key, None, expected).await,
+        }
+    }
+
+    /// Every revision of a key that is kept, deletions included, the oldest first.
+    pub async fn history(&self, key: &str) -> Result<Vec<Change>, StoreError> {
+        key::check(key)?;
+        match &self.0 {
+            BucketEngine::Embedded(bucket) => bucket.history(key).await,
+            BucketEngine::JetStream(bucket) => bucket.history(key).await,
         }
     }
 
@@ -188,7 +227,7 @@ impl Bucket {
     pub async fn list(&self, keys: &Keys) -> Result<Vec<Entry>, StoreError> {
         keys.check()?;
         match &self.0 {
-            BucketEngine::Embedded(bucket) => Ok(bucket.list(keys)),
+            BucketEngine::Embedded(bucket) => bucket.list(keys).await,
             BucketEngine::JetStream(bucket) => bucket.list(keys).await,
         }
     }
@@ -198,7 +237,7 @@ impl Bucket {
     pub async fn watch(&self, keys: Keys, after: Option<u64>) -> Result<Watch, StoreError> {
         keys.check()?;
         Ok(Watch(match &self.0 {
-            BucketEngine::Embedded(bucket) => WatchEngine::Embedded(bucket.clone().watch(keys, after)),
+            BucketEngine::Embedded(bucket) => WatchEngine::Embedded(bucket.clone().watch(keys, after).await?),
             BucketEngine::JetStream(bucket) => WatchEngine::JetStream(Box::new(bucket.watch(&keys, after).await?)),
         }))
     }
@@ -208,7 +247,7 @@ impl Watch {
     /// The next write, as soon as there is one. Can be dropped while it waits.
     pub async fn next(&mut self) -> Result<Seen, StoreError> {
         match &mut self.0 {
-            WatchEngine::Embedded(watch) => Ok(watch.next().await),
+            WatchEngine::Embedded(watch) => watch.next().await,
             WatchEngine::JetStream(watch) => watch.next().await,
         }
     }

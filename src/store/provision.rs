@@ -91,7 +91,7 @@ impl Step {
 impl Store {
     /// Copies that new resources get: 3 on a cluster of three servers or more, else 1.
     pub fn replicas_default(&self) -> usize {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(_) => 1,
             Engine::JetStream(store) => store.replicas_default(),
         }
@@ -99,7 +99,7 @@ impl Store {
 
     /// What would have to be done about a resource. Changes nothing.
     pub async fn compare(&self, resource: &Resource, replicas: Replicas) -> Result<Step, StoreError> {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(store) => Ok(if store.has(resource) { Step::Keep } else { Step::Create }),
             Engine::JetStream(store) => store.compare(resource, replicas).await,
         }
@@ -107,13 +107,13 @@ impl Store {
 
     /// Makes a resource as it should be, and says what has been done. Where a difference is refused nothing is done.
     pub async fn apply(&self, resource: &Resource, replicas: Replicas) -> Result<Step, StoreError> {
-        match &self.0 {
+        match &self.engine {
             Engine::Embedded(store) => {
                 let step = if store.has(resource) { Step::Keep } else { Step::Create };
                 match resource.clone() {
                     Resource::Log(log) => store.provide_log(log)?,
                     Resource::Consumer(consumer) => store.provide_consumer(consumer)?,
-                    Resource::Bucket(bucket) => drop(store.bucket(bucket)),
+                    Resource::Bucket(bucket) => drop(store.bucket(bucket)?),
                 }
                 Ok(step)
             }

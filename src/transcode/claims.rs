@@ -100,6 +100,11 @@ impl Claims {
         self.entries.iter().find(|entry| entry.field == field).map(|entry| &entry.below)
     }
 
+    /// True where a field is claimed for every request, all of it.
+    pub fn takes(&self, field: FieldId) -> bool {
+        self.entries.iter().any(|entry| entry.field == field && entry.whole == Some(Claim::Always))
+    }
+
     /// What the claims that hold now say of a field with this oneof.
     pub(super) fn verdict(&self, field: FieldId, oneof: Option<OneofId>, active: u32) -> Verdict<'_> {
         let mut verdict = Verdict::Free;

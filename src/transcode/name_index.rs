@@ -30,6 +30,11 @@ impl<T: Copy> NameIndex<T> {
         self.slots[slot] = self.names.len() as u32;
     }
 
+    /// All names, in the order in which they came.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], T)> {
+        self.names.iter().map(|(name, thing)| (&**name, *thing))
+    }
+
     /// The thing with that name.
     #[inline]
     pub(super) fn find(&self, name: &[u8]) -> Option<T> {

@@ -14,6 +14,12 @@ pub(super) fn pad(text: &[u8], buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(&[0; PADDING]);
 }
 
+/// True where padded text is all ASCII; what is left over behind the last whole block is padding.
+#[inline(always)]
+pub(super) fn is_ascii(padded: &[u8]) -> bool {
+    padded.as_chunks().0.iter().fold(0, |high, block| high | high_bytes(block)) == 0
+}
+
 /// A position in padded text. At the end it reads zeros, which no JSON token contains, so that callers need no
 /// bounds check of their own.
 pub(super) struct Cursor<'a> {
@@ -217,29 +223,17 @@ pub(super) fn special_bytes(block: &[u8; 16]) -> u32 {
 /// Appends the first `len` (at most 16) bytes of `block` with one fixed-size copy.
 #[inline(always)]
 pub(super) fn put_short(out: &mut Vec<u8>, block: &[u8; 16], len: usize) {
-    debug_assert!(len <= 16);
-    out.reserve(16);
-    let old = out.len();
-    // SAFETY: `reserve` made room for sixteen bytes behind `old`; all of them are written before the length grows by
-    // at most sixteen.
-    unsafe {
-        out.as_mut_ptr().add(old).cast::<[u8; 16]>().write_unaligned(*block);
-        out.set_len(old + len.min(16));
-    }
+    let mut room = Room::new(out, 16);
+    room.short(block, len);
+    room.keep();
 }
 
 /// Appends the first `len` (at most 32) bytes of `block` with one fixed-size copy.
 #[inline(always)]
 pub(super) fn put_block(out: &mut Vec<u8>, block: &[u8; 32], len: usize) {
-    debug_assert!(len <= 32);
-    out.reserve(32);
-    let old = out.len();
-    // SAFETY: `reserve` made room for thirty-two bytes behind `old`; all of them are written before the length grows by
-    // at most thirty-two.
-    unsafe {
-        out.as_mut_ptr().add(old).cast::<[u8; 32]>().write_unaligned(*block);
-        out.set_len(old + len.min(32));
-    }
+    let mut room = Room::new(out, 32);
+    room.block(block, len);
+    room.keep();
 }
 
 /// A bit for each of the sixteen bytes that is not ASCII.
@@ -258,52 +252,149 @@ pub(super) fn high_bytes(block: &[u8; 16]) -> u32 {
     block.iter().enumerate().fold(0, |bits, (index, byte)| bits | u32::from(*byte >> 7) << index)
 }
 
-/// Appends the first `len` (at most 16) bytes of `block` between quotes.
-// Inlined where the compiler optimises: in a debug build it would make the frames of the recursion around it too large.
-#[cfg_attr(not(debug_assertions), inline(always))]
-pub(super) fn put_quoted(out: &mut Vec<u8>, block: &[u8; 16], len: usize) {
-    debug_assert!(len <= 16);
-    out.reserve(18);
-    let (old, len) = (out.len(), len.min(16));
-    // SAFETY: `reserve` made room for eighteen bytes behind `old`; with `len` at most sixteen every write ends inside
-    // them, and the `len + 2` bytes that are kept have all been written.
-    unsafe {
-        let to = out.as_mut_ptr().add(old);
-        to.write(b'"');
-        to.add(1).cast::<[u8; 16]>().write_unaligned(*block);
-        to.add(1 + len).write(b'"');
-        out.set_len(old + len + 2);
+/// Room behind the end of a text: one check and one change of its length for several short writes, which are part of the
+/// text once they are kept.
+pub(super) struct Room<'v> {
+    text: &'v mut Vec<u8>,
+    /// Where the text ended.
+    start: usize,
+    /// Where the next byte goes. Invariant: both pointers lie in the text's allocation, not before its end, `at` not behind
+    /// `end`; and all bytes before `at` are written.
+    at: *mut u8,
+    end: *mut u8,
+}
+
+/// More room behind `at`, which becomes the end of the text; where that now is, and the end of the room. Takes no `Room`, so
+/// that one can stay in registers.
+#[cold]
+#[inline(never)]
+fn more_room(text: &mut Vec<u8>, at: *mut u8, size: usize) -> (*mut u8, *mut u8) {
+    // SAFETY: by the invariant of `Room`, `at` lies in the allocation and everything before it is written.
+    unsafe { text.set_len(at.offset_from_unsigned(text.as_ptr())) };
+    text.reserve(size);
+    let room = &mut text.spare_capacity_mut()[..size];
+    let pointers = room.as_mut_ptr_range();
+    (pointers.start.cast(), pointers.end.cast())
+}
+
+impl<'v> Room<'v> {
+    /// Room for that many bytes; more is found where they do not suffice, at a cost.
+    // Here and below: inlined in a debug build, it would make the frames of the recursion around it too large.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn new(text: &'v mut Vec<u8>, size: usize) -> Room<'v> {
+        text.reserve(size);
+        let start = text.len();
+        // SAFETY: `reserve` made room for `size` bytes behind the end, so both lie in the allocation.
+        let (at, end) = unsafe { (text.as_mut_ptr().add(start), text.as_mut_ptr().add(start + size)) };
+        Room { text, start, at, end }
+    }
+
+    /// Makes what was written part of the text.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn keep(self) {
+        // SAFETY: the invariant of `at`.
+        unsafe { self.text.set_len(self.at.offset_from_unsigned(self.text.as_ptr())) };
+    }
+
+    /// Forgets what was written.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn forget(self) {
+        self.text.truncate(self.start);
+    }
+
+    /// A pointer to `size` bytes that may be written, from `at` on.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn space(&mut self, size: usize) -> *mut u8 {
+        // SAFETY: by the invariant both lie in one allocation, in this order.
+        if unsafe { self.end.offset_from_unsigned(self.at) } < size {
+            (self.at, self.end) = more_room(self.text, self.at, size);
+        }
+        self.at
+    }
+
+    /// Steps over bytes that have been written.
+    ///
+    /// # Safety
+    ///
+    /// There were that many, behind the pointer that [`Room::space`] gave, and within the space asked for.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    unsafe fn step(&mut self, len: usize) {
+        // SAFETY: the caller's promise keeps `at` before `end`.
+        self.at = unsafe { self.at.add(len) };
+    }
+
+    /// Appends a byte.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn byte(&mut self, byte: u8) {
+        let to = self.space(1);
+        // SAFETY: `space` gave one byte.
+        unsafe {
+            to.write(byte);
+            self.step(1);
+        }
+    }
+
+    /// Appends the first `len` (at most 16) bytes of `block`.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn short(&mut self, block: &[u8; 16], len: usize) {
+        let to = self.space(16);
+        // SAFETY: `space` gave sixteen bytes; all of them are written, and at most as many stepped over.
+        unsafe {
+            to.cast::<[u8; 16]>().write_unaligned(*block);
+            self.step(len.min(16));
+        }
+    }
+
+    /// Appends the first `len` (at most 32) bytes of `block`.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn block(&mut self, block: &[u8; 32], len: usize) {
+        let to = self.space(32);
+        // SAFETY: `space` gave thirty-two bytes; all of them are written, and at most as many stepped over.
+        unsafe {
+            to.cast::<[u8; 32]>().write_unaligned(*block);
+            self.step(len.min(32));
+        }
+    }
+
+    /// Appends the first `len` (at most 16) bytes of `block` between quotes.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn quoted(&mut self, block: &[u8; 16], len: usize) {
+        let (to, len) = (self.space(18), len.min(16));
+        // SAFETY: `space` gave eighteen bytes. With `len` at most sixteen every write ends inside them, and the `len + 2`
+        // bytes that are stepped over have all been written.
+        unsafe {
+            to.write(b'"');
+            to.add(1).cast::<[u8; 16]>().write_unaligned(*block);
+            to.add(1 + len).write(b'"');
+            self.step(len + 2);
+        }
+    }
+
+    /// Appends a text; a short one by two copies of a fixed size that overlap, which beats a call of `memcpy`.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn text(&mut self, text: &[u8]) {
+        let len = text.len();
+        let to = self.space(len.max(32));
+        // SAFETY: `space` gave `len` bytes, and at least thirty-two. Each arm writes all of the text: its first and its
+        // last bytes, which are at least half of it each, or the whole.
+        unsafe {
+            if let (Some(head), Some(tail), true) = (text.first_chunk::<16>(), text.last_chunk::<16>(), len <= 32) {
+                to.cast::<[u8; 16]>().write_unaligned(*head);
+                to.add(len - 16).cast::<[u8; 16]>().write_unaligned(*tail);
+            } else if let (Some(head), Some(tail), true) = (text.first_chunk::<8>(), text.last_chunk::<8>(), len <= 16)
+            {
+                to.cast::<[u8; 8]>().write_unaligned(*head);
+                to.add(len - 8).cast::<[u8; 8]>().write_unaligned(*tail);
+            } else if let (Some(head), Some(tail), true) = (text.first_chunk::<4>(), text.last_chunk::<4>(), len <= 8) {
+                to.cast::<[u8; 4]>().write_unaligned(*head);
+                to.add(len - 4).cast::<[u8; 4]>().write_unaligned(*tail);
+            } else {
+                to.copy_from_nonoverlapping(text.as_ptr(), len);
+            }
+            self.step(len);
+        }
     }
 }
 
-/// Appends a short text by two copies of a fixed size that overlap, which beats a call of `memcpy`.
-// Inlined where the compiler optimises: in a debug build it would make the frames of the recursion around it too large.
-#[cfg_attr(not(debug_assertions), inline(always))]
-pub(super) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    out.reserve(32);
-    let (old, len) = (out.len(), text.len());
-    // SAFETY: `reserve` made room for thirty-two bytes behind `old`. Each arm writes its first and its last bytes of
-    // the text, which are at least half of it, so that all `len` bytes are written; `len` is at most 32 there.
-    unsafe {
-        let to = out.as_mut_ptr().add(old);
-        if let (Some(head), Some(tail), true) = (text.first_chunk::<16>(), text.last_chunk::<16>(), len <= 32) {
-            to.cast::<[u8; 16]>().write_unaligned(*head);
-            to.add(len - 16).cast::<[u8; 16]>().write_unaligned(*tail);
-        } else if let (Some(head), Some(tail), true) = (text.first_chunk::<8>(), text.last_chunk::<8>(), len <= 16) {
-            to.cast::<[u8; 8]>().write_unaligned(*head);
-            to.add(len - 8).cast::<[u8; 8]>().write_unaligned(*tail);
-        } else if let (Some(head), Some(tail), true) = (text.first_chunk::<4>(), text.last_chunk::<4>(), len <= 8) {
-            to.cast::<[u8; 4]>().write_unaligned(*head);
-            to.add(len - 4).cast::<[u8; 4]>().write_unaligned(*tail);
-        } else if let (Some(head), Some(tail), true) = (text.first_chunk::<2>(), text.last_chunk::<2>(), len <= 4) {
-            to.cast::<[u8; 2]>().write_unaligned(*head);
-            to.add(len - 2).cast::<[u8; 2]>().write_unaligned(*tail);
-        } else if let [byte] = text {
-            to.write(*byte);
-        } else {
-            out.extend_from_slice(text);
-            return;
-        }
-        out.set_len(old + len);
-    }
-}
+#[cfg(test)]
+mod tests;

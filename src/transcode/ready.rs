@@ -1,11 +1,11 @@
 //! Names prepared when the tables are built: to be found in JSON by one masked load, to be printed by one copy.
 
-use super::raw;
+use super::raw::Room;
 
-/// A member name and its closing quote, prepared for a comparison by one masked load.
+/// A member name with its closing quote and the colon, prepared for a comparison by one masked load.
 #[derive(Debug)]
 pub(super) struct KeyMatch {
-    /// The first sixteen bytes of `name"`, zeros behind them.
+    /// The first sixteen bytes of `name":`, zeros behind them.
     first: u128,
     mask: u128,
     quoted: Box<[u8]>,
@@ -14,7 +14,7 @@ pub(super) struct KeyMatch {
 impl KeyMatch {
     /// Prepares a name.
     pub(super) fn new(name: &str) -> KeyMatch {
-        let quoted = format!("{name}\"").into_bytes();
+        let quoted = format!("{name}\":").into_bytes();
         let mut first = [0; 16];
         let len = quoted.len().min(16);
         first[..len].copy_from_slice(&quoted[..len]);
@@ -22,14 +22,14 @@ impl KeyMatch {
         KeyMatch { first: u128::from_le_bytes(first), mask, quoted: quoted.into() }
     }
 
-    /// True where `text` begins with `name"`; `sixteen` is its beginning, padded.
+    /// True where a text begins with `name":`; `sixteen` is its beginning, padded.
     #[inline(always)]
-    pub(super) fn matches(&self, sixteen: &[u8; 16], text: &[u8]) -> bool {
+    pub(super) fn matches<'c>(&self, sixteen: &[u8; 16], text: impl Fn() -> &'c [u8]) -> bool {
         u128::from_le_bytes(*sixteen) & self.mask == self.first
-            && (self.quoted.len() <= 16 || text.starts_with(&self.quoted))
+            && (self.quoted.len() <= 16 || text().starts_with(&self.quoted))
     }
 
-    /// Length of the name and its quote.
+    /// Length of the name with quote and colon.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.quoted.len()
@@ -71,12 +71,13 @@ impl Printed {
     }
 
     /// Appends it.
-    #[inline(always)]
-    pub(super) fn put(&self, out: &mut Vec<u8>) {
-        if self.whole.len() <= 32 {
-            raw::put_block(out, &self.block, self.whole.len());
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn put(&self, room: &mut Room) {
+        let len = self.whole.len();
+        if len <= 32 {
+            room.block(&self.block, len);
         } else {
-            out.extend_from_slice(&self.whole);
+            room.text(&self.whole);
         }
     }
 }

@@ -128,7 +128,8 @@ fn quotient(mantissa: u64, divisor: u64) -> f64 {
     let (up, down) = (mantissa.leading_zeros(), divisor.leading_zeros());
     let numerator = u128::from(mantissa << up) << 64;
     let denominator = u128::from(divisor << down);
-    let (whole, rest) = (numerator / denominator, numerator % denominator);
+    let whole = numerator / denominator;
+    let rest = numerator - whole * denominator;
     // Both highest bits are set, so there are 64 or 65 bits.
     let excess = (whole >> 64) as i32;
     let bits = (whole >> excess) as u64 | u64::from(rest != 0 || whole & excess as u128 != 0);

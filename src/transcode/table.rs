@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use super::name_index::NameIndex;
 use super::ready::{KeyMatch, Printed};
 pub use super::spec::{Cardinality, EnumSpec, FieldSpec, Kind, MessageSpec, Presence, Shape, WireType};
+use super::wire_to_json::Names;
 
 /// Index of a message in [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,16 +70,13 @@ impl Field {
         &self.tag[..self.tag_len as usize]
     }
 
-    /// `,"jsonName":` as printed.
+    /// `,"name":` as printed.
     #[inline(always)]
-    pub(super) fn key_camel(&self) -> &Printed {
-        &self.key_camel
-    }
-
-    /// `,"proto_name":` as printed.
-    #[inline(always)]
-    pub(super) fn key_proto(&self) -> &Printed {
-        &self.key_proto
+    pub(super) fn key(&self, names: Names) -> &Printed {
+        match names {
+            Names::Camel => &self.key_camel,
+            Names::Proto => &self.key_proto,
+        }
     }
 
     /// The tag as a block of sixteen bytes and its length, for a fixed-size copy.
@@ -126,8 +124,8 @@ pub struct MessageTable {
     pub oneofs: Box<[Box<str>]>,
     /// Field index + 1 by number, for the numbers below its length; 0 = no such field.
     dense: Box<[u16]>,
-    /// Field index + 1 by tags of one byte, of a record that fits the field; 0 = none.
-    short_tags: Box<[u16; 128]>,
+    /// Field index + 1 by the first byte of a tag that has no other, of a record that fits the field; 0 = none.
+    short_tags: Box<[u16; 256]>,
     names: NameIndex<FieldId>,
 }
 
@@ -140,7 +138,7 @@ impl MessageTable {
         let fields: Box<[Field]> = spec.fields.into_iter().map(Field::new).collect();
         let highest = fields.iter().map(|f| f.spec.number).filter(|n| *n < DENSE_NUMBERS_MAX).max().unwrap_or(0);
         let mut dense = vec![0; highest as usize + 1];
-        let mut short_tags = Box::new([0; 128]);
+        let mut short_tags = Box::new([0; 256]);
         let mut names = NameIndex::new(fields.len());
         for (index, field) in fields.iter().enumerate() {
             if let Some(entry) = dense.get_mut(field.spec.number as usize) {
@@ -149,8 +147,8 @@ impl MessageTable {
             for wire_type in [field.spec.kind.wire_type(), WireType::Length].into_iter().filter(|one| field.fits(*one))
             {
                 let tag = field.spec.number << 3 | wire_type as u32;
-                if let Some(entry) = short_tags.get_mut(tag as usize) {
-                    *entry = index as u16 + 1;
+                if tag < 0x80 {
+                    short_tags[tag as usize] = index as u16 + 1;
                 }
             }
             names.insert(&field.spec.name, FieldId(index as u16));
@@ -180,10 +178,11 @@ impl MessageTable {
         self.fields.binary_search_by_key(&number, |f| f.spec.number).ok().map(|i| FieldId(i as u16))
     }
 
-    /// The field that a record with this tag of one byte (below 128) is a value of.
+    /// The field, and its index, that a record is a value of whose tag has this byte only.
     #[inline(always)]
-    pub(super) fn field_by_short_tag(&self, tag: u8) -> Option<FieldId> {
-        self.short_tags[usize::from(tag & 0x7f)].checked_sub(1).map(FieldId)
+    pub(super) fn field_by_short_tag(&self, tag: u8) -> Option<(usize, &Field)> {
+        let index = usize::from(self.short_tags[usize::from(tag)]).wrapping_sub(1);
+        self.fields.get(index).map(|field| (index, field))
     }
 
     /// The field with that JSON name or proto name; extensions by `[full.name]`.
@@ -282,6 +281,11 @@ impl EnumTable {
     /// The number of a value's name, aliases included.
     pub fn number_of(&self, name: &[u8]) -> Option<i32> {
         self.numbers.find(name)
+    }
+
+    /// All names, aliases included, in order of declaration.
+    pub fn names(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.numbers.iter().filter_map(|(name, number)| Some((std::str::from_utf8(name).ok()?, number)))
     }
 
     /// Names and numbers in order of numbers, the first alias only.

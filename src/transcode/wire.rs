@@ -70,17 +70,17 @@ impl<'a> WireReader<'a> {
                 self.at += 2;
                 Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
             }
-            _ => self.varint_long(),
+            _ => self.aside(|reader| reader.varint_long()),
         }
     }
 
-    /// The next byte, where there is one and it is a whole varint; a tag of a field number up to 15, say.
+    /// The next byte, where there is one.
     #[inline(always)]
-    pub(super) fn short(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied().filter(|byte| *byte < 0x80)
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
     }
 
-    /// Steps over the byte that [`WireReader::short`] gave.
+    /// Steps over the byte that [`WireReader::peek`] gave.
     #[inline(always)]
     pub(super) fn step(&mut self) {
         self.at += 1;
@@ -94,8 +94,31 @@ impl<'a> WireReader<'a> {
         is_next
     }
 
+    /// Calls what is not inlined with a reader of its own, so that this one can stay in registers.
+    #[inline(always)]
+    fn aside<T>(&mut self, read: impl FnOnce(&mut WireReader<'a>) -> Result<T>) -> Result<T> {
+        let mut ahead = self.clone();
+        let read = read(&mut ahead)?;
+        self.at = ahead.at;
+        Ok(read)
+    }
+
+    /// Three to eight bytes at once, where there are eight to look at; anything else byte by byte.
     #[inline(never)]
     fn varint_long(&mut self) -> Result<u64> {
+        if let Some(eight) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk()) {
+            let eight = u64::from_le_bytes(*eight);
+            // The highest bit of a byte says that more follow.
+            let lasts = !eight & 0x8080_8080_8080_8080;
+            if lasts != 0 {
+                self.at += lasts.trailing_zeros() as usize / 8 + 1;
+                return Ok(joined(eight & (lasts ^ (lasts - 1))));
+            }
+        }
+        self.varint_by_bytes()
+    }
+
+    fn varint_by_bytes(&mut self) -> Result<u64> {
         let start = self.at;
         let mut value = 0;
         for shift in (0..70).step_by(7) {
@@ -151,6 +174,13 @@ impl<'a> WireReader<'a> {
         Ok((from, self.at))
     }
 
+    /// Steps over a length-delimited value; a reader of what is inside.
+    #[inline(always)]
+    pub(super) fn inside(&mut self) -> Result<WireReader<'a>> {
+        let (from, to) = self.length()?;
+        Ok(WireReader { bytes: &self.bytes[..to], at: from })
+    }
+
     /// Reads a tag: field number and wire type.
     #[inline(always)]
     pub fn tag(&mut self) -> Result<(u32, WireType)> {
@@ -181,7 +211,7 @@ impl<'a> WireReader<'a> {
             WireType::Fixed64 => self.fixed64().map(|_| (from, self.at)),
             WireType::Fixed32 => self.fixed32().map(|_| (from, self.at)),
             WireType::Length => self.length(),
-            WireType::StartGroup => self.group(number),
+            WireType::StartGroup => self.aside(|reader| reader.group(number)),
             WireType::EndGroup => Err(broken(from, "the end of a group that never began")),
         }
     }
@@ -223,6 +253,47 @@ impl<'a> WireReader<'a> {
         let (from, to) = self.value(number, wire_type)?;
         Ok(Some(Record { number, wire_type, from, to }))
     }
+}
+
+/// The seven low bits of each byte, the first byte's lowest: neighbours joined, to pairs, to fours, to eight.
+#[inline(always)]
+fn joined(eight: u64) -> u64 {
+    let sevens = eight & 0x7f7f_7f7f_7f7f_7f7f;
+    let pairs = sevens & 0x007f_007f_007f_007f | (sevens & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fours = pairs & 0x0000_3fff_0000_3fff | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+    fours & 0x0fff_ffff | (fours & 0x0fff_ffff_0000_0000) >> 4
+}
+
+/// A varint and its length.
+#[inline(always)]
+pub(super) fn varint_block(value: u64) -> ([u8; 16], usize) {
+    if value >> 56 != 0 {
+        return long_varint_block(value);
+    }
+    let len = (70 - (value | 1).leading_zeros()) / 7;
+    // Every byte but the last one says that more follow.
+    let more = 0x8080_8080_8080_8080 & ((1 << (8 * (len - 1))) - 1);
+    (u128::from(parted(value) | more).to_le_bytes(), len as usize)
+}
+
+#[inline(never)]
+fn long_varint_block(mut value: u64) -> ([u8; 16], usize) {
+    let (mut block, mut len) = ([0; 16], 0);
+    while value >= 0x80 {
+        block[len] = value as u8 | 0x80;
+        value >>= 7;
+        len += 1;
+    }
+    block[len] = value as u8;
+    (block, len + 1)
+}
+
+/// The other way round: seven bits in each byte, of a number below 2^56.
+#[inline(always)]
+fn parted(value: u64) -> u64 {
+    let fours = value & 0x0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4;
+    let pairs = fours & 0x0000_3fff_0000_3fff | (fours & 0x0fff_c000_0fff_c000) << 2;
+    pairs & 0x007f_007f_007f_007f | (pairs & 0x3f80_3f80_3f80_3f80) << 1
 }
 
 /// The bits of a varint that its kind keeps, however it was written: 32-bit kinds keep 32 bits, sign-extended where
@@ -289,5 +360,29 @@ pub fn scalar_text(bytes: &[u8], number: u32, kind: Kind) -> Option<String> {
         Kind::Fixed64 => value.fixed64().ok().map(|bits| bits.to_string()),
         Kind::Fixed32 => value.fixed32().ok().map(|bits| bits.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WireReader, put_varint, varint_block};
+
+    #[test]
+    fn varints_of_every_length_are_written_and_read_alike() {
+        for bits in 0..64 {
+            for value in [1u64 << bits, (1 << bits) - 1, u64::MAX >> bits, 0x5a5a_5a5a_5a5a_5a5a >> bits] {
+                let mut bytes = Vec::new();
+                put_varint(value, &mut bytes);
+                let (block, len) = varint_block(value);
+                assert_eq!(&block[..len], bytes, "{value}");
+                for behind in [0, 8] {
+                    let mut bytes = bytes.clone();
+                    bytes.resize(len + behind, 0xff);
+                    let mut reader = WireReader::new(&bytes);
+                    assert_eq!(reader.varint(), Ok(value));
+                    assert_eq!(reader.at(), len);
+                }
+            }
+        }
     }
 }

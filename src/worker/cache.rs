@@ -1,6 +1,6 @@
-//! A cache in two tiers for what is dear to make and may be a moment old: this process's memory, a bucket of the store
-//! behind it. Equal requests that come while one is being made wait for that one. It is never in the way: where the
-//! store does not answer, the value is made.
+//! A cache in two tiers for what is dear to make and may be a moment old: this process's memory, and one behind it that
+//! all replicas share, a bucket or Redis. Equal requests that come while one is being made wait for that one. It is
+//! never in the way: where the shared tier does not answer, the value is made.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +15,14 @@ use tokio::sync::watch;
 use super::Context;
 use super::repeat::{canonical_request, hex};
 use crate::fault::{Code, Fault, Source};
-use crate::store::{Bucket, BucketConfig, Expected, Keys, Store, key_token};
-use crate::telemetry::CACHE_READS;
+use crate::store::{BucketConfig, Store, StoreError, Tier, key_token};
+use crate::telemetry::{CACHE_FAILURES, CACHE_READS};
 
 /// A cache to open.
 pub struct CacheConfig {
     /// Its name in metrics.
     pub name: &'static str,
-    /// The tier that all replicas share.
+    /// The tier that all replicas share, where that is a bucket; on Redis its name.
     pub bucket: BucketConfig,
     /// How long this process goes without a look at the shared tier: what another replica drops is gone here by then.
     pub local_ttl: Duration,
@@ -40,12 +40,13 @@ impl<V> Clone for Cache<V> {
 }
 
 struct Inner<V> {
-    bucket: Bucket,
+    tier: Tier,
     local_ttl: Duration,
     local_max: usize,
     local: Mutex<HashMap<String, Local<V>>>,
     flights: Mutex<HashMap<String, watch::Receiver<Option<Landed<V>>>>>,
     reads: [Counter; 4],
+    failures: Counter,
 }
 
 struct Local<V> {
@@ -127,12 +128,13 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
     pub async fn open(store: &Store, config: CacheConfig) -> Result<Cache<V>, Fault> {
         let CacheConfig { name, bucket, local_ttl, local_max } = config;
         Ok(Cache(Arc::new(Inner {
-            bucket: store.bucket(bucket).await?,
+            tier: store.tier(bucket).await?,
             local_ttl,
             local_max,
             local: Mutex::default(),
             flights: Mutex::default(),
             reads: ORIGINS.map(|origin| metrics::counter!(CACHE_READS, "cache" => name, "origin" => origin)),
+            failures: metrics::counter!(CACHE_FAILURES, "cache" => name),
         })))
     }
 
@@ -189,14 +191,14 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
         if let Some(value) = self.0.local(context, key) {
             return Some(self.counted(value, Origin::Local));
         }
-        let entry = match self.0.bucket.get_cached(&key.0).await {
-            Ok(entry) => entry?,
+        let value = match self.0.tier.get(&key.0).await {
+            Ok(value) => value?,
             Err(error) => {
-                tracing::debug!(%error, "the shared tier of a cache does not answer");
+                self.0.failed(&error);
                 return None;
             }
         };
-        let record: Record<V> = serde_json::from_slice(&entry.value).ok()?;
+        let record: Record<V> = serde_json::from_slice(&value).ok()?;
         let left_ms = record.expires_at_ms - context.now_ms();
         if left_ms <= 0 {
             return None;
@@ -212,13 +214,19 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
         let expires_at_ms = context.now_ms() + keep.ttl.as_millis() as i64;
         let record = Record { schema: 1, tag: keep.tag.to_owned(), expires_at_ms, value: &**value };
         let written = match serde_json::to_vec(&record) {
-            Ok(bytes) => {
-                self.0.bucket.put(&key.0, bytes.into(), Expected::Any).await.map_err(|error| error.to_string())
-            }
-            Err(error) => Err(error.to_string()),
+            Ok(bytes) => self.0.tier.put(&key.0, bytes.into(), keep.ttl, keep.tag).await,
+            Err(error) => Err(StoreError::Refused(error.to_string())),
         };
         if let Err(error) = written {
-            tracing::debug!(error, "a value stays out of the shared tier of a cache");
+            self.0.failed(&error);
+        }
+    }
+
+    /// Drops a value, here and in the shared tier. What other replicas have in memory goes within their local age.
+    pub async fn forget(&self, key: &CacheKey) {
+        self.0.lock_local().remove(&key.0);
+        if let Err(error) = self.0.tier.forget(&key.0).await {
+            self.0.failed(&error);
         }
     }
 
@@ -229,15 +237,12 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
         let is_meant =
             |key: &str, other: &str| other == tag && prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix));
         self.0.lock_local().retain(|key, local| !is_meant(key, &local.tag));
-        let keys = tenant.map_or(Keys::All, |tenant| Keys::Under(key_token(tenant)));
-        for entry in self.0.bucket.list(&keys).await? {
-            let record = serde_json::from_slice::<Record<serde::de::IgnoredAny>>(&entry.value);
-            if record.is_ok_and(|record| is_meant(&entry.key, &record.tag)) {
-                // Another replica may have been faster, or a newer value may stand there by now: both are fine.
-                let _ = self.0.bucket.delete(&entry.key, Expected::Revision(entry.revision)).await;
-            }
-        }
-        Ok(())
+        let has_tag = |value: &[u8]| {
+            serde_json::from_slice::<Record<serde::de::IgnoredAny>>(value).is_ok_and(|record| record.tag == tag)
+        };
+        let under = tenant.map(key_token);
+        let dropped = self.0.tier.drop_tagged(under.as_deref(), tag, has_tag).await;
+        Ok(dropped.inspect_err(|error| self.0.failed(error))?)
     }
 
     fn counted(&self, value: Arc<V>, origin: Origin) -> (Arc<V>, Origin) {
@@ -247,6 +252,12 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
 }
 
 impl<V> Inner<V> {
+    /// The shared tier did not do what it should: counted, and nobody's error.
+    fn failed(&self, error: &StoreError) {
+        self.failures.increment(1);
+        tracing::debug!(%error, "the shared tier of a cache fails");
+    }
+
     fn lock_local(&self) -> MutexGuard<'_, HashMap<String, Local<V>>> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }

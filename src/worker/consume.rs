@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use metrics::Counter;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::blocking::{stalls, watched};
 use super::context::{Context, Surroundings};
 use super::dead_letters::{self, GivenUp};
 use super::dispatch::panicked;
@@ -146,11 +148,13 @@ enum Verdict {
 pub(super) struct Runner {
     around: Arc<Surroundings>,
     consuming: Consuming,
+    stalls: Counter,
 }
 
 impl Runner {
     pub(super) fn new(around: &Arc<Surroundings>, consuming: Consuming) -> Arc<Runner> {
-        Arc::new(Runner { around: around.clone(), consuming })
+        let stalls = stalls(&around.service, consuming.consume.config.name);
+        Arc::new(Runner { around: around.clone(), consuming, stalls })
     }
 
     /// Name of the service, the log and the consumer.
@@ -194,8 +198,13 @@ impl Runner {
     }
 
     async fn handle(self: Arc<Self>, job: Job) {
-        let context = Context::of_event(&self.around, &job.event);
-        let told = match self.judge(&context, &job).await {
+        let (context, mut span) = Context::of_event(&self.around, self.config(), &job);
+        let verdict = self.judge(&context, &job).await;
+        if let Verdict::Again(fault) | Verdict::Dead(fault) = &verdict {
+            span.fail(fault.code_name(), fault.message());
+        }
+        drop(span);
+        let told = match verdict {
             Verdict::Done => self.tell("done", || job.ack()).await,
             Verdict::Again(fault) => {
                 let pause = self.consuming.consume.pause_after(job.deliveries);
@@ -221,7 +230,8 @@ impl Runner {
 
     /// Runs the handler, its panics caught, and keeps the event while it runs.
     async fn judge(&self, context: &Context, job: &Job) -> Verdict {
-        let work = AssertUnwindSafe((self.consuming.call)(context.clone(), job.event.clone())).catch_unwind();
+        let work = watched(&self.stalls, (self.consuming.call)(context.clone(), job.event.clone()));
+        let work = AssertUnwindSafe(work).catch_unwind();
         tokio::pin!(work);
         let until = Instant::now() + HANDLE_MAX;
         let result = loop {

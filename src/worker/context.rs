@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::peer::Breakers;
-use super::{Clock, Options};
+use super::{Clock, Options, trace};
 use crate::bus::{Bus, Delivery, Headers};
 use crate::envelope::{Caller, Source};
 use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot};
-use crate::store::{Logged, Store};
+use crate::store::{ConsumerConfig, Job, Store};
+use crate::telemetry::trace::Span;
 use crate::transcode::Tables;
 
 /// Most labels that a handler may add to its reply.
@@ -38,6 +39,8 @@ pub(super) struct Surroundings {
     /// Requests that are handled now, and most of them on one subject.
     pub(super) running: AtomicUsize,
     parallel: Arc<AtomicUsize>,
+    /// Threads for work that computes.
+    pub(super) pool: Arc<Semaphore>,
     /// What the service's own work runs as.
     own: Arc<Method>,
 }
@@ -47,6 +50,7 @@ impl Surroundings {
         options: &Options,
         service: &str,
         parallel: &Arc<AtomicUsize>,
+        pool: &Arc<Semaphore>,
         draining: &watch::Receiver<bool>,
     ) -> Surroundings {
         Surroundings {
@@ -61,6 +65,7 @@ impl Surroundings {
             breakers: Breakers::new(),
             running: AtomicUsize::new(0),
             parallel: parallel.clone(),
+            pool: pool.clone(),
             own: Arc::new(Method::without_requests(service, options.snapshot.tables.clone())),
         }
     }
@@ -136,17 +141,18 @@ impl Context {
         context
     }
 
-    /// The service's own work on an event, whose trace goes on.
-    pub(super) fn of_event(around: &Arc<Surroundings>, event: &Logged) -> Context {
-        let mut context = Context::own(around, "");
+    /// The service's own work on an event, whose trace goes on, and the span of that work.
+    pub(super) fn of_event(around: &Arc<Surroundings>, consumer: &ConsumerConfig, job: &Job) -> (Context, Span) {
+        let (mut context, event, mut span) = (Context::own(around, ""), &job.event, Span::none());
         if let Some(inner) = Arc::get_mut(&mut context.0) {
             for name in ["traceparent", "tracestate"] {
                 if let Some(value) = event.headers.get(name) {
                     inner.headers.push(name, value);
                 }
             }
+            span = trace::event(around, consumer, event, job.deliveries, &mut inner.headers);
         }
-        context
+        (context, span)
     }
 
     /// The caller context as the house style carries it: texts by field name, and labels.

@@ -1,6 +1,7 @@
 //! The NATS services protocol (ADR-32): `$SRV.PING`, `INFO` and `STATS`, for all services, one by name, or one
 //! instance, so that `nats micro` shows the worker.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -11,17 +12,24 @@ use tokio::sync::watch;
 use super::dispatch::Endpoint;
 use super::types::Timestamp;
 use super::{Options, until_true};
-use crate::bus::{Bus, BusError, Delivery, Headers, Limits, Message, Pattern, Subscription};
-
-/// What the subscription holds; a flood of questions is dropped, not kept.
-const QUESTIONS: Limits = Limits { messages: 1_024, bytes: 256 * 1024, ends_on_overflow: false };
+use crate::bus::discovery::{ANNOUNCED, BYTES, DIGEST, PART_BYTES, Question, answer_of, digest, questions};
+use crate::bus::{Bus, BusError, Delivery, Headers, Message, Subscription};
+use crate::schema::{self, SourceFile};
 
 /// The services of a worker, as they are found.
 pub(super) struct Discovery {
     bus: Bus,
     instance: String,
     started: String,
-    services: Vec<Vec<Endpoint>>,
+    services: Vec<Found>,
+}
+
+/// A service with its methods.
+struct Found {
+    endpoints: Vec<Endpoint>,
+    /// The descriptor set that gateways may take routes from, and what is said of it.
+    set: Bytes,
+    metadata: Value,
 }
 
 impl Discovery {
@@ -30,13 +38,12 @@ impl Discovery {
             bus: options.bus.clone(),
             instance: options.instance.clone(),
             started: Timestamp::from_millis((options.clock)()).to_string(),
-            services,
+            services: found(options.announced.as_deref().map(Vec::as_slice), services),
         }
     }
 
     pub(super) async fn subscribe(&self) -> Result<Subscription, BusError> {
-        let pattern = Pattern::new("$SRV.>").map_err(|error| BusError::Other(error.to_string()))?;
-        self.bus.subscribe(&pattern, None, QUESTIONS).await
+        questions(&self.bus).await
     }
 
     /// Answers until the worker drains: who drains is not to be found.
@@ -55,37 +62,33 @@ impl Discovery {
 
     async fn answer(&self, question: &Delivery) {
         let Some(to) = &question.reply else { return };
-        let mut tokens = question.subject.as_str().split('.').skip(1);
-        let (verb, name, id) = (tokens.next(), tokens.next(), tokens.next());
-        if tokens.next().is_some() || id.is_some_and(|id| id != self.instance) {
-            return;
-        }
-        for endpoints in &self.services {
-            let Some((service, _)) = endpoints.first().map(Endpoint::service) else { continue };
-            if name.is_some_and(|name| name != service) {
+        let Some(asked) = Question::of(&question.subject) else { return };
+        for found in &self.services {
+            let Some((service, _)) = found.endpoints.first().map(Endpoint::service) else { continue };
+            if !asked.is_for(service, &self.instance) {
                 continue;
             }
-            let answer = match verb {
-                Some("PING") => self.named(endpoints, "io.nats.micro.v1.ping_response"),
-                Some("INFO") => self.info(endpoints),
-                Some("STATS") => self.stats(endpoints),
+            let payload = match asked.verb {
+                "PING" => self.named(found, "ping").to_string().into(),
+                "INFO" => self.info(found).to_string().into(),
+                "STATS" => self.stats(found).to_string().into(),
+                "SCHEMA" => part(&found.set, &question.payload),
                 _ => return,
             };
-            let payload = Bytes::from(answer.to_string());
             let message = Message { subject: to.clone(), reply: None, headers: Headers::new(), payload };
             let _ = self.bus.publish(message).await;
         }
     }
 
-    fn named(&self, endpoints: &[Endpoint], kind: &str) -> Value {
-        let (name, version) = endpoints.first().map(Endpoint::service).unwrap_or_default();
-        json!({ "type": kind, "name": name, "id": self.instance, "version": version, "metadata": {} })
+    fn named(&self, found: &Found, kind: &str) -> Value {
+        let (name, version) = found.endpoints.first().map(Endpoint::service).unwrap_or_default();
+        answer_of(kind, name, &self.instance, version, &found.metadata)
     }
 
-    fn info(&self, endpoints: &[Endpoint]) -> Value {
-        let mut info = self.named(endpoints, "io.nats.micro.v1.info_response");
+    fn info(&self, found: &Found) -> Value {
+        let mut info = self.named(found, "info");
         info["description"] = json!("");
-        let rows = endpoints.iter().map(|endpoint| {
+        let rows = found.endpoints.iter().map(|endpoint| {
             let mut row = place(endpoint);
             let method = endpoint.method();
             row["metadata"] = json!({
@@ -97,10 +100,10 @@ impl Discovery {
         info
     }
 
-    fn stats(&self, endpoints: &[Endpoint]) -> Value {
-        let mut stats = self.named(endpoints, "io.nats.micro.v1.stats_response");
+    fn stats(&self, found: &Found) -> Value {
+        let mut stats = self.named(found, "stats");
         stats["started"] = json!(self.started);
-        let rows = endpoints.iter().map(|endpoint| {
+        let rows = found.endpoints.iter().map(|endpoint| {
             let mut row = place(endpoint);
             let stats = endpoint.stats();
             let requests = stats.requests.load(Ordering::Relaxed);
@@ -115,6 +118,36 @@ impl Discovery {
         stats["endpoints"] = rows.collect();
         stats
     }
+}
+
+/// The services, with what each announces.
+fn found(files: Option<&[SourceFile]>, services: Vec<Vec<Endpoint>>) -> Vec<Found> {
+    let names = |endpoints: &Vec<Endpoint>| -> Vec<String> {
+        let service_of = |endpoint: &Endpoint| endpoint.method().name.split('/').next().map(str::to_owned);
+        let names: BTreeSet<String> = endpoints.iter().filter_map(service_of).collect();
+        names.into_iter().collect()
+    };
+    let names: Vec<Vec<String>> = services.iter().map(names).collect();
+    let wanted: Vec<Vec<&str>> = names.iter().map(|names| names.iter().map(String::as_str).collect()).collect();
+    // The schema has been loaded before, so it loads now.
+    let sets = files.and_then(|files| schema::sets(files, &wanted).ok()).unwrap_or_default();
+    let mut sets = sets.into_iter();
+    let with_set = |(endpoints, names): (Vec<Endpoint>, Vec<String>)| match sets.next() {
+        Some(set) => {
+            let metadata = json!({
+                ANNOUNCED: names.join(","), DIGEST: digest(&set), BYTES: set.len().to_string(),
+            });
+            Found { endpoints, set: set.into(), metadata }
+        }
+        None => Found { endpoints, set: Bytes::new(), metadata: json!({}) },
+    };
+    services.into_iter().zip(names).map(with_set).collect()
+}
+
+/// The part of a descriptor set that a request asks for; nothing behind its end.
+fn part(set: &Bytes, from: &[u8]) -> Bytes {
+    let from = std::str::from_utf8(from).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0).min(set.len());
+    set.slice(from..set.len().min(from + PART_BYTES))
 }
 
 /// Where an endpoint is; its name is the method's own.

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use metrics::Counter;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::blocking::{stalls, watched};
 use super::context::{Context, Surroundings};
-use super::service::{Answer, Call, Service};
-use super::{Options, reply, streams, until_true};
+use super::service::{Answer, Call, Running, Service};
+use super::{Options, reply, streams, trace, until_true};
 use crate::bus::{BusError, Delivery, Limits, Message, Subject, Subscription};
 use crate::fault::{Code, Fault, Reason, Source};
 use crate::snapshot::{Method, Streaming};
+use crate::telemetry::trace::Span;
 
 /// After this long a caller that met a full worker comes back.
 const BUSY_WAIT: Duration = Duration::from_millis(100);
@@ -70,6 +73,7 @@ struct Inner {
     /// Requests at the same time; changes while the worker runs.
     parallel: Arc<AtomicUsize>,
     stats: Stats,
+    stalls: Counter,
 }
 
 impl Endpoint {
@@ -85,8 +89,9 @@ impl Endpoint {
         methods
             .map(|(method, calls)| {
                 let (around, version) = (around.clone(), version.clone());
-                let parallel = parallel.clone();
-                Endpoint(Arc::new(Inner { around, version, method, calls, parallel, stats: Stats::default() }))
+                let (parallel, stats) = (parallel.clone(), Stats::default());
+                let stalls = stalls(&around.service, &method.name);
+                Endpoint(Arc::new(Inner { around, version, method, calls, parallel, stats, stalls }))
             })
             .collect()
     }
@@ -154,11 +159,13 @@ impl Endpoint {
         }
     }
 
-    async fn handle(self, delivery: Delivery) {
+    async fn handle(self, mut delivery: Delivery) {
         let started = Instant::now();
+        let mut span = trace::request(&self.0.around, &self.0.method, &mut delivery.headers);
         let to = delivery.reply.clone();
         let _running = Counted::new(&self.0.around);
         let context = Context::new(&self.0.around, &self.0.method, delivery);
+        span.set("tidegate.request_id", context.request_id());
         if self.streams(&context) {
             let call =
                 self.0.calls.iter().find_map(|call| if let Call::Stream(call) = call { Some(call) } else { None });
@@ -170,16 +177,21 @@ impl Endpoint {
                     Err(fault)
                 }
                 (Some(to), Some(call)) => {
-                    let start =
-                        |outlet| check_type(&context).and_then(|()| call(context.clone(), context.payload(), outlet));
+                    let start = |outlet| {
+                        let running =
+                            check_type(&context).and_then(|()| call(context.clone(), context.payload(), outlet))?;
+                        let stalls = self.0.stalls.clone();
+                        let watched = async move { watched(&stalls, running).await };
+                        Ok(Box::pin(watched) as Running<Result<(), Fault>>)
+                    };
                     streams::run(&context, to, start).await
                 }
             };
-            self.note(started, ended.err().as_ref());
+            self.note(started, ended.err().as_ref(), &mut span);
             return;
         }
         let answer = self.call(&context).await;
-        self.note(started, answer.as_ref().err().map(|error| &error.0));
+        self.note(started, answer.as_ref().err().map(|error| &error.0), &mut span);
         self.answer(&context, to, answer).await;
     }
 
@@ -208,7 +220,7 @@ impl Endpoint {
                 Err(fault) => Err(reply::malformed(context, fault)),
             }
         };
-        let work = AssertUnwindSafe(work).catch_unwind();
+        let work = AssertUnwindSafe(watched(&self.0.stalls, work)).catch_unwind();
         let done = match context.deadline() {
             Some(deadline) => tokio::time::timeout_at(deadline, work).await,
             None => Ok(work.await),
@@ -241,8 +253,11 @@ impl Endpoint {
         }
     }
 
-    fn note(&self, started: Instant, fault: Option<&Fault>) {
+    fn note(&self, started: Instant, fault: Option<&Fault>, span: &mut Span) {
         self.0.stats.note(started, fault);
+        if let Some(fault) = fault {
+            span.fault(fault);
+        }
         if let Some(fault) = fault.filter(|fault| fault.source() == Source::Us && fault.internal_text().is_some()) {
             tracing::warn!(method = &*self.0.method.name, %fault, "a handler failed");
         }

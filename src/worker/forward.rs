@@ -46,9 +46,7 @@ impl PeerCall<'_> {
         self.is_guarded = false;
         let payload = self.forwarded(fields).map_err(|error| unencoded(error.to_string()))?;
         let reply = self.send(payload.into()).await?;
-        let method = &self.method;
-        let opened =
-            method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload);
+        let opened = self.open(&reply);
         let instance = reply.headers.get("Tidegate-Instance").map(str::to_owned);
         Ok(Forwarded { payload: reply.payload, instance, fault: opened.err() })
     }

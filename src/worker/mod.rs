@@ -1,6 +1,7 @@
 //! The bus edge: methods of a service subscribed, dispatched to handlers over plain Rust structs, answered. Knows
 //! neither HTTP nor the game: subjects, types and house style come from the snapshot.
 
+mod blocking;
 mod cache;
 mod consume;
 mod context;
@@ -8,6 +9,7 @@ pub mod dead_letters;
 mod declared;
 mod discovery;
 mod dispatch;
+mod fail_point;
 mod forward;
 mod listen;
 mod peer;
@@ -19,6 +21,7 @@ mod requester;
 mod service;
 mod streams;
 mod tasks;
+mod trace;
 pub mod types;
 
 use std::fmt;
@@ -26,10 +29,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::bus::{Bus, BusError};
+use crate::config;
+use crate::schema::SourceFile;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
 use consume::Runner;
@@ -84,12 +89,17 @@ pub struct Options {
     pub instance: String,
     /// Requests of one subject that are handled at the same time; above it callers are told to come back.
     pub parallel: usize,
+    /// Handlers that compute at the same time ([`Service::blocking`]); more wait for their turn.
+    pub pool: usize,
     /// Silence after which a stream says that it lives.
     pub heartbeat: Duration,
+    /// The schema's files, where gateways may take routes from this worker (`serve --discover`).
+    pub announced: Option<Arc<Vec<SourceFile>>>,
 }
 
 impl Options {
-    /// The usual: the store of the bus, the machine's clock, a random instance, [`PARALLEL_DEFAULT`], a heartbeat every 15 s.
+    /// The usual: the store of the bus, the machine's clock, a random instance, [`PARALLEL_DEFAULT`], a pool of as many
+    /// threads as there are processors, a heartbeat every 15 s.
     pub fn new(bus: Bus, snapshot: Arc<Snapshot>) -> Options {
         Options {
             store: Store::of(&bus),
@@ -98,7 +108,9 @@ impl Options {
             clock: system_clock(),
             instance: uuid::Uuid::new_v4().simple().to_string(),
             parallel: PARALLEL_DEFAULT,
+            pool: config::processors(),
             heartbeat: Duration::from_secs(15),
+            announced: None,
         }
     }
 }
@@ -180,10 +192,11 @@ impl Worker {
         }
         let (is_draining, draining) = watch::channel(false);
         let (bus, parallel) = (options.bus.clone(), Arc::new(AtomicUsize::new(options.parallel)));
+        let pool = Arc::new(Semaphore::new(options.pool.max(1)));
         let mut worker = Worker { bus, parallel: parallel.clone(), is_draining, tasks: JoinSet::new() };
         let mut found = Vec::new();
         for mut service in services {
-            let around = Arc::new(Surroundings::new(&options, service.name(), &parallel, &draining));
+            let around = Arc::new(Surroundings::new(&options, service.name(), &parallel, &pool, &draining));
             for consuming in service.take_consumers() {
                 worker.consume(Runner::new(&around, consuming)).await?;
             }

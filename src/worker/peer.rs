@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::context::{Context, is_repeat_key};
+use super::trace;
 use crate::bus::{BusError, Headers, Reply, Request};
 use crate::envelope::{ContextWriter, Source};
 use crate::fault::{Code, Fault, Reason};
@@ -230,8 +231,14 @@ impl<'c> PeerCall<'c> {
         }
         number_order(&mut payload, 0).map_err(|error| unencoded(error.to_string()))?;
         let reply = self.send(payload.into()).await?;
-        method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
+        self.open(&reply)?;
         Ok(reply.payload)
+    }
+
+    /// The reply's error, where it is one.
+    pub(super) fn open(&self, reply: &Reply) -> Result<(), Fault> {
+        let method = &self.method;
+        method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)
     }
 
     /// Sends it, up to three times where a repeat is safe.
@@ -253,7 +260,10 @@ impl<'c> PeerCall<'c> {
                     .retry_after(wait)
             })?;
             let subject = method.subject.clone();
-            let headers = self.headers(left);
+            let (mut span, mut headers) = (trace::call(context, method), self.headers(left));
+            if let Some(own) = span.traceparent() {
+                headers.set("traceparent", own);
+            }
             let request = Request { subject, headers, payload: payload.clone(), timeout: left, proof: None };
             let asked = Instant::now();
             let reply = context.around().bus.request(request).await;
@@ -263,10 +273,18 @@ impl<'c> PeerCall<'c> {
                     if let Some(pass) = pass {
                         pass.succeeded();
                     }
+                    if span.is_recorded()
+                        && let Err(fault) = self.open(&reply)
+                    {
+                        span.fault(&fault);
+                    }
                     return Ok(reply);
                 }
                 Err(error) => error,
             };
+            if span.is_recorded() {
+                span.fault(&error.clone().into());
+            }
             // Nobody there is told at once and costs nothing: it opens no breaker.
             if let Some(pass) = pass.filter(|_| !matches!(error, BusError::NoResponders | BusError::TooLarge { .. })) {
                 pass.failed(breakers.started.elapsed());

@@ -23,6 +23,10 @@ const RUNNING_MS: i64 = 60 * 1_000;
 const KEY_BYTES_MAX: usize = 128;
 /// Times that a key is looked at again when another call is at it.
 const TRIES: usize = 3;
+/// How often a store that does not answer is asked again to let go of a key: about as long as a claim lasts.
+const LEAVE_TRIES: u32 = 32;
+const LEAVE_PAUSE: Duration = Duration::from_millis(50);
+const LEAVE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The replies kept. Cloning shares them.
 #[derive(Clone)]
@@ -37,6 +41,9 @@ struct Record {
     /// What the call had prepared before it began.
     #[serde(default)]
     prepared: String,
+    /// Whose claim it is; nobody else has the same.
+    #[serde(default)]
+    owner: String,
     /// Nothing while the call runs.
     done: Option<Done>,
 }
@@ -102,7 +109,7 @@ impl Repeats {
         }
         let fingerprint = fingerprint(context)?;
         let place = place(context, key);
-        let (revision, prepared) = match self.claim(context, &place, &fingerprint, prepare()).await? {
+        let (claim, prepared) = match self.claim(context, &place, &fingerprint, prepare()).await? {
             Ok(claimed) => claimed,
             Err(done) => {
                 context.label("idempotent_replay", "true");
@@ -110,17 +117,7 @@ impl Repeats {
             }
         };
         let result = work(prepared).await;
-        match kept(&result) {
-            Some(done) => {
-                let expires_at_ms = context.now_ms() + KEPT_MS;
-                let (prepared, done) = (String::new(), Some(done));
-                let record = Record { schema: 1, fingerprint, expires_at_ms, prepared, done };
-                self.put(&place, &record, Expected::Revision(revision)).await.ok();
-            }
-            None => {
-                self.0.delete(&place, Expected::Revision(revision)).await.ok();
-            }
-        }
+        claim.end(kept(&result), context.now_ms() + KEPT_MS).await;
         result
     }
 
@@ -131,7 +128,7 @@ impl Repeats {
         place: &str,
         fingerprint: &str,
         prepared: String,
-    ) -> Result<Result<(u64, String), Done>, Fault> {
+    ) -> Result<Result<(Claim, String), Done>, Fault> {
         for _ in 0..TRIES {
             let (expected, before) = match standing(self.0.get(place).await?, fingerprint, context.now_ms())? {
                 Standing::Done(done) => return Ok(Err(done)),
@@ -139,12 +136,21 @@ impl Repeats {
             };
             let prepared = before.unwrap_or_else(|| prepared.clone());
             let expires_at_ms = context.now_ms() + RUNNING_MS;
-            let fingerprint = fingerprint.to_owned();
-            let record = Record { schema: 1, fingerprint, expires_at_ms, prepared, done: None };
+            let (fingerprint, owner) = (fingerprint.to_owned(), uuid::Uuid::new_v4().to_string());
+            let record = Record { schema: 1, fingerprint, expires_at_ms, prepared, owner, done: None };
             match self.put(place, &record, expected).await {
-                Ok(revision) => return Ok(Ok((revision, record.prepared))),
+                Ok(revision) => {
+                    let prepared = record.prepared.clone();
+                    return Ok(Ok((Claim::new(self, place, revision, record), prepared)));
+                }
                 Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if matches!(error, StoreError::Unavailable(_)) {
+                        let (repeats, place) = (self.clone(), place.to_owned());
+                        tokio::spawn(async move { repeats.take_back(&place, record, expected).await });
+                    }
+                    return Err(error.into());
+                }
             }
         }
         Err(in_progress())
@@ -154,6 +160,85 @@ impl Repeats {
         let bytes = serde_json::to_vec(record).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         self.0.put(place, bytes.into(), expected).await
     }
+
+    /// Takes back a claim of which nobody knows whether it was made. It may still come to be, so that looking is not
+    /// enough: a write in its place comes behind it, or keeps it from being made.
+    async fn take_back(&self, place: &str, claimed: Record, expected: Expected) {
+        let left = Record { expires_at_ms: 0, ..claimed };
+        for pause in pauses() {
+            tokio::time::sleep(pause).await;
+            match self.put(place, &left, expected).await {
+                Err(StoreError::Unavailable(_)) => {}
+                Err(StoreError::Conflict) => match self.0.get(place).await {
+                    Ok(Some(entry)) => return self.take_back_made(place, left, &entry),
+                    Ok(None) => return,
+                    Err(_) => {}
+                },
+                _ => return,
+            }
+        }
+    }
+
+    fn take_back_made(&self, place: &str, left: Record, entry: &Entry) {
+        let made = serde_json::from_slice::<Record>(&entry.value);
+        if made.is_ok_and(|made| made.owner == left.owner && made.expires_at_ms > 0 && made.done.is_none()) {
+            drop(Claim::new(self, place, entry.revision, left));
+        }
+    }
+}
+
+/// A call's hold on its key. Dropped before its end, as where a deadline cuts the call, it leaves the key to the next
+/// one, with what this one had prepared. A store that does not answer is asked again behind the caller's back: until
+/// it has, repeats are told that the call still runs.
+struct Claim {
+    repeats: Repeats,
+    place: String,
+    revision: u64,
+    /// What the store shall say of the key from now on.
+    left: Option<Record>,
+}
+
+impl Claim {
+    fn new(repeats: &Repeats, place: &str, revision: u64, record: Record) -> Claim {
+        let left = Some(Record { expires_at_ms: 0, ..record });
+        Claim { repeats: repeats.clone(), place: place.to_owned(), revision, left }
+    }
+
+    /// Keeps what is for repeats; where nothing is, the key is free.
+    async fn end(mut self, done: Option<Done>, expires_at_ms: i64) {
+        if let (Some(left), Some(done)) = (&mut self.left, done) {
+            (left.prepared, left.done, left.expires_at_ms) = (String::new(), Some(done), expires_at_ms);
+        }
+        let Some(left) = &self.left else { return };
+        if is_settled(&self.repeats.put(&self.place, left, Expected::Revision(self.revision)).await) {
+            self.left = None;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let (Some(left), Ok(runtime)) = (self.left.take(), tokio::runtime::Handle::try_current()) else { return };
+        let (repeats, place, expected) = (self.repeats.clone(), self.place.clone(), Expected::Revision(self.revision));
+        runtime.spawn(async move {
+            for pause in pauses() {
+                tokio::time::sleep(pause).await;
+                if is_settled(&repeats.put(&place, &left, expected).await) {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// True unless the store did not answer: a claim that has become another's is left alone.
+fn is_settled(written: &Result<u64, StoreError>) -> bool {
+    !matches!(written, Err(StoreError::Unavailable(_)))
+}
+
+/// The pauses between tries to let go of a key, which double: about a minute in all.
+fn pauses() -> impl Iterator<Item = Duration> {
+    (0..LEAVE_TRIES).map(|attempt| LEAVE_PAUSE.saturating_mul(1 << attempt.min(16)).min(LEAVE_PAUSE_MAX))
 }
 
 fn standing(entry: Option<Entry>, fingerprint: &str, now_ms: i64) -> Result<Standing, Fault> {

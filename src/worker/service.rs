@@ -121,6 +121,24 @@ impl Service {
         self
     }
 
+    /// Adds a method that answers once and computes for it: its handler runs on a thread of the pool, where it keeps
+    /// nobody waiting ([`Context::blocking`]). Past its deadline the caller is told so, and [`Context::cancelled`] tells
+    /// the handler.
+    #[must_use]
+    pub fn blocking<Q, R, E, F>(self, method: &str, handler: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+        E: Into<Failed<R>> + Send + 'static,
+        F: Fn(Context, Q) -> Result<R, E> + Send + Sync + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.unary(method, move |context: Context, request: Q| {
+            let (handler, own) = (handler.clone(), context.clone());
+            async move { context.blocking(move || handler(own, request)).await }
+        })
+    }
+
     /// Adds a method that answers with a stream of chunks; a method may have both kinds of handlers where its requests
     /// say which one they want.
     ///

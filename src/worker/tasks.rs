@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
+use super::blocking::{stalls, watched};
 use super::context::{Context, Surroundings};
 use super::dispatch::panicked;
 use super::service::Running;
@@ -24,9 +25,10 @@ pub(super) struct Task {
 /// Runs a task until it ends; once the worker drains, its context is cancelled.
 pub(super) async fn run(around: Arc<Surroundings>, task: Task) {
     let mut draining = around.draining.clone();
+    let stalls = stalls(&around.service, task.name);
     loop {
         let context = Context::own(&around, "");
-        let work = AssertUnwindSafe((task.start)(context.clone())).catch_unwind();
+        let work = AssertUnwindSafe(watched(&stalls, (task.start)(context.clone()))).catch_unwind();
         tokio::pin!(work);
         let ended = tokio::select! {
             ended = &mut work => ended,

@@ -10,8 +10,18 @@ pub(crate) fn did_you_mean(wanted: &str, known: &[&str]) -> String {
     }
 }
 
+/// What to say about a key that nobody knows: the text, and a hint that may be empty.
+pub(super) fn unknown_key(name: &str, known: &[&str]) -> (String, String) {
+    let text = match known.is_empty() {
+        true => format!("unknown field `{name}`: there are none here"),
+        false => format!("unknown field `{name}`, expected one of {}", known.join(", ")),
+    };
+    let hint = Some(did_you_mean(name, known)).filter(|hint| hint.starts_with("did you mean"));
+    (text, hint.unwrap_or_default())
+}
+
 /// Edit distance (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
         let mut before = row[0];

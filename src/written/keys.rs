@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::hints::did_you_mean;
+use super::hints::unknown_key;
 use super::leaf::SecretSource;
 use super::problem::{Place, Problem};
 use super::tree::{Node, Tree};
@@ -138,12 +138,8 @@ impl<'a> Keys<'a> {
     fn end(self) -> Value {
         for (key, _) in self.members.iter().filter(|(key, _)| !self.properties.contains_key(&key.value)) {
             let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
-            let text = match known.is_empty() {
-                true => format!("unknown field `{}`: there are none here", key.value),
-                false => format!("unknown field `{}`, expected one of {}", key.value, known.join(", ")),
-            };
-            let hint = Some(did_you_mean(&key.value, &known)).filter(|hint| hint.starts_with("did you mean"));
-            self.report.advise(key.place, text, hint.unwrap_or_default());
+            let (text, hint) = unknown_key(&key.value, &known);
+            self.report.advise(key.place, text, hint);
         }
         let mut schema = json!({ "type": "object", "additionalProperties": false, "properties": self.properties });
         if !self.required.is_empty() {

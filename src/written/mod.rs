@@ -5,6 +5,7 @@ mod hints;
 mod keys;
 mod leaf;
 pub mod problem;
+mod shape;
 mod tree;
 mod yaml;
 
@@ -15,8 +16,8 @@ pub use leaf::{Secret, SecretSource};
 pub use tree::{Node, Tree};
 pub use yaml::At;
 
-pub(crate) use hints::did_you_mean;
-pub(crate) use yaml::read;
+pub(crate) use hints::{did_you_mean, distance};
+pub(crate) use yaml::{read, read_shaped, to_yaml};
 
 /// `500ms`, `30s`, `5m`.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {

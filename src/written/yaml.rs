@@ -6,6 +6,8 @@ use serde_saphyr::Spanned;
 
 use super::hints::did_you_mean;
 use super::problem::{Place, Problem};
+use super::shape;
+use super::tree::Tree;
 
 /// Largest file in bytes.
 const FILE_MAX: usize = 8 * 1024 * 1024;
@@ -30,6 +32,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
 impl<T: JsonSchema> JsonSchema for At<T> {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         T::schema_name()
+    }
+
+    // The same schema as the bare value's: without this each would be defined twice.
+    fn schema_id() -> std::borrow::Cow<'static, str> {
+        T::schema_id()
     }
 
     fn inline_schema() -> bool {
@@ -58,8 +65,27 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<Option
         let text = text.split(" at line ").next().unwrap_or(&text).lines().next().unwrap_or_default();
         // Its advice on the crate's options is none to somebody who writes the file.
         let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
+        // Aliases are counted each time that they are used: a small file may ask for billions of values.
+        if let Some(breach) = text.strip_prefix("budget breached: ") {
+            let text = format!("more than a file may hold, its aliases written out: {breach}");
+            return Problem::new(Place::new(file, place.0, place.1), text);
+        }
         Problem::new(Place::new(file, place.0, place.1), text).hint(hint(text))
     })
+}
+
+/// As [`read`], for a type that has a JSON Schema: everything that is not of its form, not only the first such thing.
+pub(crate) fn read_shaped<T: DeserializeOwned + JsonSchema>(file: &str, text: &str) -> Result<Option<T>, Vec<Problem>> {
+    read(file, text).map_err(|first| {
+        let Ok(Some(tree)) = read::<Tree>(file, text) else { return vec![first] };
+        let found = shape::problems(file, &tree, schemars::schema_for!(T).as_value());
+        if found.is_empty() { vec![first] } else { found }
+    })
+}
+
+/// A value as YAML text.
+pub(crate) fn to_yaml(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_saphyr::to_string(value).map_err(|error| error.to_string())
 }
 
 /// The key that was probably meant, from the crate's text on an unknown one.

@@ -162,6 +162,14 @@ FACTS = [
      {"name": "TIDEGATE_PROVISION", "value": "missing"}),
     ("default", "", "Service", "demo-tidegate", "spec.ports.0.targetPort", "http"),
     ("default", "", "Service", "demo-tidegate-admin", "spec.clusterIP", "None"),
+    # The admin port's token is a file, so that a rotated one counts without a restart.
+    ("default", "gateway.adminToken.secret=admin,gateway.adminToken.key=it", "Deployment", "demo-tidegate",
+     "spec.template.spec.volumes.0.secret",
+     {"secretName": "admin", "defaultMode": 0o440, "items": [{"key": "it", "path": "token"}]}),
+    ("production", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.3",
+     {"name": "TIDEGATE_ADMIN_TOKEN_FILE", "value": "/etc/tidegate/admin/token"}),
+    ("production", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.volumeMounts.0",
+     {"name": "admin-token", "mountPath": "/etc/tidegate/admin", "readOnly": True}),
     # A gateway that scales by itself has no fixed count.
     ("production", "", "Deployment", "demo-tidegate", "spec.replicas", None),
     ("production", "", "HorizontalPodAutoscaler", "demo-tidegate", "spec.metrics.1.pods",

@@ -3,10 +3,13 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod calls;
+pub mod collector;
+pub mod fleet;
 pub mod http2;
 pub mod nats;
 pub mod program;
 pub mod proxy;
+pub mod redis;
 pub mod replicas;
 pub mod watch;
 
@@ -56,6 +59,7 @@ pub fn material(routes: &str, proto: &str) -> Material {
         routes_name: "routes.yaml".to_owned(),
         routes: routes.to_owned(),
         descriptors: vec![SourceFile { name: "test.proto".to_owned(), bytes: proto.as_bytes().to_vec() }],
+        ..Material::default()
     }
 }
 

@@ -80,12 +80,8 @@ impl NatsServer {
             let arguments = arguments.into_iter().chain(["--routes", &routes]).map(str::to_owned).collect();
             NatsServer::start_in(folder, arguments)
         });
-        let text = async |server: &NatsServer| {
-            let answer = reqwest::get(format!("{}/jsz", server.monitoring)).await.unwrap();
-            serde_json::from_str::<serde_json::Value>(&answer.text().await.unwrap()).unwrap()
-        };
         super::eventually("the cluster has a leader and all its servers", async || {
-            let answer = text(&servers[0]).await;
+            let answer = servers[0].monitored("/jsz").await.unwrap();
             let meta = &answer["meta_cluster"];
             meta["leader"].is_string() && meta["cluster_size"] == COUNT
         })
@@ -148,8 +144,27 @@ impl NatsServer {
 
     /// Connections that it holds now.
     pub async fn connections(&self) -> u64 {
-        let answer = reqwest::get(format!("{}/connz", self.monitoring)).await.unwrap().text().await.unwrap();
-        serde_json::from_str::<serde_json::Value>(&answer).unwrap()["num_connections"].as_u64().unwrap()
+        self.monitored("/connz").await.unwrap()["num_connections"].as_u64().unwrap()
+    }
+
+    /// Its name, where it was given one.
+    pub fn name(&self) -> Option<&String> {
+        let at = self.arguments.iter().position(|argument| argument == "-n")?;
+        self.arguments.get(at + 1)
+    }
+
+    /// What its monitoring says.
+    pub async fn monitored(&self, path: &str) -> Option<serde_json::Value> {
+        let answer = reqwest::get(format!("{}{path}", self.monitoring)).await.ok()?;
+        serde_json::from_str(&answer.text().await.ok()?).ok()
+    }
+
+    /// The name of the node that leads a stream, as this one knows it.
+    pub async fn leader(&self, stream: &str) -> Option<String> {
+        let answer = self.monitored("/jsz?streams=true").await?;
+        let streams = answer["account_details"][0]["stream_detail"].as_array()?;
+        let found = streams.iter().find(|row| row["name"] == stream)?;
+        Some(found["cluster"]["leader"].as_str()?.to_owned())
     }
 
     /// kill -9.

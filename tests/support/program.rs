@@ -1,7 +1,9 @@
 //! The program as a process of its own, ended with the test.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// A running program, and where it listens.
 pub struct Program {
@@ -10,12 +12,37 @@ pub struct Program {
     pub address: String,
     /// Where health and metrics are.
     pub admin: String,
+    /// What it has logged since it was up.
+    logged: Arc<Mutex<Vec<String>>>,
 }
 
 impl Program {
     /// Starts a gateway on free ports, and waits until it is there.
     pub fn start(arguments: &[&str]) -> Program {
         Program::start_command(Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments))
+    }
+
+    /// Starts a gateway, or a worker, in a folder, and waits until it is there.
+    pub fn start_in(folder: &Path, arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(arguments).current_dir(folder);
+        match arguments.first() {
+            Some(&"worker") => Program::launch(&mut command, "worker ready").0,
+            _ => Program::start_command(&mut command),
+        }
+    }
+
+    /// As [`Program::start`], with environment variables.
+    pub fn start_with(variables: &[(&str, &str)], arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        Program::start_command(command.args(arguments).envs(variables.iter().copied()))
+    }
+
+    /// Services as a process of their own, with environment variables; waits until they are there.
+    pub fn worker(variables: &[(&str, &str)], arguments: &[&str]) -> Program {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("worker").args(arguments).envs(variables.iter().copied());
+        Program::launch(&mut command, "worker ready").0
     }
 
     /// As [`Program::start`], with a limit on open files.
@@ -25,38 +52,74 @@ impl Program {
         Program::start_command(Command::new("sh").args(["-c", &script, "sh", program]).args(arguments))
     }
 
-    fn start_command(command: &mut Command) -> Program {
-        let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let logs = BufReader::new(child.stderr.take().unwrap());
-        let (mut address, mut admin) = (String::new(), String::new());
-        let mut lines = logs.lines();
-        for line in lines.by_ref().map_while(Result::ok) {
-            let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if log["fields"]["message"] == "gateway ready" {
-                address = log["fields"]["listen"].as_str().unwrap().to_owned();
-                let text = log["fields"]["admin"].as_str().unwrap();
-                admin = text.trim_start_matches("Some(").trim_end_matches(')').to_owned();
-                break;
-            }
+    /// Starts workers, all at once, and waits until each of them is ready.
+    pub fn start_workers(commands: &[Vec<&str>]) -> Vec<Program> {
+        let start = |arguments: &Vec<&str>| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+            Program::of(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+        };
+        let mut programs: Vec<Program> = commands.iter().map(start).collect();
+        for (program, arguments) in programs.iter_mut().zip(commands) {
+            let mut lines = BufReader::new(program.child.stderr.take().unwrap()).lines().map_while(Result::ok);
+            let mut said = Vec::new();
+            let is_ready = lines.by_ref().any(|line| {
+                let is_ready = line.contains("\"worker ready\"");
+                said.push(line);
+                is_ready
+            });
+            assert!(is_ready, "{arguments:?} did not start:\n{}", said.join("\n"));
+            std::thread::spawn(move || lines.for_each(drop));
         }
-        std::thread::spawn(move || lines.for_each(drop));
-        assert!(!address.is_empty(), "the gateway did not start");
-        Program { child, address, admin }
+        programs
+    }
+
+    fn start_command(command: &mut Command) -> Program {
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        let (mut program, ready) = Program::launch(command, "gateway ready");
+        program.address = ready["fields"]["listen"].as_str().unwrap().to_owned();
+        let admin = ready["fields"]["admin"].as_str().unwrap();
+        program.admin = admin.trim_start_matches("Some(").trim_end_matches(')').to_owned();
+        program
+    }
+
+    /// Starts a process, and waits until it has logged a message.
+    fn launch(command: &mut Command, message: &str) -> (Program, serde_json::Value) {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let parsed = |line: String| serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
+        let ready = lines.by_ref().map(parsed).find(|log| log["fields"]["message"] == message);
+        let ready = ready.unwrap_or_else(|| panic!("the program ended before `{message}`"));
+        let logged: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = logged.clone();
+        std::thread::spawn(move || lines.for_each(|line| log.lock().unwrap().push(line)));
+        (Program { child, address: String::new(), admin: String::new(), logged }, ready)
+    }
+
+    /// True where it has logged that text since it was up.
+    pub fn has_logged(&self, text: &str) -> bool {
+        self.logged.lock().unwrap().iter().any(|line| line.contains(text))
     }
 
     /// Any other process, to be ended with the test.
     pub fn of(child: Child) -> Program {
-        Program { child, address: String::new(), admin: String::new() }
+        Program { child, address: String::new(), admin: String::new(), logged: Arc::default() }
     }
 
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Tells it to end, and waits for that.
+    pub fn end(mut self) {
+        self.signal("TERM");
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// How it ended, once it has.

@@ -19,7 +19,16 @@ pub struct Way {
     pub pieces: Option<(usize, Duration)>,
     /// The first byte of every read is another one.
     pub is_spoilt: bool,
+    /// Share of the packets that the network loses. TCP hides the loss and shows the wait: a lost packet is sent again
+    /// soon (RFC 8985, tail loss probe), then after a pause that doubles each time (RFC 6298), and what is behind it waits
+    /// as well.
+    pub lost: f64,
 }
+
+/// What TCP puts into a packet, on most ways.
+const PACKET: usize = 1_448;
+/// When Linux sends a packet again for the first time, and for the second.
+const SENT_AGAIN: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
 /// What happens to all connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,8 +110,14 @@ async fn pump(
         if now.is_spoilt {
             block[0] ^= 0x5a;
         }
-        let (size, pause) = now.pieces.unwrap_or((block.len(), Duration::ZERO));
+        let whole = if now.lost > 0.0 { PACKET } else { block.len() };
+        let (size, pause) = now.pieces.unwrap_or((whole, Duration::ZERO));
         for piece in block[..read].chunks(size) {
+            let [mut until_again, mut then] = SENT_AGAIN;
+            while fastrand::f64() < now.lost {
+                tokio::time::sleep(until_again).await;
+                (until_again, then) = (then, then * 2);
+            }
             if to.write_all(piece).await.is_err() {
                 return;
             }

@@ -28,42 +28,53 @@ pub struct Replicas {
     now_ms: Arc<AtomicI64>,
     _workers: Vec<Worker>,
     server: Option<NatsServer>,
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Replicas {
     /// On the embedded bus, with settings as `services.yaml` names them.
     pub async fn embedded(settings: &[(&str, Value)]) -> Replicas {
-        Replicas::on(Bus::embedded(), None, settings).await
+        let bus = Bus::embedded();
+        let store = Store::of(&bus);
+        Replicas::on(bus, Some(store), settings).await
+    }
+
+    /// On the embedded bus, with the store on disk.
+    pub async fn disk(settings: &[(&str, Value)]) -> Replicas {
+        let (bus, folder) = (Bus::embedded(), tempfile::tempdir().unwrap());
+        let store = Store::on_disk(&bus, folder.path()).unwrap();
+        Replicas { _folder: Some(folder), ..Replicas::on(bus, Some(store), settings).await }
     }
 
     /// On a nats-server of their own.
     pub async fn nats(settings: &[(&str, Value)]) -> Replicas {
         let server = NatsServer::start();
-        Replicas::on(server.bus().await, Some(server), settings).await
+        let bus = server.bus().await;
+        Replicas { server: Some(server), ..Replicas::on(bus, None, settings).await }
     }
 
-    async fn on(bus: Bus, server: Option<NatsServer>, settings: &[(&str, Value)]) -> Replicas {
+    /// On one store for all, as an embedded one is, or on a handle each.
+    async fn on(bus: Bus, shared: Option<Store>, settings: &[(&str, Value)]) -> Replicas {
         let settings = Settings::with(settings.iter().map(|(path, value)| (*path, value)))
             .unwrap_or_else(|problems| panic!("{problems:?}"));
         let settings = LiveSettings::from(settings);
         let without = settings.now().common.without.clone();
         let snapshot = Arc::new(project().build(None).unwrap_or_else(|_| panic!("the tables are refused")));
         let now_ms = Arc::new(AtomicI64::new(NOW_MS));
-        let store = Store::of(&bus);
+        let store = shared.clone().unwrap_or_else(|| Store::of(&bus));
         let mut workers = Vec::new();
         for _ in 0..2 {
             let mut options = Options::new(bus.clone(), snapshot.clone());
             let clock = now_ms.clone();
             options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
-            if server.is_none() {
-                // There is one embedded store to a process.
+            if let Some(store) = &shared {
                 options.store = store.clone();
             }
             let is_wanted = |name: &str| !without.iter().any(|other| other == name);
             let services = roster(&options.store, &settings, is_wanted).await.unwrap();
             workers.push(Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}")));
         }
-        Replicas { bus, store, snapshot, now_ms, _workers: workers, server }
+        Replicas { bus, store, snapshot, now_ms, _workers: workers, server: None, _folder: None }
     }
 
     /// The nats-server that they are on.

@@ -286,7 +286,8 @@ async fn sweep(replies: Weak<Replies>) {
             replies.fail(&BusError::Closed, |_| true);
         }
         replies.fail(&BusError::Disconnected, |slot| slot.losses < lost);
-        replies.fail(&BusError::Timeout, |slot| slot.deadline_ms <= now_ms);
+        // Both are rounded down: only the next millisecond is past the deadline for certain.
+        replies.fail(&BusError::Timeout, |slot| slot.deadline_ms < now_ms);
     }
 }
 

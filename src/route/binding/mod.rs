@@ -2,6 +2,8 @@
 //! encoding of the same message, with claims that keep them apart.
 
 mod compile;
+mod fields;
+mod outline;
 mod parts;
 
 use http::{HeaderMap, HeaderName};
@@ -14,9 +16,12 @@ use crate::transcode::{
     self, BodyPlan, Claims, FieldPath, JsonIn, Lifted, MaskPaths, MessageId, QueryBinder, Tables, Unknown,
 };
 use compile::Compiler;
+pub use fields::BoundFields;
+
+pub use outline::BodyOutline;
 
 /// Full name of the message that carries a raw body.
-const HTTP_BODY: &str = "google.api.HttpBody";
+pub const HTTP_BODY: &str = "google.api.HttpBody";
 const FIELD_MASK: &str = "google.protobuf.FieldMask";
 /// Most headers that one rule binds.
 const HEADERS_MAX: usize = 32;
@@ -274,12 +279,7 @@ impl Binding {
         capture: &Capture,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        let count = parts.segments.len();
-        let to = capture.to.index(count);
-        let mut text = &parts.path[parts.segments.range(capture.from.index(count), to)];
-        if self.has_verb && to == count {
-            text = text.rsplit_once(':').map_or(text, |(head, _)| head);
-        }
+        let text = self.capture_text(parts.path, parts.segments, capture);
         let fault = |what: &str| {
             let name = capture.path.name(tables);
             let violation = Violation { field: name.clone(), description: what.to_owned(), offset: None };
@@ -289,6 +289,14 @@ impl Binding {
         };
         let text = percent::decode(text, capture.is_multi, false, true).map_err(|error| fault(error.text()))?;
         transcode::text_to_wire(tables, &capture.path, &text, out).map_err(|what| fault(&what))
+    }
+
+    /// What a variable takes of a path, as it stands there.
+    fn capture_text<'p>(&self, path: &'p str, segments: &Segments, capture: &Capture) -> &'p str {
+        let count = segments.len();
+        let to = capture.to.index(count);
+        let text = &path[segments.range(capture.from.index(count), to)];
+        if self.has_verb && to == count { text.rsplit_once(':').map_or(text, |(head, _)| head) } else { text }
     }
 
     /// Returns whether the query gave the field mask.

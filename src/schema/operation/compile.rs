@@ -1,6 +1,7 @@
 //! A declaration against the messages of its method: every name becomes a number, or a problem.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost_reflect::DynamicMessage;
 
@@ -77,6 +78,11 @@ pub(in crate::schema) fn operation(around: &Around<'_>, rule: &DynamicMessage) -
     }
 }
 
+/// How old a reply may be; no time at all is as if it was not said.
+fn cache(rule: &Rule<'_>) -> Option<Duration> {
+    rule.duration("cache").filter(|age| !age.is_zero())
+}
+
 impl Around<'_> {
     fn asked(&self) -> Message<'_> {
         Message { tables: self.tables, id: self.request, role: "request" }
@@ -100,7 +106,7 @@ impl Around<'_> {
             Some(Into::Whole) => None,
             None => return Err(format!("the reply is no `{}`: name a field with `into`", kind.message_name)),
         };
-        Ok(Operation::Get { key: self.key(rule, "key")?, into, kind })
+        Ok(Operation::Get { key: self.key(rule, "key")?, into, cache: cache(rule), kind })
     }
 
     fn put(&self, rule: &Rule<'_>) -> Result<Operation, String> {
@@ -149,6 +155,7 @@ impl Around<'_> {
             page_token: self.asked_at(rule, "page_token")?,
             into: self.answered().list_of(&rule.text("into"), kind.message, &kind.message_name)?,
             next_page_token_into: self.answered_at(rule, "next_page_token_into", Message::text)?,
+            cache: cache(rule),
             kind,
         })
     }

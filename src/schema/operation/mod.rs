@@ -107,6 +107,7 @@ pub enum Operation {
         kind: Arc<DocumentKind>,
         key: Vec<Token>,
         into: Option<u32>,
+        cache: Option<Duration>,
     },
     Put {
         kind: Arc<DocumentKind>,
@@ -135,6 +136,7 @@ pub enum Operation {
         page_token: Option<ScalarAt>,
         into: u32,
         next_page_token_into: Option<u32>,
+        cache: Option<Duration>,
     },
     Watch {
         kind: Arc<DocumentKind>,
@@ -185,6 +187,14 @@ impl Operation {
             | Operation::List { kind, .. }
             | Operation::Watch { kind, .. } => Some(kind),
             Operation::Publish { .. } | Operation::Read { .. } => None,
+        }
+    }
+
+    /// How old its reply may be, where that is said.
+    pub fn cache(&self) -> Option<Duration> {
+        match self {
+            Operation::Get { cache, .. } | Operation::List { cache, .. } => *cache,
+            _ => None,
         }
     }
 

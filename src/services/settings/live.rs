@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{SecretSource, Settings};
 use crate::config;
-use crate::snapshot::{self, Outcome, folder_of};
+use crate::snapshot::{self, Changes, Following, Outcome, folder_of};
 use crate::telemetry;
 use crate::written::problem::{Place, Problem, render};
 
@@ -35,14 +35,20 @@ impl LiveSettings {
         let reading = Reading::of(file).map_err(|problem| render(&[problem], false, |_| None))?;
         let live = LiveSettings::from(reading.settings(None)?);
         let (reader, path) = (live.clone(), file.to_owned());
-        let read = move |before: u64| read_anew(&reader, &path, before);
+        let read = move |before| read_anew(&reader, &path, before);
         let applied = live.clone();
         let apply = move |settings: Settings| {
             applied.0.send_replace(Arc::new(settings));
             tracing::info!("service settings reloaded");
         };
-        let outcome =
-            snapshot::follow("the last good service settings", &[folder_of(file)], reading.fingerprint(), read, apply);
+        let following = Following {
+            kept: "the last good service settings",
+            changes: Changes::Folders(vec![folder_of(file)]),
+            asked: None,
+            first: reading.fingerprint(),
+            name: reading.name,
+        };
+        let outcome = snapshot::follow(following, read, apply);
         tokio::spawn(count(outcome.clone()));
         Ok((live, outcome))
     }
@@ -97,8 +103,8 @@ impl Reading {
 }
 
 /// Nothing where nothing has changed since the fingerprint.
-fn read_anew(live: &LiveSettings, file: &Path, before: u64) -> Option<(u64, Result<Settings, String>)> {
-    let (fingerprint, read) = match Reading::of(file) {
+fn read_anew(live: &LiveSettings, file: &Path, before: Option<u64>) -> Option<snapshot::Reading<Settings>> {
+    let (fingerprint, result) = match Reading::of(file) {
         Ok(reading) if reading.text.trim().is_empty() => {
             // An empty file is one that somebody is still writing: it would set everything back to its default.
             let problem =
@@ -107,7 +113,7 @@ fn read_anew(live: &LiveSettings, file: &Path, before: u64) -> Option<(u64, Resu
         }
         Ok(reading) => {
             let fingerprint = reading.fingerprint();
-            if fingerprint == before {
+            if Some(fingerprint) == before {
                 return None;
             }
             (fingerprint, reading.settings(Some(&live.now())))
@@ -118,7 +124,8 @@ fn read_anew(live: &LiveSettings, file: &Path, before: u64) -> Option<(u64, Resu
             (hasher.finish(), Err(render(&[problem], false, |_| None)))
         }
     };
-    (fingerprint != before).then_some((fingerprint, read))
+    let name = file.display().to_string();
+    (Some(fingerprint) != before).then_some(snapshot::Reading { fingerprint, name, result })
 }
 
 /// Reads a secret from where it is.

@@ -1,5 +1,6 @@
-//! Durable consumers in memory: what has been given out and not answered, and when it comes again. Says what it gave
-//! up in the advisories that a NATS server sends, so that whoever reads those runs on both engines.
+//! Durable consumers in memory, with a disk behind them or not: what has been given out and not answered, and when it
+//! comes again. Says what it gave up in the advisories that a NATS server sends, so that whoever reads those runs on
+//! both engines.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::{ConsumerConfig, ConsumerFigures, Logged, StoreError, UNANSWERED_MAX};
-use super::EmbeddedStore;
+use super::disk::{Row, SavedConsumer, Ticket};
+use super::journal::Journal;
 use super::log::{EmbeddedLog, State as LogState};
+use super::{EmbeddedStore, now_ms};
 use crate::bus::Pattern;
 
 /// A consumer of a log.
@@ -39,9 +42,20 @@ enum Step {
 }
 
 impl State {
-    pub(super) fn new(config: ConsumerConfig) -> Result<State, StoreError> {
+    /// A consumer as it was left, or from the oldest event on.
+    pub(super) fn new(config: ConsumerConfig, saved: Option<SavedConsumer>) -> Result<State, StoreError> {
         let filter = Pattern::new(config.filter).map_err(|error| StoreError::Refused(error.to_string()))?;
-        Ok(State { config, filter, told: 0, unanswered: BTreeMap::new() })
+        let mut state = State { config, filter, told: 0, unanswered: BTreeMap::new() };
+        if let Some(saved) = saved {
+            let (now, now_ms) = (Instant::now(), now_ms());
+            let due = |due_ms: i64| now + Duration::from_millis(u64::try_from(due_ms - now_ms).unwrap_or(0));
+            let rows = saved.unanswered.into_iter();
+            state.unanswered = rows
+                .map(|(sequence, deliveries, due_ms)| (sequence, Unanswered { deliveries, due: due(due_ms) }))
+                .collect();
+            state.told = saved.told;
+        }
+        Ok(state)
     }
 
     pub(super) fn overlaps(&self, other: &State) -> bool {
@@ -62,29 +76,54 @@ impl State {
         let (key, mut consumer) = log.consumers.remove_entry(name)?;
         let step = consumer.step_in(log, now);
         log.consumers.insert(key, consumer);
+        log.journal.hand_over();
         Some(step)
     }
 
-    fn step_in(&mut self, log: &LogState, now: Instant) -> Step {
+    /// Readers do not wait until the disk has an event or its giving out: whatever they do comes behind it on disk, and
+    /// where both are lost the event is appended and given out anew.
+    fn step_in(&mut self, log: &mut LogState, now: Instant) -> Step {
         while let Some(sequence) = self.unanswered.iter().find(|(_, row)| row.due <= now).map(|row| *row.0) {
-            let (Some(event), Some(row)) = (log.event(sequence), self.unanswered.get_mut(&sequence)) else {
-                self.unanswered.remove(&sequence);
+            let deliveries = self.unanswered.get(&sequence).map_or(0, |row| row.deliveries);
+            let Some((event, _)) = log.event(sequence) else {
+                self.forget(sequence, &mut log.journal);
                 continue;
             };
-            let deliveries = row.deliveries;
             if self.config.deliveries_max.is_some_and(|max| deliveries >= max) {
-                self.unanswered.remove(&sequence);
+                self.forget(sequence, &mut log.journal);
                 return Step::Exhausted(sequence, deliveries);
             }
-            *row = Unanswered { deliveries: deliveries + 1, due: now + self.config.ack_wait };
+            self.give(sequence, deliveries + 1, now, &mut log.journal);
             return Step::Give(event, deliveries + 1);
         }
         let has_room = self.unanswered.len() < UNANSWERED_MAX;
-        if let Some(event) = has_room.then(|| log.next_after(&self.filter, &mut self.told)).flatten() {
-            self.unanswered.insert(event.sequence, Unanswered { deliveries: 1, due: now + self.config.ack_wait });
+        if let Some((event, _)) = has_room.then(|| log.next_after(&self.filter, &mut self.told)).flatten() {
+            let (log_name, consumer, sequence) = (self.config.log, self.config.name, event.sequence);
+            log.journal.note(|| Row::Told { log: log_name, consumer, sequence });
+            self.give(sequence, 1, now, &mut log.journal);
             return Step::Give(event, 1);
         }
         Step::Wait(self.unanswered.values().map(|row| row.due).min())
+    }
+
+    /// Notes that an event is with a reader. A reader does not outlive the process: after a restart the event is due.
+    fn give(&mut self, sequence: u64, deliveries: u32, now: Instant, journal: &mut Journal) {
+        self.unanswered.insert(sequence, Unanswered { deliveries, due: now + self.config.ack_wait });
+        self.note(sequence, Some((deliveries, 0)), journal);
+    }
+
+    /// Takes an event off the consumer; false where it was not on it.
+    fn forget(&mut self, sequence: u64, journal: &mut Journal) -> bool {
+        let was_open = self.unanswered.remove(&sequence).is_some();
+        if was_open {
+            self.note(sequence, None, journal);
+        }
+        was_open
+    }
+
+    fn note(&self, sequence: u64, row: Option<(u32, i64)>, journal: &mut Journal) {
+        let (log, consumer) = (self.config.log, self.config.name);
+        journal.note(|| Row::Unanswered { log, consumer, sequence, row });
     }
 }
 
@@ -148,24 +187,28 @@ pub(in crate::store) struct EmbeddedTicket {
 }
 
 impl EmbeddedTicket {
-    pub(crate) fn ack(&self) -> Result<(), StoreError> {
-        self.settle();
-        Ok(())
+    pub(crate) async fn ack(&self) -> Result<(), StoreError> {
+        let (_, ticket) = self.settle();
+        self.log.backing.until(ticket).await
     }
 
-    pub(crate) fn retry(&self, after: Duration) -> Result<(), StoreError> {
-        self.postpone(|_| after);
+    pub(crate) async fn retry(&self, after: Duration) -> Result<(), StoreError> {
+        let ticket = self.postpone(after);
         self.log.wake();
-        Ok(())
+        self.log.backing.until(ticket).await
     }
 
-    pub(crate) fn in_progress(&self) -> Result<(), StoreError> {
-        self.postpone(|config| config.ack_wait);
-        Ok(())
+    pub(crate) fn in_progress(&self) {
+        let mut log = self.log.fresh();
+        if let Some((consumer, row)) = self.open(&mut log) {
+            row.due = Instant::now() + consumer.ack_wait;
+        }
     }
 
     pub(crate) async fn end(&self, reason: &str) -> Result<(), StoreError> {
-        if !self.settle() {
+        let (was_open, ticket) = self.settle();
+        self.log.backing.until(ticket).await?;
+        if !was_open {
             return Ok(());
         }
         let mut advisory = Advisory::new(&self.log, self.consumer, self.sequence, self.deliveries);
@@ -174,26 +217,39 @@ impl EmbeddedTicket {
     }
 
     /// Takes the event off the consumer; false where it was answered before.
-    fn settle(&self) -> bool {
+    fn settle(&self) -> (bool, Ticket) {
         let mut log = self.log.fresh();
-        let consumer = log.consumers.get_mut(self.consumer);
-        let was_open = consumer.is_some_and(|consumer| consumer.unanswered.remove(&self.sequence).is_some());
+        let LogState { consumers, journal, .. } = &mut *log;
+        let consumer = consumers.get_mut(self.consumer);
+        let was_open = consumer.is_some_and(|consumer| consumer.forget(self.sequence, journal));
         if was_open && self.log.is_work_queue() {
             log.remove(self.sequence);
         }
+        let ticket = log.journal.hand_over();
         drop(log);
         self.log.wake();
-        was_open
+        (was_open, ticket)
     }
 
-    /// Sets when the event comes again. An answer to an earlier delivery than the last one counts no more.
-    fn postpone(&self, wait: impl FnOnce(&ConsumerConfig) -> Duration) {
+    /// Sets when the event comes again, also after a restart.
+    fn postpone(&self, wait: Duration) -> Ticket {
         let mut log = self.log.fresh();
-        let Some(consumer) = log.consumers.get_mut(self.consumer) else { return };
-        let wait = wait(&consumer.config);
-        if let Some(row) = consumer.unanswered.get_mut(&self.sequence).filter(|row| row.deliveries == self.deliveries) {
+        if let Some((_, row)) = self.open(&mut log) {
             row.due = Instant::now() + wait;
+            let due_ms = now_ms().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+            let LogState { consumers, journal, .. } = &mut *log;
+            if let Some(consumer) = consumers.get(self.consumer) {
+                consumer.note(self.sequence, Some((self.deliveries, due_ms)), journal);
+            }
         }
+        log.journal.hand_over()
+    }
+
+    /// The event as its consumer has it. An answer to an earlier delivery than the last one counts no more.
+    fn open<'l>(&self, log: &'l mut LogState) -> Option<(&'l ConsumerConfig, &'l mut Unanswered)> {
+        let State { config, unanswered, .. } = log.consumers.get_mut(self.consumer)?;
+        let row = unanswered.get_mut(&self.sequence).filter(|row| row.deliveries == self.deliveries)?;
+        Some((config, row))
     }
 }
 

@@ -1,12 +1,17 @@
-//! The store inside one process: buckets and logs in memory, with the same revisions, ages and replays as JetStream.
+//! The store inside one process: buckets and logs in memory, with the same revisions, ages and replays as JetStream, and
+//! on disk as well where it has a folder.
 
 mod bucket;
 mod consumer;
+mod disk;
+mod journal;
 mod log;
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Appended, BucketConfig, ConsumerConfig, Event, LogConfig, LogFigures, Logged, Resource, StoreError};
 use crate::bus::{Bus, Headers, Message, Subject};
@@ -15,23 +20,40 @@ pub(super) use bucket::{EmbeddedBucket, EmbeddedWatch};
 pub(super) use consumer::{EmbeddedConsumer, EmbeddedTicket};
 pub(super) use log::EmbeddedReader;
 
+use disk::Disk;
+use journal::Backing;
 use log::EmbeddedLog;
 
 /// The engine.
 pub(super) struct EmbeddedStore {
     bus: Bus,
+    backing: Backing,
     buckets: Mutex<HashMap<&'static str, Arc<EmbeddedBucket>>>,
     logs: Mutex<Vec<Arc<EmbeddedLog>>>,
 }
 
 impl EmbeddedStore {
-    pub(crate) fn new(bus: Bus) -> Arc<EmbeddedStore> {
-        Arc::new(EmbeddedStore { bus, buckets: Mutex::default(), logs: Mutex::default() })
+    pub(crate) fn in_memory(bus: Bus) -> Arc<EmbeddedStore> {
+        EmbeddedStore::new(bus, Backing::default())
     }
 
-    pub(crate) fn bucket(&self, config: BucketConfig) -> Arc<EmbeddedBucket> {
+    pub(crate) fn on_disk(bus: Bus, folder: &Path) -> Result<Arc<EmbeddedStore>, StoreError> {
+        Ok(EmbeddedStore::new(bus, Backing(Some(Arc::new(Disk::open(folder)?)))))
+    }
+
+    fn new(bus: Bus, backing: Backing) -> Arc<EmbeddedStore> {
+        Arc::new(EmbeddedStore { bus, backing, buckets: Mutex::default(), logs: Mutex::default() })
+    }
+
+    pub(crate) fn bucket(&self, config: BucketConfig) -> Result<Arc<EmbeddedBucket>, StoreError> {
         let mut buckets = locked(&self.buckets);
-        buckets.entry(config.name).or_insert_with(|| EmbeddedBucket::new(config)).clone()
+        if let Some(bucket) = buckets.get(config.name) {
+            return Ok(bucket.clone());
+        }
+        let name = config.name;
+        let bucket = EmbeddedBucket::new(config, self.backing.clone())?;
+        buckets.insert(name, bucket.clone());
+        Ok(bucket)
     }
 
     pub(crate) fn has(&self, resource: &Resource) -> bool {
@@ -43,11 +65,11 @@ impl EmbeddedStore {
     }
 
     pub(crate) fn provide_log(&self, config: LogConfig) -> Result<(), StoreError> {
-        let log = EmbeddedLog::new(config)?;
         let mut logs = locked(&self.logs);
-        if logs.iter().any(|known| known.config.name == log.config.name) {
+        if logs.iter().any(|known| known.config.name == config.name) {
             return Ok(());
         }
+        let log = EmbeddedLog::new(config, self.backing.clone())?;
         if let Some(other) = logs.iter().find(|known| known.overlaps(&log)) {
             let names = (log.config.name, other.config.name);
             return Err(StoreError::Refused(format!("logs `{}` and `{}` take the same subjects", names.0, names.1)));
@@ -62,7 +84,7 @@ impl EmbeddedStore {
         let mut headers = event.headers;
         headers.push("Nats-Msg-Id", event.id.clone());
         let message = Message { subject: event.subject, reply: None, headers, payload: event.payload };
-        let appended = log.append(&event.id, message.clone())?;
+        let appended = log.append(&event.id, message.clone()).await?;
         self.publish(message).await?;
         Ok(appended)
     }
@@ -76,7 +98,7 @@ impl EmbeddedStore {
         let message = Message { subject, reply: None, headers: Headers::new(), payload: payload.into() };
         let log = locked(&self.logs).iter().find(|log| log.takes(message.subject.as_str())).cloned();
         if let Some(log) = log {
-            log.append(&uuid::Uuid::new_v4().to_string(), message.clone())?;
+            log.append(&uuid::Uuid::new_v4().to_string(), message.clone()).await?;
         }
         self.publish(message).await
     }
@@ -89,16 +111,16 @@ impl EmbeddedStore {
         self.log(name)?.read(filter, after)
     }
 
-    pub(crate) fn event(&self, log: &str, sequence: u64) -> Result<Option<Logged>, StoreError> {
-        Ok(self.log(log)?.event(sequence))
+    pub(crate) async fn event(&self, log: &str, sequence: u64) -> Result<Option<Logged>, StoreError> {
+        self.log(log)?.event(sequence).await
     }
 
-    pub(crate) fn event_after(&self, log: &str, sequence: u64) -> Result<Option<Logged>, StoreError> {
-        Ok(self.log(log)?.event_after(sequence))
+    pub(crate) async fn event_after(&self, log: &str, sequence: u64) -> Result<Option<Logged>, StoreError> {
+        self.log(log)?.event_after(sequence).await
     }
 
-    pub(crate) fn remove_event(&self, log: &str, sequence: u64) -> Result<bool, StoreError> {
-        self.log(log)?.remove(sequence)
+    pub(crate) async fn remove_event(&self, log: &str, sequence: u64) -> Result<bool, StoreError> {
+        self.log(log)?.remove(sequence).await
     }
 
     pub(crate) fn log_figures(&self, log: &str) -> Result<LogFigures, StoreError> {
@@ -124,6 +146,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Now in milliseconds since 1970: ages go on while the process is away. Readings that go backwards are lifted to the
+/// last one, so that the order of records is that of their ages.
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    LAST.fetch_max(now, Ordering::Relaxed).max(now)
+}
+
+/// True for what has reached an age.
+fn is_older(created_ms: i64, now_ms: i64, age: Duration) -> bool {
+    u128::try_from(now_ms - created_ms).is_ok_and(|passed| passed >= age.as_millis())
 }

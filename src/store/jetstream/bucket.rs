@@ -10,7 +10,7 @@ use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind,
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::super::{BucketConfig, Entry, Expected, Keys, StoreError};
+use super::super::{BucketConfig, Change, Entry, Expected, Keys, Seen, StoreError};
 use super::mirror::Mirror;
 use super::watch::JetStreamWatch;
 use super::{connected, header, publish, refused, unavailable};
@@ -105,6 +105,18 @@ impl JetStreamBucket {
             Keys::All => format!("{}>", self.prefix),
         };
         JetStreamWatch::open(&self.context, self, filter, kept, after.is_some() && kept.is_none()).await
+    }
+
+    pub(crate) async fn history(&self, key: &str) -> Result<Vec<Change>, StoreError> {
+        connected(&self.context)?;
+        let filter = format!("{}{key}", self.prefix);
+        // Everything behind revision 0.
+        let mut watch = JetStreamWatch::open(&self.context, self, filter, Some(0), false).await?;
+        let mut changes = Vec::new();
+        while let Seen::Change(change) = watch.next().await? {
+            changes.push(change);
+        }
+        Ok(changes)
     }
 
     /// The newest record of a key, as the leader has it, deleted or not.

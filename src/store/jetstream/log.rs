@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 
 use async_nats::header::{HeaderMap, HeaderName, NATS_MESSAGE_ID};
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{GetStreamByNameErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::stream::{
     Config, DeleteMessageErrorKind, DiscardPolicy, LastRawMessageErrorKind, RawMessageError, RetentionPolicy, Stream,
 };
@@ -53,11 +53,20 @@ impl JetStreamStore {
         let size = event.headers.size() + event.payload.len();
         match publish(&self.context, subject.clone(), headers, event.payload).await {
             Ok(ack) => Ok(Appended { sequence: ack.sequence, is_duplicate: ack.duplicate }),
-            Err(error) if error.kind() == PublishErrorKind::StreamNotFound => Err(StoreError::NoLog(subject)),
+            Err(error) if error.kind() == PublishErrorKind::StreamNotFound => Err(self.nobody_took(subject).await),
             Err(error) if is_too_large(&error) => {
                 Err(StoreError::TooLarge { size, max: self.largest(&subject).await.unwrap_or(VALUE_BYTES_MAX) })
             }
             Err(error) => Err(refused(&error)),
+        }
+    }
+
+    /// Why nobody took an event: a log without a leader is as silent as one that is not there.
+    async fn nobody_took(&self, subject: String) -> StoreError {
+        match self.context.stream_by_subject(&subject).await {
+            Ok(log) => unavailable(format!("`{log}` has no leader")),
+            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => StoreError::NoLog(subject),
+            Err(error) => unavailable(error),
         }
     }
 

@@ -4,6 +4,7 @@ use super::super::error::{Result, TranscodeError};
 use super::super::scalar;
 use super::super::scan::{self, expected, skip_space};
 use super::super::table::{Field, FieldId, Kind};
+use super::super::wire::varint_block;
 use super::scalars::wrong_value;
 use super::{NOTHING, Reader, mismatch};
 
@@ -25,7 +26,7 @@ impl<'t> Reader<'t, '_, '_> {
             let result = if self.cursor.peek() == b'n' && !takes_null {
                 mismatch(&self.cursor, "an element")
             } else if packed.is_some() {
-                self.bare(field.spec.kind).map(|_| ())
+                self.bare(field.spec.kind)
             } else {
                 self.element(field, &NOTHING)
             };
@@ -116,7 +117,7 @@ impl<'t> Reader<'t, '_, '_> {
         }
         let at = self.cursor.at();
         if key.spec.kind != Kind::Bool {
-            return self.bare(key.spec.kind).map(|_| ());
+            return self.bare(key.spec.kind);
         }
         let token = scan::string(&mut self.cursor)?;
         let value = match self.token_text(token)? {
@@ -140,7 +141,7 @@ pub(in super::super) fn map_key_to_wire(
         scalar::integer(text.as_bytes()).filter(|value| *value >= low && *value <= high).ok_or("an integer map key")
     };
     let varint = |value: u64, out: &mut Vec<u8>| {
-        let (block, len) = super::varint_block(value);
+        let (block, len) = varint_block(value);
         out.extend_from_slice(&block[..len]);
     };
     match key.spec.kind {

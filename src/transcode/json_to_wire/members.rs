@@ -2,27 +2,33 @@
 
 use super::super::claims::{Claims, Verdict};
 use super::super::error::{ErrorKind, Result, TranscodeError};
-use super::super::scan::{self, DEPTH_MAX, expected, skip_value};
+use super::super::scan::{self, DEPTH_MAX, expected, skip_space, skip_value};
 use super::super::table::{Cardinality, Field, FieldId, Kind, MessageTable, Presence, Shape};
-use super::{NOTHING, Reader, Seen, Unknown};
+use super::{NOTHING, Reader, Seen, Unknown, mismatch};
 
 impl<'t> Reader<'t, '_, '_> {
-    /// Reads a member's name; the field that follows the last one is tried first.
+    /// Reads a member's name and the colon; the field that follows the last one is tried first.
     #[inline(always)]
     pub(super) fn key(&mut self, table: &MessageTable, next: usize) -> Result<Option<FieldId>> {
         if self.cursor.peek() == b'"'
             && let Some(field) = table.fields.get(next)
         {
-            let behind_quote = self.cursor.at() + 1;
-            let (sixteen, rest) = (self.cursor.sixteen(behind_quote), &self.cursor.rest()[1..]);
+            let sixteen = self.cursor.sixteen(self.cursor.at() + 1);
             for key in field.keys().iter().flatten() {
-                if key.matches(sixteen, rest) {
+                if key.matches(sixteen, || &self.cursor.rest()[1..]) {
                     self.cursor.advance(1 + key.len());
+                    skip_space(&mut self.cursor);
                     return Ok(Some(FieldId(next as u16)));
                 }
             }
         }
-        self.key_by_name(table)
+        let found = self.key_by_name(table)?;
+        skip_space(&mut self.cursor);
+        if !self.cursor.eat(b':') {
+            return expected(&self.cursor, "`:`");
+        }
+        skip_space(&mut self.cursor);
+        Ok(found)
     }
 
     #[inline(never)]
@@ -45,18 +51,30 @@ impl<'t> Reader<'t, '_, '_> {
         scan::append_text(&self.cursor, token, &mut name)?;
         self.cursor.seek(behind_colon);
         let is_top = self.depth == 1;
-        if is_top && self.lift.is_some_and(|lift| lift.as_bytes() == name) && self.cursor.peek() == b'"' {
-            let token = scan::string(&mut self.cursor)?;
-            let mut text = Vec::new();
-            scan::append_text(&self.cursor, token, &mut text)?;
-            self.lifted = String::from_utf8(text).ok();
-            return Ok(());
+        if let Some(lift) = self.lift.filter(|lift| is_top && lift.as_bytes() == name) {
+            return self.lifted_member(at).map_err(|error| error.inside(lift));
         }
         if self.unknown == Unknown::Reject {
             let text = format!("`{}` has no field `{}`", table.name, String::from_utf8_lossy(&name));
             return Err(TranscodeError::new(ErrorKind::Mismatch, at, text));
         }
         skip_value(&mut self.cursor, self.depth, DEPTH_MAX)
+    }
+
+    /// The member that is taken out of the body: text, or null as if it were not there. A key of another kind would be
+    /// one that its sender relies on and nobody keeps.
+    fn lifted_member(&mut self, at: usize) -> Result<()> {
+        match self.cursor.peek() {
+            b'n' => return skip_value(&mut self.cursor, self.depth, DEPTH_MAX),
+            b'"' if self.lifted.is_some() => return Err(TranscodeError::new(ErrorKind::Conflict, at, "given twice")),
+            b'"' => {}
+            _ => return mismatch(&self.cursor, "a string"),
+        }
+        let token = scan::string(&mut self.cursor)?;
+        let mut text = Vec::new();
+        scan::append_text(&self.cursor, token, &mut text)?;
+        self.lifted = String::from_utf8(text).ok();
+        Ok(())
     }
 
     /// One member of a message; the cursor stands at its value.

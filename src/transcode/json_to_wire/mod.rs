@@ -18,6 +18,7 @@ use super::error::{ErrorKind, Result, TranscodeError};
 use super::raw::{self, Cursor};
 use super::scan::{self, DEPTH_MAX, expected, skip_space};
 use super::table::{Field, FieldId, MessageId, MessageTable, OneofId, Presence, Shape, Tables};
+use super::wire::varint_block;
 
 /// What happens to a member that the message does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -82,14 +83,16 @@ pub fn json_to_wire(
     out: &mut Vec<u8>,
     mask: Option<&mut MaskPaths>,
 ) -> Result<Lifted> {
-    if simdutf8::basic::from_utf8(json).is_err() {
+    let mut padded = PADDED.take();
+    raw::pad(json, &mut padded);
+    // Most small bodies are ASCII, which a shorter look tells.
+    let is_ascii = json.len() <= SMALL_MAX && raw::is_ascii(&padded);
+    if !is_ascii && simdutf8::basic::from_utf8(json).is_err() {
         return Err(bad_utf8(json));
     }
     if json.starts_with(b"\xef\xbb\xbf") {
         return Err(TranscodeError::new(ErrorKind::Syntax, 0, "a byte order mark: send the JSON without it"));
     }
-    let mut padded = PADDED.take();
-    raw::pad(json, &mut padded);
     let result = read(tables, plan, active, &padded, out, mask);
     if padded.capacity() <= KEPT_MAX {
         PADDED.set(padded);
@@ -97,6 +100,8 @@ pub fn json_to_wire(
     result
 }
 
+/// Largest text that is looked at twice before it counts as UTF-8.
+const SMALL_MAX: usize = 512;
 /// Largest text whose copy is kept for the next one.
 const KEPT_MAX: usize = 64 * 1024;
 
@@ -295,13 +300,7 @@ impl<'t> Reader<'t, '_, '_> {
         let mut next = 0;
         loop {
             let at = self.cursor.at();
-            let found = self.key(table, next)?;
-            skip_space(&mut self.cursor);
-            if !self.cursor.eat(b':') {
-                return expected(&self.cursor, "`:`");
-            }
-            skip_space(&mut self.cursor);
-            match found {
+            match self.key(table, next)? {
                 Some(id) => {
                     next = id.0 as usize + 1;
                     let field = table.field(id);
@@ -376,19 +375,6 @@ impl<'t> Reader<'t, '_, '_> {
             raw::put_short(self.out, &block, len);
         }
     }
-}
-
-/// A varint and its length.
-#[inline(always)]
-pub(super) fn varint_block(mut value: u64) -> ([u8; 16], usize) {
-    let (mut block, mut len) = ([0; 16], 0);
-    while value >= 0x80 {
-        block[len] = value as u8 | 0x80;
-        value >>= 7;
-        len += 1;
-    }
-    block[len] = value as u8;
-    (block, len + 1)
 }
 
 /// A value of the wrong type at the cursor.

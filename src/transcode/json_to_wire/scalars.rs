@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use super::super::error::{ErrorKind, Result, TranscodeError};
-use super::super::raw;
+use super::super::raw::{self, Room};
 use super::super::scalar;
 use super::super::scan::{self, Token};
-use super::super::table::{EnumId, Field, Kind, MessageId};
+use super::super::table::{EnumId, Field, Kind, MessageId, WireType};
+use super::super::wire::varint_block;
 use super::{Claims, Reader, mismatch};
 
 /// Longest piece of a wrong value that an error text repeats, in bytes.
@@ -57,10 +58,13 @@ impl<'t> Reader<'t, '_, '_> {
                 Ok(())
             }
             kind => {
-                let old = self.out.len();
-                self.tag(field);
-                if self.bare(kind)? && !keeps_zero {
-                    self.out.truncate(old);
+                let bits = self.bits(kind)?;
+                if bits != 0 || keeps_zero {
+                    let mut room = Room::new(self.out, 2 * 16);
+                    let (tag, len) = field.tag_block();
+                    room.short(tag, len);
+                    put_bits(kind, bits, &mut room);
+                    room.keep();
                 }
                 Ok(())
             }
@@ -80,65 +84,39 @@ impl<'t> Reader<'t, '_, '_> {
         Ok(())
     }
 
-    /// A number, boolean or enum without its tag; true where it is zero.
+    /// A number, boolean or enum without its tag.
     #[inline(always)]
-    pub(super) fn bare(&mut self, kind: Kind) -> Result<bool> {
-        match kind {
-            Kind::Double => self.double(),
-            Kind::Float => self.float(),
-            Kind::Bool => {
-                let value = self.boolean()?;
-                self.out.push(u8::from(value));
-                Ok(!value)
-            }
-            Kind::Enum(id) => self.enumeration(id),
+    pub(super) fn bare(&mut self, kind: Kind) -> Result<()> {
+        let bits = self.bits(kind)?;
+        let mut room = Room::new(self.out, 16);
+        put_bits(kind, bits, &mut room);
+        room.keep();
+        Ok(())
+    }
+
+    /// The bits of a number, boolean or enum, as its kind writes them.
+    #[inline(always)]
+    fn bits(&mut self, kind: Kind) -> Result<u64> {
+        Ok(match kind {
+            Kind::Double => self.double_value("a number")?.to_bits(),
+            Kind::Float => self.float()?.to_bits().into(),
+            Kind::Bool => self.boolean()?.into(),
+            Kind::Enum(id) => i64::from(self.enumeration(id)?) as u64,
             Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
                 let value = self.integer(&INT32, || INT32.what.into())? as i32;
-                self.put_i32(kind, value);
-                Ok(value == 0)
+                match kind {
+                    Kind::Sint32 => u64::from((value << 1 ^ value >> 31) as u32),
+                    Kind::Sfixed32 => u64::from(value as u32),
+                    _ => i64::from(value) as u64,
+                }
             }
             Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
                 let value = self.integer(&INT64, || INT64.what.into())? as i64;
-                self.put_i64(kind, value);
-                Ok(value == 0)
+                if kind == Kind::Sint64 { (value << 1 ^ value >> 63) as u64 } else { value as u64 }
             }
-            Kind::Uint32 | Kind::Fixed32 => {
-                let value = self.integer(&UINT32, || UINT32.what.into())? as u32;
-                if kind == Kind::Fixed32 {
-                    self.out.extend_from_slice(&value.to_le_bytes());
-                } else {
-                    self.varint(u64::from(value));
-                }
-                Ok(value == 0)
-            }
-            _ => {
-                let value = self.integer(&UINT64, || UINT64.what.into())?;
-                if kind == Kind::Fixed64 {
-                    self.out.extend_from_slice(&value.to_le_bytes());
-                } else {
-                    self.varint(value);
-                }
-                Ok(value == 0)
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn put_i32(&mut self, kind: Kind, value: i32) {
-        match kind {
-            Kind::Sint32 => self.varint(u64::from((value << 1 ^ value >> 31) as u32)),
-            Kind::Sfixed32 => self.out.extend_from_slice(&value.to_le_bytes()),
-            _ => self.varint(i64::from(value) as u64),
-        }
-    }
-
-    #[inline(always)]
-    fn put_i64(&mut self, kind: Kind, value: i64) {
-        match kind {
-            Kind::Sint64 => self.varint((value << 1 ^ value >> 63) as u64),
-            Kind::Sfixed64 => self.out.extend_from_slice(&value.to_le_bytes()),
-            _ => self.varint(value as u64),
-        }
+            Kind::Uint32 | Kind::Fixed32 => self.integer(&UINT32, || UINT32.what.into())?,
+            _ => self.integer(&UINT64, || UINT64.what.into())?,
+        })
     }
 
     /// An integer as number or string, in two's complement. The fast path takes plain digits; everything else is parsed
@@ -168,13 +146,6 @@ impl<'t> Reader<'t, '_, '_> {
         let result = value.map(|value| value as u64).ok_or_else(|| wrong_value(number.at, what, number.text));
         self.text = text;
         result
-    }
-
-    #[inline(always)]
-    fn double(&mut self) -> Result<bool> {
-        let value = self.double_value("a number")?;
-        self.out.extend_from_slice(&value.to_le_bytes());
-        Ok(value.to_bits() == 0)
     }
 
     /// A double as number, string, or one of the three names.
@@ -234,15 +205,14 @@ impl<'t> Reader<'t, '_, '_> {
         result
     }
 
-    fn float(&mut self) -> Result<bool> {
+    fn float(&mut self) -> Result<f32> {
         let what = "a number in the range of a float";
         let at = self.cursor.at();
         let short = if self.cursor.peek() == b'"' { None } else { self.short_decimal() };
         let exact =
             short.and_then(|(is_negative, mantissa, behind)| scalar::exact_float(is_negative, mantissa, behind));
         if let Some(value) = exact {
-            self.out.extend_from_slice(&value.to_le_bytes());
-            return Ok(value.to_bits() == 0);
+            return Ok(value);
         }
         self.cursor.seek(at);
         let mut text = std::mem::take(&mut self.text);
@@ -252,9 +222,7 @@ impl<'t> Reader<'t, '_, '_> {
         let value =
             named.or_else(|| scalar::float(number.text)).ok_or_else(|| wrong_value(number.at, what, number.text));
         self.text = text;
-        let value = value?;
-        self.out.extend_from_slice(&value.to_le_bytes());
-        Ok(value.to_bits() == 0)
+        value
     }
 
     /// The text of a number, quoted or not; a quoted one with escapes is resolved into `scratch`.
@@ -288,7 +256,7 @@ impl<'t> Reader<'t, '_, '_> {
     }
 
     /// An enum value by name or number.
-    fn enumeration(&mut self, id: EnumId) -> Result<bool> {
+    fn enumeration(&mut self, id: EnumId) -> Result<i32> {
         let table = self.tables.enumeration(id);
         let at = self.cursor.at();
         let number = match self.cursor.peek() {
@@ -311,8 +279,7 @@ impl<'t> Reader<'t, '_, '_> {
             }
             _ => return mismatch(&self.cursor, &format!("a value of `{}`", table.name)),
         };
-        self.varint(i64::from(number) as u64);
-        Ok(number == 0)
+        Ok(number)
     }
 
     /// The text of a token; resolved into the scratch where it has escapes.
@@ -335,8 +302,18 @@ impl<'t> Reader<'t, '_, '_> {
         if token.from == token.to && !keeps_zero {
             return Ok(());
         }
-        self.tag(field);
-        self.text(token)
+        let len = token.to - token.from;
+        if token.has_escapes || len > 32 {
+            self.tag(field);
+            return self.text(token);
+        }
+        let mut room = Room::new(self.out, 16 + 1 + 32);
+        let (tag, tag_len) = field.tag_block();
+        room.short(tag, tag_len);
+        room.byte(len as u8);
+        room.block(self.cursor.thirty_two(token.from), len);
+        room.keep();
+        Ok(())
     }
 
     /// Length and bytes of a text.
@@ -382,6 +359,21 @@ impl<'t> Reader<'t, '_, '_> {
         };
         self.text = text;
         result?.map_err(|what| wrong_value(at, what, self.cursor.slice(token.from, token.to)))
+    }
+}
+
+/// Appends the bits of a number, boolean or enum.
+#[inline(always)]
+fn put_bits(kind: Kind, bits: u64, room: &mut Room) {
+    let fixed = u128::from(bits).to_le_bytes();
+    match kind.wire_type() {
+        WireType::Fixed64 => room.short(&fixed, 8),
+        WireType::Fixed32 => room.short(&fixed, 4),
+        _ if bits < 0x80 => room.byte(bits as u8),
+        _ => {
+            let (block, len) = varint_block(bits);
+            room.short(&block, len);
+        }
     }
 }
 

@@ -159,9 +159,11 @@ impl<'a> Printer<'a> {
             while is_packed && !reader.is_done() {
                 let comma = self.out.len();
                 self.out.push(b',');
-                if matches!(self.value(field, &mut reader)?, Shown::Unknown) {
+                let (shown, rest) = self.value(field, reader)?;
+                if matches!(shown, Shown::Unknown) {
                     self.out.truncate(comma);
                 }
+                reader = rest;
             }
             if !is_packed {
                 let comma = self.out.len();
@@ -172,25 +174,6 @@ impl<'a> Printer<'a> {
             }
         }
         Ok(())
-    }
-
-    /// One value whose bytes are known: the content of a length-delimited one, the number of another.
-    pub(super) fn content(&mut self, field: &'a Field, from: usize, to: usize) -> Step<Shown> {
-        match field.spec.kind {
-            Kind::String => {
-                self.text(from, to, field.spec.checks_utf8)?;
-                Ok(if from == to { Shown::Zero } else { Shown::Value })
-            }
-            Kind::Bytes => {
-                self.bytes(from, to);
-                Ok(if from == to { Shown::Zero } else { Shown::Value })
-            }
-            Kind::Message(id) | Kind::Group(id) => {
-                self.message(id, Source::One(from, to))?;
-                Ok(Shown::Value)
-            }
-            _ => self.value(field, &mut WireReader::part(self.wire, from, to)),
-        }
     }
 
     /// One field's value alone, its default form where it is absent.
@@ -208,10 +191,7 @@ impl<'a> Printer<'a> {
         let start = self.out.len();
         self.merged(field, &winners, base, last)?;
         // What `merged` wrote begins with a comma and the name, which a bare value does not have.
-        let prefix = match self.options.names {
-            super::Names::Camel => field.key_camel().len(),
-            super::Names::Proto => field.key_proto().len(),
-        };
+        let prefix = field.key(self.options.names).len();
         if self.out.len() > start {
             self.out.drain(start..start + prefix);
         } else if let Some(id) = field.message().filter(|_| field.spec.cardinality == Cardinality::Single) {

@@ -1,6 +1,6 @@
 //! The hopeful way: records in order of field numbers, each printed as it comes.
 
-use super::super::table::{Cardinality, Field, FieldId, MessageTable, WireType};
+use super::super::table::{Cardinality, Field, MessageTable, WireType};
 use super::super::wire::{Record, WireReader};
 use super::{Defaults, Oneofs, Printer, Step, Stop};
 
@@ -12,9 +12,7 @@ impl<'a> Printer<'a> {
         let mut oneofs = Oneofs::default();
         let prints_defaults = self.options.defaults == Defaults::Print;
         while !reader.is_done() {
-            let Some((id, wire_type)) = next_field(table, &mut reader)? else { continue };
-            let field = table.field(id);
-            let index = usize::from(id.0);
+            let Some((index, field, is_length)) = next_field(table, &mut reader)? else { continue };
             if index < next {
                 return Err(Stop::Disorder);
             }
@@ -27,7 +25,12 @@ impl<'a> Printer<'a> {
                 self.print_defaults(table, next, index);
             }
             next = index + 1;
-            self.hopeful_field(field, wire_type, &mut reader).map_err(|stop| inside(stop, &field.spec.name))?;
+            match field.spec.cardinality {
+                Cardinality::Single => self.single(field, &mut reader),
+                Cardinality::Repeated => self.list(field, is_length, &mut reader),
+                Cardinality::Map => self.hopeful_map(field, &mut reader),
+            }
+            .map_err(|stop| inside(stop, &field.spec.name))?;
         }
         if prints_defaults {
             self.print_defaults(table, next, table.fields.len());
@@ -36,75 +39,100 @@ impl<'a> Printer<'a> {
     }
 
     #[inline(always)]
-    fn hopeful_field(&mut self, field: &'a Field, wire_type: WireType, reader: &mut WireReader<'a>) -> Step<()> {
-        match field.spec.cardinality {
-            Cardinality::Single => self.single(field, reader),
-            Cardinality::Repeated => {
-                let start = self.out.len();
-                self.key(field);
-                let bracket = self.out.len();
-                let mut wire_type = wire_type;
-                loop {
-                    self.elements(field, wire_type, reader)?;
-                    match next_of_field(field, reader)? {
-                        Some(next) => wire_type = next,
-                        None => break,
-                    }
-                }
-                self.close_list(start, bracket);
-                Ok(())
+    fn list(&mut self, field: &'a Field, is_length: bool, reader: &mut WireReader<'a>) -> Step<()> {
+        *reader = self.whole_list(field, is_length, reader.clone())?;
+        Ok(())
+    }
+
+    /// A list whose first record `reader` stands in; gives what comes behind its last one.
+    #[inline(never)]
+    fn whole_list(
+        &mut self,
+        field: &'a Field,
+        mut is_length: bool,
+        mut reader: WireReader<'a>,
+    ) -> Step<WireReader<'a>> {
+        let start = self.out.len();
+        self.key(field);
+        let bracket = self.out.len();
+        loop {
+            self.elements(field, is_length, &mut reader)?;
+            match next_of_field(field, &mut reader)? {
+                Some(next) => is_length = next,
+                None => break,
             }
-            Cardinality::Map => {
-                let (start, behind_tag) = (self.out.len(), reader.clone());
-                if self.quick_map(field, reader)? {
-                    return Ok(());
-                }
+        }
+        self.close_list(start, bracket);
+        Ok(reader)
+    }
+
+    #[inline(always)]
+    fn hopeful_map(&mut self, field: &'a Field, reader: &mut WireReader<'a>) -> Step<()> {
+        let start = self.out.len();
+        *reader = match self.quick_map(field, reader.clone())? {
+            Some(behind) => behind,
+            None => {
                 self.out.truncate(start);
-                *reader = behind_tag;
-                let first = self.scratch.records.len();
-                loop {
-                    let (from, to) = reader.length()?;
-                    self.scratch.records.push(Record { number: field.spec.number, wire_type, from, to });
-                    if next_of_field(field, reader)?.is_none() {
-                        break;
-                    }
-                }
-                let last = self.scratch.records.len();
-                let result = self.map(field, first, last);
-                self.scratch.records.truncate(first);
-                result
+                self.any_map(field, reader.clone())?
             }
+        };
+        Ok(())
+    }
+
+    /// A map with its entries in any form and order.
+    #[inline(never)]
+    fn any_map(&mut self, field: &'a Field, mut reader: WireReader<'a>) -> Step<WireReader<'a>> {
+        let first = self.scratch.records.len();
+        loop {
+            let (from, to) = reader.length()?;
+            self.scratch.records.push(Record { number: field.spec.number, wire_type: WireType::Length, from, to });
+            if next_of_field(field, &mut reader)?.is_none() {
+                break;
+            }
+        }
+        let last = self.scratch.records.len();
+        let result = self.map(field, first, last);
+        self.scratch.records.truncate(first);
+        result.map(|()| reader)
+    }
+}
+
+/// A field's index, the field, and whether its record is length-delimited.
+type Found<'t> = Option<(usize, &'t Field, bool)>;
+
+/// Steps over the next tag; over the whole record, and `None`, where it is no value of a field.
+#[inline(always)]
+fn next_field<'t>(table: &'t MessageTable, reader: &mut WireReader) -> Step<Found<'t>> {
+    if let Some(tag) = reader.peek()
+        && let Some((index, field)) = table.field_by_short_tag(tag)
+    {
+        reader.step();
+        return Ok(Some((index, field, tag & 7 == WireType::Length as u8)));
+    }
+    let (found, behind) = next_field_long(table, reader.clone())?;
+    *reader = behind;
+    Ok(found)
+}
+
+#[inline(never)]
+fn next_field_long<'t, 'a>(table: &'t MessageTable, mut reader: WireReader<'a>) -> Step<(Found<'t>, WireReader<'a>)> {
+    let (number, wire_type) = reader.tag()?;
+    match table.field_by_number(number).map(|id| (usize::from(id.0), table.field(id))) {
+        Some((index, field)) if field.fits(wire_type) => {
+            Ok((Some((index, field, wire_type == WireType::Length)), reader))
+        }
+        _ => {
+            reader.value(number, wire_type)?;
+            Ok((None, reader))
         }
     }
 }
 
-/// Steps over the next tag; over the whole record, and `None`, where it is no value of a field.
-#[inline]
-fn next_field(table: &MessageTable, reader: &mut WireReader) -> Step<Option<(FieldId, WireType)>> {
-    if let Some(tag) = reader.short()
-        && let Some(id) = table.field_by_short_tag(tag)
-    {
-        reader.step();
-        let own = table.field(id).spec.kind.wire_type();
-        let is_own = tag & 7 == own as u8;
-        return Ok(Some((id, if is_own { own } else { WireType::Length })));
-    }
-    next_field_long(table, reader)
-}
-
-#[inline(never)]
-fn next_field_long(table: &MessageTable, reader: &mut WireReader) -> Step<Option<(FieldId, WireType)>> {
-    let (number, wire_type) = reader.tag()?;
-    match table.field_by_number(number).filter(|id| table.field(*id).fits(wire_type)) {
-        Some(id) => Ok(Some((id, wire_type))),
-        None => reader.value(number, wire_type).map(|_| None).map_err(Stop::Error),
-    }
-}
-
-/// Steps over the next tag if it belongs to the same field.
+/// Steps over the next tag if it belongs to the same field; whether its record is length-delimited.
 #[inline(always)]
-pub(super) fn next_of_field(field: &Field, reader: &mut WireReader) -> Step<Option<WireType>> {
-    if reader.is_done() || reader.short().is_some_and(|tag| u32::from(tag >> 3) != field.spec.number) {
+pub(super) fn next_of_field(field: &Field, reader: &mut WireReader) -> Step<Option<bool>> {
+    let Some(tag) = reader.peek() else { return Ok(None) };
+    if tag < 0x80 && u32::from(tag >> 3) != field.spec.number {
         return Ok(None);
     }
     let mut ahead = reader.clone();
@@ -113,7 +141,7 @@ pub(super) fn next_of_field(field: &Field, reader: &mut WireReader) -> Step<Opti
         return Ok(None);
     }
     *reader = ahead;
-    Ok(Some(wire_type))
+    Ok(Some(wire_type == WireType::Length))
 }
 
 /// The same stop, seen from the field around it.

@@ -1,6 +1,8 @@
 //! Maps: entries with their parts in any order, missing or repeated; of equal keys the last wins.
 
 use super::super::error::Result;
+use super::super::print;
+use super::super::raw::Room;
 use super::super::table::{Field, FieldId, Kind, MessageTable, WireType};
 use super::super::wire::{Record, WireReader, kept_bits};
 use super::fields::Shown;
@@ -21,23 +23,26 @@ pub(super) struct Entry {
 }
 
 impl<'a> Printer<'a> {
-    /// A map whose entries have a key, a value and rising keys, as most encoders write them. False where some entry is
-    /// not so: what was printed is then to be taken back.
-    pub(super) fn quick_map(&mut self, field: &'a Field, reader: &mut WireReader<'a>) -> Step<bool> {
-        let Some(entry) = field.message().map(|id| self.tables.message(id)) else { return Ok(false) };
+    /// A map whose entries have a key, a value and rising keys, as most encoders write them; gives what comes behind it.
+    /// `None` where some entry is not so: what was printed is then to be taken back.
+    #[inline(never)]
+    pub(super) fn quick_map(&mut self, field: &'a Field, mut reader: WireReader<'a>) -> Step<Option<WireReader<'a>>> {
+        let Some(entry) = field.message().map(|id| self.tables.message(id)) else { return Ok(None) };
         let (key, value) = (entry.field(FieldId(0)), entry.field(FieldId(1)));
         if value.message().is_some() {
             // Taking back a map of maps of maps would double the work at every level.
-            return Ok(false);
+            return Ok(None);
+        }
+        if (key.spec.kind, value.spec.kind) == (Kind::String, Kind::String) {
+            return self.quick_texts(field, key, value, reader);
         }
         self.key(field);
         let brace = self.out.len();
         let mut before: Option<(usize, usize)> = None;
         loop {
-            let (from, to) = reader.length()?;
-            let mut part = WireReader::part(self.wire, from, to);
+            let mut part = reader.inside()?;
             if !part.eat(key.tag()[0]) {
-                return Ok(false);
+                return Ok(None);
             }
             let place = part.value(1, key.spec.kind.wire_type())?;
             let is_rising = match before {
@@ -45,19 +50,70 @@ impl<'a> Printer<'a> {
                 None => true,
             };
             if !is_rising || !part.eat(value.tag()[0]) {
-                return Ok(false);
+                return Ok(None);
             }
             before = Some(place);
             self.out.push(b',');
             self.map_key(key, place)?;
             self.out.push(b':');
-            let shown = self.value(value, &mut part).map_err(|stop| inside(stop, &self.key_segment(place)))?;
-            if matches!(shown, Shown::Unknown) || !part.is_done() {
-                return Ok(false);
+            let (shown, rest) = self.value(value, part).map_err(|stop| inside(stop, &self.key_segment(place)))?;
+            if matches!(shown, Shown::Unknown) || !rest.is_done() {
+                return Ok(None);
             }
-            if next_of_field(field, reader)?.is_none() {
+            if next_of_field(field, &mut reader)?.is_none() {
                 self.close(brace, b'{', b'}');
-                return Ok(true);
+                return Ok(Some(reader));
+            }
+        }
+    }
+
+    /// The same for texts by texts, the map that most messages have.
+    #[inline(never)]
+    fn quick_texts(
+        &mut self,
+        field: &'a Field,
+        key: &'a Field,
+        value: &'a Field,
+        mut reader: WireReader<'a>,
+    ) -> Step<Option<WireReader<'a>>> {
+        self.key(field);
+        let brace = self.out.len();
+        let mut before: Option<&[u8]> = None;
+        loop {
+            let mut part = reader.inside()?;
+            if !part.eat(key.tag()[0]) {
+                return Ok(None);
+            }
+            let key_place = part.length()?;
+            let text = &self.wire[key_place.0..key_place.1];
+            if before.is_some_and(|before| before >= text) || !part.eat(value.tag()[0]) {
+                return Ok(None);
+            }
+            before = Some(text);
+            let (from, to) = part.length().map_err(|error| inside(error.into(), &self.key_segment(key_place)))?;
+            if !part.is_done() {
+                return Ok(None);
+            }
+            let mut room = Room::new(self.out, 2 + 2 * 18);
+            room.byte(b',');
+            let mut is_short = print::short_text(self.wire, key_place.0, key_place.1, &mut room);
+            if is_short {
+                room.byte(b':');
+                is_short = print::short_text(self.wire, from, to, &mut room);
+            }
+            if is_short {
+                room.keep();
+            } else {
+                room.forget();
+                self.out.push(b',');
+                self.text(key_place.0, key_place.1, key.spec.checks_utf8)?;
+                self.out.push(b':');
+                self.text(from, to, value.spec.checks_utf8)
+                    .map_err(|stop| inside(stop, &self.key_segment(key_place)))?;
+            }
+            if next_of_field(field, &mut reader)?.is_none() {
+                self.close(brace, b'{', b'}');
+                return Ok(Some(reader));
             }
         }
     }
@@ -198,15 +254,7 @@ impl<'a> Printer<'a> {
                     .map_err(|stop| inside(stop, &self.key_segment(entry.key)))?;
                 Shown::Value
             }
-            (Some(part), None) => {
-                // Text and bytes are read with their length, which lies right before the content.
-                let mut reader = WireReader::part(self.wire, part.from, part.to);
-                if part.wire_type == WireType::Length {
-                    self.content(value, part.from, part.to)?
-                } else {
-                    self.value(value, &mut reader)?
-                }
-            }
+            (Some(part), None) => self.content(value, part.from, part.to)?,
             (None, Some(id)) => {
                 self.message(id, Source::One(entry.entry.0, entry.entry.0))?;
                 Shown::Value
@@ -227,6 +275,7 @@ impl<'a> Printer<'a> {
         format!("[\"{}\"]", String::from_utf8_lossy(&self.wire[from..to]))
     }
 
+    #[inline(always)]
     fn map_key(&mut self, key: &'a Field, (from, to): (usize, usize)) -> Step<()> {
         if key.spec.kind == Kind::String {
             return self.text(from, to, key.spec.checks_utf8);
@@ -236,7 +285,7 @@ impl<'a> Printer<'a> {
         if from == to {
             self.default_value(key);
         } else {
-            self.value(key, &mut WireReader::part(self.wire, from, to))?;
+            self.value(key, WireReader::part(self.wire, from, to))?;
         }
         // 64-bit numbers bring quotes of their own.
         if self.out.get(start + 1) == Some(&b'"') {

@@ -4,7 +4,7 @@ use super::super::error::{ErrorKind, Result, TranscodeError};
 use super::super::print;
 use super::super::table::{FieldId, MessageTable, Shape, WireType};
 use super::super::time;
-use super::super::wire::Record;
+use super::super::wire::{Record, WireReader};
 use super::hopeful::inside;
 use super::{Printer, Source, Step};
 
@@ -75,7 +75,7 @@ impl<'a> Printer<'a> {
                 Source::One(from, to) => (from, to),
                 Source::Many(..) => (records[piece].from, records[piece].to),
             };
-            let mut reader = super::WireReader::part(self.wire, from, to);
+            let mut reader = WireReader::part(self.wire, from, to);
             while let Some(record) = reader.record()? {
                 visit(records, record);
             }
@@ -84,7 +84,22 @@ impl<'a> Printer<'a> {
     }
 
     /// The last varint of fields 1 and 2.
+    #[inline(always)]
     fn two_numbers(&self, source: Source) -> Result<(i64, i64)> {
+        if let Source::One(from, to) = source {
+            // As every encoder writes them.
+            let mut reader = WireReader::part(self.wire, from, to);
+            let one = if reader.eat(0x08) { reader.varint()? as i64 } else { 0 };
+            let two = if reader.eat(0x10) { i64::from(reader.varint()? as i32) } else { 0 };
+            if reader.is_done() {
+                return Ok((one, two));
+            }
+        }
+        self.two_numbers_anywhere(source)
+    }
+
+    #[inline(never)]
+    fn two_numbers_anywhere(&self, source: Source) -> Result<(i64, i64)> {
         let (mut one, mut two) = (0, 0);
         self.each_piece(source, |mut reader| {
             while !reader.is_done() {
@@ -105,9 +120,7 @@ impl<'a> Printer<'a> {
             let text = "a time outside the years 1 to 9999";
             return Err(TranscodeError::new(ErrorKind::Wire, self.start_of(source), text).into());
         }
-        self.out.push(b'"');
         time::print_timestamp(seconds, nanos as u32, self.out);
-        self.out.push(b'"');
         Ok(())
     }
 

@@ -54,6 +54,7 @@ pub(super) async fn put(found: &Found<'_>, declared: &Declared, operation: &Oper
     };
     let write = async {
         let done = documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
+        declared.replies.forget(context, kind, &place).await;
         let mut reply = into.map(|into| placed(into, &done.reply)).unwrap_or_default();
         if let Some(number) = version_into {
             put_number(*number, done.version, &mut reply);
@@ -86,6 +87,7 @@ pub(super) async fn delete(
     };
     let write = async {
         let done = documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
+        declared.replies.forget(context, kind, &place).await;
         let mut reply = Vec::new();
         if let Some(number) = version_into {
             put_number(*number, done.version, &mut reply);

@@ -15,7 +15,8 @@ const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: u64 = 500;
 
 pub(super) async fn list(found: &Found<'_>, declared: &Declared, operation: &Operation) -> Result<Vec<u8>, Fault> {
-    let Operation::List { kind, under, filters, page_size, page_token, into, next_page_token_into } = operation else {
+    let Operation::List { kind, under, filters, page_size, page_token, into, next_page_token_into, .. } = operation
+    else {
         return Err(unanswered());
     };
     let context = found.context;

@@ -2,6 +2,7 @@
 //! events, lists and watches, for anyone's messages. A declaration holds no conditions; where a rule decides, a handler
 //! does.
 
+mod cached;
 mod documents;
 mod events;
 mod fields;
@@ -23,6 +24,7 @@ use crate::schema::operation::{DocumentKind, Operation};
 use crate::snapshot::{ServiceRow, Snapshot};
 use crate::store::{BucketConfig, LogConfig, Store, interned};
 use crate::transcode::check;
+use cached::Replies;
 use fields::Found;
 
 /// The declared methods of one service, with their buckets open.
@@ -30,6 +32,8 @@ struct Declared {
     /// Documents by bucket, as ProtoJSON with proto names.
     documents: BTreeMap<String, Records<Value>>,
     repeats: Repeats,
+    /// Replies that may be a moment old.
+    replies: Replies,
 }
 
 /// A service of the schema that declares all of its operations. `name` is its full name or its short one.
@@ -82,7 +86,8 @@ impl Declared {
                 documents.insert(kind.bucket.clone(), open(store, kind).await?);
             }
         }
-        Ok(Declared { documents, repeats: Repeats::open(store).await? })
+        let (repeats, replies) = (Repeats::open(store).await?, Replies::open(store, row).await?);
+        Ok(Declared { documents, repeats, replies })
     }
 
     fn documents(&self, kind: &DocumentKind) -> Result<&Records<Value>, Fault> {
@@ -95,12 +100,15 @@ impl Declared {
         check(context.tables(), context.method().request, payload).map_err(|error| fields::malformed(&error))?;
         let found = Found { context, payload };
         match operation {
-            Operation::Get { kind, key, into } => {
-                Ok(documents::get(&found, self.documents(kind)?, kind, key, *into).await?)
+            Operation::Get { kind, key, into, .. } => {
+                let make = documents::get(&found, self.documents(kind)?, kind, key, *into);
+                Ok(self.replies.read(&found, operation, make).await?)
             }
             Operation::Put { .. } => documents::put(&found, self, operation).await,
             Operation::Delete { .. } => documents::delete(&found, self, operation).await,
-            Operation::List { .. } => Ok(lists::list(&found, self, operation).await?),
+            Operation::List { .. } => {
+                Ok(self.replies.read(&found, operation, lists::list(&found, self, operation)).await?)
+            }
             Operation::Publish { .. } => Ok(events::publish(&found, operation).await?),
             Operation::Watch { .. } | Operation::Read { .. } => Err(unanswered().into()),
         }

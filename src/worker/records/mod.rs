@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::fail_point::{self, Place};
 use super::repeat::fingerprint;
 use super::{Context, Failed};
 use crate::fault::{Code, Fault};
@@ -78,6 +79,7 @@ impl<T> Clone for Records<T> {
 }
 
 struct Inner<T> {
+    name: &'static str,
     bucket: Bucket,
     keeps_tombstones: bool,
     sweep: Duration,
@@ -188,6 +190,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     pub async fn open(store: &Store, config: RecordsConfig) -> Result<Records<T>, Fault> {
         Ok(Records(Arc::new(Inner {
             oldest_pending: metrics::gauge!(telemetry::PENDING_OLDEST, "bucket" => config.bucket.name),
+            name: config.bucket.name,
             bucket: store.bucket(config.bucket).await?,
             keeps_tombstones: config.keeps_tombstones,
             sweep: config.sweep,
@@ -320,11 +323,14 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
                 return Ok(Done { reply: change.reply, version, revision, is_repeat: false });
             }
             let (mut after, reply) = before.followed_by(context, change, now_ms, |id| inner.outbox.is_sent(key, id))?;
+            fail_point::reached(Place::BeforeCommit, inner.name);
             match inner.bucket.put(key, after.bytes()?, expected).await {
                 Ok(revision) => {
+                    fail_point::reached(Place::AfterCommit, inner.name);
                     after.resolve(revision);
                     inner.outbox.keep_only(key, &after.pending);
                     inner.outbox.deliver(context, key, &after.pending).await;
+                    fail_point::reached(Place::AfterEvents, inner.name);
                     return Ok(Done { reply, version: after.version, revision, is_repeat: false });
                 }
                 Err(StoreError::Conflict) => pause(attempt).await,

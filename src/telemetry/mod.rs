@@ -1,11 +1,18 @@
-//! Every metric's name and labels, and the set-up of logs. Handles are resolved when a table is built; nothing is
+//! Every metric's name and labels, the set-up of logs, and spans. Handles are resolved when a table is built; nothing is
 //! looked up per request.
 
+mod exemplars;
+pub mod otlp;
+pub mod trace;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
+use exemplars::Exemplars;
+pub use exemplars::openmetrics;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 
 /// Requests by route and outcome.
@@ -30,6 +37,10 @@ pub const BUS_REQUESTS: &str = "nats_client_requests_total";
 pub const BUS_TIMEOUTS: &str = "nats_client_request_timeouts_total";
 /// Seconds until the reply was there, by subject.
 pub const BUS_DURATION: &str = "nats_client_request_duration_seconds";
+/// 1 while the breaker of a subject is open, by subject.
+pub const BREAKER_OPEN: &str = "tidegate_breaker_open";
+/// Requests over the bus that were made again, by subject.
+pub const BUS_REPEATS: &str = "tidegate_bus_repeats_total";
 /// 1 while the bus can be used.
 pub const BUS_CONNECTED: &str = "tidegate_bus_connected";
 /// Connections to the bus made after the first.
@@ -55,6 +66,11 @@ pub const SETTINGS_RELOADS: &str = "tidegate_settings_reloads_total";
 
 /// Reads of a worker's cache, by cache and origin (`local`, `store`, `joined`, `made`): all but `made` are hits.
 pub const CACHE_READS: &str = "tidegate_cache_reads_total";
+/// Reads, writes and drops that the shared tier of a cache did not answer, by cache.
+pub const CACHE_FAILURES: &str = "tidegate_cache_failures_total";
+/// Times that a handler kept its thread for more than 5 ms without a yield, by service and method; consumers and tasks
+/// count under their own names.
+pub const STALLS: &str = "tidegate_worker_stalls_total";
 /// Events of operations without a record that no log took, by service.
 pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
@@ -70,6 +86,13 @@ pub const BROKER_NEGOTIATIONS: &str = "tidegate_broker_negotiations_total";
 pub const BROKER_DRUG_UNITS: &str = "tidegate_broker_drug_units_total";
 /// Reputation after completed deals, by the family's drug.
 pub const BROKER_REPUTATION: &str = "tidegate_broker_reputation";
+
+/// Spans that a collector has taken.
+pub const SPANS_EXPORTED: &str = "tidegate_spans_exported_total";
+/// Spans that were lost, by reason (`queue_full`, `refused`, `unreachable`).
+pub const SPANS_DROPPED: &str = "tidegate_spans_dropped_total";
+/// Lines that the access log could not take.
+pub const ACCESS_DROPPED: &str = "tidegate_access_log_dropped_total";
 
 /// Buckets of durations in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -101,6 +124,7 @@ const OUTCOMES: [(Outcome, &str); 5] = [
 pub struct RouteMetrics {
     requests: [Counter; 5],
     duration: Histogram,
+    exemplars: Arc<Exemplars>,
     /// Requests in flight.
     pub in_flight: Gauge,
     /// Streams open.
@@ -123,6 +147,7 @@ impl RouteMetrics {
             requests: OUTCOMES
                 .map(|(_, outcome)| metrics::counter!(REQUESTS, "route" => route.clone(), "outcome" => outcome)),
             duration: metrics::histogram!(DURATION, "route" => route.clone()),
+            exemplars: Exemplars::of(&route),
             in_flight: metrics::gauge!(IN_FLIGHT, "route" => route.clone()),
             streams: metrics::gauge!(STREAMS, "route" => route.clone()),
             chunks: metrics::counter!(CHUNKS, "route" => route),
@@ -133,6 +158,11 @@ impl RouteMetrics {
     pub fn ended(&self, outcome: Outcome, took: Duration) {
         self.requests[outcome as usize].increment(1);
         self.duration.record(took.as_secs_f64());
+    }
+
+    /// Keeps the trace of a request that took so long, where it is written down. `at` is the time since 1970.
+    pub fn exemplar(&self, trace: u128, took: Duration, at: Duration) {
+        self.exemplars.keep(trace, took.as_secs_f64(), at.as_secs_f64());
     }
 }
 

@@ -1,0 +1,129 @@
+//! A worker asked as its route allows: behind the breaker of its subject, and again where that is safe.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Edge;
+use super::inbound::Inbound;
+use crate::bus::{BusError, Headers, Reply, Request};
+use crate::fault::{Code, Fault, Reason};
+use crate::limits::Pass;
+use crate::snapshot::{Method, Route, SubjectBreaker};
+use crate::telemetry;
+
+/// The pause before the first repeat, at most; it doubles (full jitter).
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Until when a reply is waited for.
+#[derive(Clone, Copy)]
+pub(super) struct Until {
+    pub(super) deadline: Instant,
+    /// It is the route's own time, and none that the client has chosen.
+    pub(super) is_routes: bool,
+}
+
+/// Asks, at this moment, and opens what comes back.
+pub(super) async fn ask(
+    edge: &Edge,
+    route: &Route,
+    inbound: &Inbound,
+    headers: Headers,
+    payload: Bytes,
+    mut asked: Instant,
+    until: Until,
+) -> Result<Reply, Fault> {
+    let (method, policies) = (&*route.method, &route.policies);
+    if policies.breaker.is_none() && policies.retries == 0 {
+        return once(edge, method, inbound, headers, payload, asked, until).await;
+    }
+    let is_repeatable = method.is_repeatable || headers.get("Nats-Msg-Id").is_some();
+    for repeat in 0.. {
+        let passed = admit(edge, route)?;
+        let (headers, payload) = (headers.and_room_for(0), payload.clone());
+        let result = once(edge, method, inbound, headers, payload, asked, until).await;
+        passed.ended(result.as_ref().err(), until);
+        let Err(fault) = result else { return result };
+        // Where nobody was there, nothing has happened.
+        let is_safe = fault.why() == Reason::NoResponders || is_repeatable && fault.why() == Reason::BusDown;
+        let pause = Duration::from_millis(fastrand::u64(0..=(PAUSE * (1 << repeat)).as_millis() as u64));
+        let left = until.deadline.saturating_duration_since(Instant::now());
+        if !is_safe || repeat >= policies.retries || pause >= left {
+            return Err(fault);
+        }
+        metrics::counter!(telemetry::BUS_REPEATS, "subject" => method.subject.as_str().to_owned()).increment(1);
+        tokio::time::sleep(pause).await;
+        asked = Instant::now();
+    }
+    Err(Fault::ours(Code::Internal, "a request was repeated without end"))
+}
+
+/// A request that its breaker has let through, or one without a breaker.
+pub(super) struct Passed<'r> {
+    edge: &'r Edge,
+    guard: Option<(Pass<'r>, &'r SubjectBreaker)>,
+}
+
+/// Refuses where the breaker of the subject is open.
+pub(super) fn admit<'r>(edge: &'r Edge, route: &'r Route) -> Result<Passed<'r>, Fault> {
+    let Some(breaker) = &route.policies.breaker else { return Ok(Passed { edge, guard: None }) };
+    match breaker.breaker.admit(edge.started.elapsed()) {
+        Ok(pass) => Ok(Passed { edge, guard: Some((pass, breaker)) }),
+        Err(wait) => Err(Fault::upstream(Code::Unavailable, "the service does not answer: requests to it are paused")
+            .reason(Reason::BreakerOpen)
+            .retry_after(wait)),
+    }
+}
+
+impl Passed<'_> {
+    /// Only silence for the route's whole time is a failure. Whoever answers works, be it with an error; that nobody is
+    /// there, or no bus, is told at once and costs nothing; and a client that waits for a moment only proves nothing.
+    pub(super) fn ended(self, fault: Option<&Fault>, until: Until) {
+        let Some((pass, breaker)) = self.guard else { return };
+        match fault.map(Fault::why) {
+            Some(Reason::UpstreamTimeout) if until.is_routes => pass.failed(self.edge.started.elapsed()),
+            Some(Reason::UpstreamTimeout | Reason::NoResponders | Reason::BusDown) => drop(pass),
+            _ => pass.succeeded(),
+        }
+        breaker.show();
+    }
+}
+
+/// Asks once, and opens the answer.
+async fn once(
+    edge: &Edge,
+    method: &Method,
+    inbound: &Inbound,
+    headers: Headers,
+    payload: Bytes,
+    asked: Instant,
+    until: Until,
+) -> Result<Reply, Fault> {
+    let id = inbound.request_id.as_str();
+    // A reply proves itself by the token that it echoes, or by the request id inside it.
+    let proof = |reply: &Reply| match reply.headers.get("Tidegate-Call") {
+        Some(call) => call == id,
+        None => method.envelope.answers(id, &reply.payload),
+    };
+    let request = Request {
+        subject: method.subject.clone(),
+        headers,
+        payload,
+        timeout: until.deadline.saturating_duration_since(asked),
+        proof: method.replies.is_proven().then_some(&proof),
+    };
+    let reply = edge.bus.request(request).await;
+    method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
+    let reply = reply.inspect_err(|error| {
+        if let BusError::Unproven(_) = error {
+            method.replies.give_up();
+        }
+    })?;
+    if reply.mismatches > 0 {
+        method.replies.give_up();
+    } else if !method.replies.is_proven() && reply.headers.get("Tidegate-Call") == Some(id) {
+        method.replies.prove();
+    }
+    method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload)?;
+    Ok(reply)
+}

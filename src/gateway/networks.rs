@@ -1,0 +1,62 @@
+//! Networks by address and prefix: whose word about clients counts.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+/// A set of addresses: single ones, and networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// True where an address is in one of them. IPv4 in the clothes of IPv6 (`::ffff:10.0.0.1`) is IPv4.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl FromIterator<IpNet> for Networks {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Networks {
+        Networks(networks.into_iter().collect())
+    }
+}
+
+/// Reads `10.0.0.0/8`, `fd00::/8`, `192.0.2.7`.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let single = IpAddr::from_str(text).map(|address| IpNet::from(address.to_canonical()));
+    single
+        .or_else(|_| IpNet::from_str(text))
+        .map_err(|_| format!("`{text}` is no address and no network: expected one such as 192.0.2.7 or 10.0.0.0/8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_networks_of_both_kinds() {
+        let networks: Networks = ["10.1.2.3/8", "192.0.2.7", "fd00::/8", "::ffff:198.51.100.1"]
+            .map(|text| network(text).unwrap())
+            .into_iter()
+            .collect();
+        for (address, is_in) in [
+            ("10.200.0.1", true),
+            ("::ffff:10.200.0.1", true),
+            ("11.0.0.1", false),
+            ("192.0.2.7", true),
+            ("192.0.2.8", false),
+            ("fd12::1", true),
+            ("fe80::1", false),
+            ("198.51.100.1", true),
+        ] {
+            assert_eq!(networks.contain(address.parse().unwrap()), is_in, "{address}");
+        }
+        for text in ["", "10.0.0.0/33", "proxy", "10.0.0/8"] {
+            let expected =
+                format!("`{text}` is no address and no network: expected one such as 192.0.2.7 or 10.0.0.0/8");
+            assert_eq!(network(text), Err(expected));
+        }
+    }
+}
