@@ -224,7 +224,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "ruotes: []\n",
-        "1:1: unknown field `ruotes`, expected one of annotations, credential, defaults, errors, groups, methods, open_streams, routes, styles, version (did you mean `routes`?)",
+        "1:1: unknown field `ruotes`, expected one of annotations, credential, defaults, errors, groups, methods, open_streams, openapi, routes, styles, version (did you mean `routes`?)",
     ),
     (
         "defaults: { timeot: 1s }\n",

@@ -235,6 +235,25 @@ fn no_page_has_commands_that_nothing_runs() {
 }
 
 #[test]
+fn the_page_on_benchmarks_names_what_is_measured() {
+    let program = include_str!("../benches/main.rs");
+    let parts: Vec<&str> = program.split("    (\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let page = include_str!("../docs/benchmarks.md");
+    let commands: Vec<&str> = page.lines().filter(|line| line.starts_with("cargo bench")).collect();
+    assert!(!parts.is_empty() && !commands.is_empty());
+    for part in &parts {
+        assert!(page.contains(part), "docs/benchmarks.md does not name the part `{part}`");
+    }
+    for command in commands {
+        let command = command.split('#').next().unwrap();
+        let named = command.split_whitespace().skip_while(|word| *word != "--").skip(1);
+        for part in named.filter(|word| !word.starts_with('-')) {
+            assert!(parts.contains(&part), "`{command}`: nothing is measured under `{part}`");
+        }
+    }
+}
+
+#[test]
 fn every_link_of_a_page_leads_somewhere() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let readme = ("../README.md".to_owned(), include_str!("../README.md").to_owned());
