@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests of one binary share two cores with a real nats-server; more threads only add waiting.
 TEST_THREADS ?= 4
 
-.PHONY: help run test fmt clippy tools compat check console-test chart-test chart-readme image image-test bench fuzz-build fuzz-seeds fuzz clean
+.PHONY: help run test fmt clippy tools compat check console-test chart-test chart-readme api-test reference image image-test bench fuzz-build fuzz-seeds fuzz clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14

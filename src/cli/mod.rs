@@ -101,7 +101,7 @@ enum Command {
     Streams(streams::StreamsArgs),
     /// Look at dead letters, and send them again.
     Dlq(dlq::DlqArgs),
-    /// Check the routes file and the descriptors; says everything that is wrong, and where.
+    /// Check the routes file, the descriptors and services.yaml; says everything that is wrong, and where.
     Check(check::CheckArgs),
     /// Show the route table as it would run; or put one into a bucket for a fleet, and look after it there.
     Routes(routes::RoutesArgs),
@@ -112,7 +112,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Compare two tables: routes added, removed and changed, and whether clients break.
     Diff(diff::DiffArgs),
-    /// Send one request by hand: JSON in, JSON out, through the same tables.
+    /// Send one request to a method by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
     /// Fire edge cases at workers, made from the descriptors, and say what breaks.
     Verify(verify::VerifyArgs),

@@ -23,7 +23,7 @@ use crate::worker::{Options, Service, Worker, declared};
 
 #[derive(Args, Clone)]
 pub(super) struct WorkerArgs {
-    /// Services to run, such as `quest-system`; all without a name.
+    /// Services to run, such as `quest-system`; all without a name or a `--service`.
     names: Vec<String>,
     /// A service whose operations the schema declares, such as `todo.v1.TodoService`: it needs no code.
     #[arg(long = "service", value_name = "PKG.SERVICE")]

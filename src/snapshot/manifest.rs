@@ -190,7 +190,7 @@ pub struct PolicyRow {
     pub calls: Option<At<usize>>,
     /// Most open streams (default no limit but `open_streams`).
     pub streams: Option<At<usize>>,
-    /// Repeats of a call that is safe to repeat and had no answer: 0 (default) to 2.
+    /// Repeats of a call that is safe to repeat, where nobody was there or the connection broke: 0 (default) to 2.
     pub retries: Option<At<u32>>,
     /// Circuit breaker of the subject.
     pub breaker: Option<At<BreakerRow>>,
@@ -198,11 +198,11 @@ pub struct PolicyRow {
     pub json: Option<JsonRow>,
 }
 
-/// A circuit breaker: after failures in a row requests are refused for a while, then one is let through as a probe.
+/// A circuit breaker: after time-outs in a row requests are refused for a while, then one is let through as a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Default, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerRow {
-    /// Failures in a row that open it: no reply in time, or a lost connection. 5 without it.
+    /// Time-outs in a row that open it: 5 without it.
     pub failures: Option<u32>,
     /// How long it stays open before a probe: `30s` without it.
     pub open: Option<String>,
