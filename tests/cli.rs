@@ -117,6 +117,13 @@ async fn gateway_and_workers_as_processes_of_their_own_on_a_real_nats_server() {
     assert!(stream.contains("\"is_final\":true"), "{stream}");
     let called = tidegate(&["call", "svc.quest.v1.generate", ask, "--nats", server.url(), "--routes", "built-in"]);
     assert!(text(&called.stdout).contains("qst_ebd72078c3abbb3f"), "{}{}", text(&called.stdout), text(&called.stderr));
+    let call = |json: &str| {
+        let called = ["call", "svc.quest.v1.get", json, "--nats", server.url(), "--routes", "built-in"];
+        tidegate(&called)
+    };
+    let missing = call(r#"{"player_id": "p1", "quest_id": "qst_0000000000000000"}"#);
+    assert_eq!(missing.status.code(), Some(1), "an error of the worker is one of the command");
+    assert!(text(&missing.stdout).contains("NOT_FOUND"), "{}", text(&missing.stdout));
     drop(worker);
     eventually("nobody answers any more", async || gateway.post("/quest/generate", ask).await.0 == 503).await;
 }

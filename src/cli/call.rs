@@ -25,6 +25,7 @@ pub(super) struct CallArgs {
     tables: TableArgs,
 }
 
+/// Fails with the worker's own error, whose reply is printed all the same.
 pub(super) fn run(args: &CallArgs) -> Result<(), Fault> {
     let (_, snapshot) = build(args.tables.source()?.as_ref())?;
     let found = snapshot.method(&args.subject).or_else(|| snapshot.method_on(&args.subject));
@@ -50,11 +51,16 @@ pub(super) fn run(args: &CallArgs) -> Result<(), Fault> {
         };
         Ok::<_, Fault>(bus.request(request).await?)
     })?;
+    let opened =
+        method.envelope.open_reply(&method.tables, method.reply, |name| reply.headers.get(name), &reply.payload);
+    if opened.is_err() && reply.payload.is_empty() {
+        return opened;
+    }
     let options = JsonOut { names: Names::Proto, ..JsonOut::default() };
     let mut json = Vec::new();
     wire_to_json(&method.tables, method.reply, &options, &reply.payload, &mut Scratch::default(), &mut json)
         .map_err(|error| Fault::upstream(Code::Internal, format!("the reply does not decode: {error}")))?;
     let value: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
     println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
-    Ok(())
+    opened
 }

@@ -106,6 +106,13 @@ fn facts(route: &RouteFacts, out: &mut String) {
         || "unlimited".to_owned(),
         |rate| format!("{} per {} ms a {}, burst {}", rate.requests, rate.per_ms, rate.key, rate.burst),
     );
+    let breaker = route.breaker.as_ref().map_or_else(
+        || "none".to_owned(),
+        |row| {
+            let state = if row.is_open { "open" } else { "closed" };
+            format!("{} time-outs in a row, open for {} ms; {state}", row.failures, row.open_ms)
+        },
+    );
     let credential = route.credential.as_ref().map_or_else(String::new, |method| format!(", checked by {method}"));
     let chunk = route.chunk.as_ref().map_or_else(String::new, |chunk| format!(", events {chunk}"));
     let [names, defaults, enums] = route.json;
@@ -124,6 +131,8 @@ fn facts(route: &RouteFacts, out: &mut String) {
         ("rate", rate),
         ("calls", slots(&route.calls)),
         ("streams", slots(&route.streams)),
+        ("retries", route.retries.to_string()),
+        ("breaker", breaker),
         ("written at", route.defined_at.clone()),
     ];
     out.push_str("\nthe route\n");

@@ -17,10 +17,12 @@ use crate::bus::{Bus, NatsOptions};
 use crate::config::{self, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{AccessConfig, Gateway, GatewayConfig, Running, bus_readiness, network};
-use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Source, WorkersSource, answer_for};
+use crate::snapshot::{self, Breaking, Live, Outcome, Rules, Snapshot, Source, WorkersSource, answer_for};
 use crate::store::Store;
 use crate::telemetry::{self, PrometheusHandle};
 
+/// Routes that `dev` shows of tables that are not the game's.
+const ROUTES_SHOWN: usize = 5;
 /// Open files that are kept for the bus, the tables and the admin port; connections get the rest.
 const FILES_RESERVED: usize = 64;
 
@@ -152,7 +154,7 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
         gateway(config, args.tables.source()?, rules, bus, args.end, |live, running, _| {
             services.start(live)?;
             let console = running.admin_addr.map(|admin| args.admin.console(admin));
-            println!("{}", what_to_try(running.local_addr, console.as_deref()));
+            println!("{}", what_to_try(&live.pin(), running.local_addr, console.as_deref()));
             Ok(())
         })
         .await?;
@@ -161,18 +163,21 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
     })
 }
 
-fn what_to_try(address: SocketAddr, console: Option<&str>) -> String {
+fn what_to_try(tables: &Snapshot, address: SocketAddr, console: Option<&str>) -> String {
     let console = console.map_or_else(String::new, |console| format!("\nLook at it: {console}\n"));
-    format!(
-        "tidegate is up: http://{address}
-
-Try it:
+    let requests = if tables.method("quest.v1.QuestService/GenerateQuest").is_some() {
+        format!(
+            "Try it:
   curl -s http://{address}/v1/players/p1/quests:generate --json '{{\"seed\": \"42\"}}'
   curl -s -X PUT http://{address}/v1/players/p1/state --json '{{\"state\": {{\"money\": 120}}}}'
-  curl -N http://{address}/v1/inference:stream --json '{{\"prompt\": \"Where is the ferryman?\"}}'
-{console}
-Stop it with Ctrl-C."
-    )
+  curl -N http://{address}/v1/inference:stream --json '{{\"prompt\": \"Where is the ferryman?\"}}'"
+        )
+    } else {
+        let rows =
+            tables.routes.iter().take(ROUTES_SHOWN).map(|route| format!("\n  {} {}", route.verb, route.template));
+        format!("Its first routes (`tidegate routes` shows all {}):{}", tables.routes.len(), rows.collect::<String>())
+    };
+    format!("tidegate is up: http://{address}\n\n{requests}\n{console}\nStop it with Ctrl-C.")
 }
 
 /// `tidegate serve`.

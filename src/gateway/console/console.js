@@ -230,6 +230,8 @@ function factsOf(route) {
     ["Rate", rate || "unlimited"],
     ["Calls", route.calls ? `at most ${route.calls.max}` : "unlimited"],
     ["Streams", route.streams ? `at most ${route.streams.max}` : "unlimited"],
+    ["Retries", String(route.retries)],
+    ["Breaker", route.breaker ? `${route.breaker.failures} time-outs in a row, open for ${milliseconds(route.breaker.open_ms)}; ${route.breaker.is_open ? "open" : "closed"}` : "none"],
     ["Written at", el("code", {}, route.defined_at)],
   ]);
 }

@@ -47,6 +47,10 @@ pub struct RouteFacts {
     pub calls: Option<LimitRow>,
     /// Open streams.
     pub streams: Option<LimitRow>,
+    /// Repeats of a call that is safe to repeat.
+    pub retries: u32,
+    /// The breaker of its subject.
+    pub breaker: Option<BreakerFacts>,
     /// Names, defaults and enum values of printed JSON.
     pub json: [&'static str; 3],
     /// Members and parameters without a field are passed over.
@@ -66,6 +70,17 @@ pub struct RateRow {
     pub burst: u32,
     /// Who shares it: `route` or `client`.
     pub key: &'static str,
+}
+
+/// A breaker as it stands now.
+#[derive(Debug, Serialize)]
+pub struct BreakerFacts {
+    /// Time-outs in a row that open it.
+    pub failures: u32,
+    /// How long it stays open before it tries again.
+    pub open_ms: u64,
+    /// Requests are refused now.
+    pub is_open: bool,
 }
 
 /// Slots of a limit.
@@ -119,6 +134,12 @@ impl RouteFacts {
             }),
             calls: policies.call_slots.as_deref().map(LimitRow::of),
             streams: policies.stream_slots.as_deref().map(LimitRow::of),
+            retries: policies.retries,
+            breaker: policies.breaker.as_ref().map(|subject| {
+                let rule = subject.breaker.rule();
+                let (open_ms, is_open) = (rule.open.as_millis() as u64, subject.breaker.is_open());
+                BreakerFacts { failures: rule.failures, open_ms, is_open }
+            }),
             json: json_words(route),
             ignores_unknown: route.binding.fields(&method.tables).ignores_unknown,
             defined_at: route.defined_at.clone(),

@@ -140,6 +140,24 @@ fn limits(before: &Route, after: &Route, differences: &mut Differences) {
     differences.text("calls", slots(was.call_slots.as_deref()), slots(is.call_slots.as_deref()), false, meaning);
     let meaning = "streams above it are refused with 429";
     differences.text("streams", slots(was.stream_slots.as_deref()), slots(is.stream_slots.as_deref()), false, meaning);
+    let meaning = "calls that are safe to repeat are repeated so often";
+    differences.text("retries", was.retries.to_string(), is.retries.to_string(), false, meaning);
+    let breaker = |route: &Route| {
+        route.policies.breaker.as_ref().map_or_else(
+            || "none".to_owned(),
+            |subject| {
+                let rule = subject.breaker.rule();
+                format!("{} failures, open {}", rule.failures, print_duration(rule.open))
+            },
+        )
+    };
+    differences.text(
+        "breaker",
+        breaker(before),
+        breaker(after),
+        false,
+        "while it is open requests are refused with 503",
+    );
 }
 
 fn forms(before: &Route, after: &Route, differences: &mut Differences) {
