@@ -251,7 +251,8 @@ fn bus_headers(
         Some(plan) => context::idempotency_key(plan, inbound, bound.lifted.as_deref()),
         None => inbound.text(&IDEMPOTENCY_KEY),
     };
-    if let Some(key) = key {
+    // An empty key names no call: a worker would run each repeat anew.
+    if let Some(key) = key.filter(|key| !key.is_empty()) {
         headers.push("Nats-Msg-Id", key);
     }
     if let (None, Some(caller)) = (&route.method.envelope.context, caller) {
