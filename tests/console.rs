@@ -66,12 +66,13 @@ async fn json_of(answer: reqwest::Response) -> Value {
 #[tokio::test]
 async fn the_api_is_closed_without_the_token_and_probes_are_open() {
     let desk = Desk::start();
-    for path in ["/healthz", "/readyz", "/metrics", "/console", "/console.js", "/console.css"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/console", "/console.js", "/console.css", "/docs"] {
         assert_eq!(reqwest::get(desk.url(path)).await.unwrap().status().as_u16(), 200, "{path}");
     }
-    let reads = ["routes", "figures", "reload", "workers", "methods/a.B/C", "nothing"];
-    for path in reads.map(|path| format!("/admin/api/{path}")) {
-        let answer = reqwest::get(desk.url(&path)).await.unwrap();
+    let reads =
+        ["routes", "figures", "reload", "workers", "methods/a.B/C", "nothing"].map(|path| format!("/admin/api/{path}"));
+    for path in reads.iter().map(String::as_str).chain(["/openapi.json"]) {
+        let answer = reqwest::get(desk.url(path)).await.unwrap();
         assert_eq!(answer.headers()["www-authenticate"], "Bearer", "{path}");
         assert_eq!(answer.status().as_u16(), 401, "{path}");
     }
@@ -85,6 +86,7 @@ async fn the_api_is_closed_without_the_token_and_probes_are_open() {
             (&401.into(), &"this is not the token of the admin port".into())
         );
     }
+    assert_eq!(desk.get("/openapi.json").await["openapi"], "3.1.1");
     let bent = desk.client.get(desk.url("/admin/api/routes")).bearer_auth(TOKEN).header("host", "evil.example");
     assert_eq!(bent.send().await.unwrap().status().as_u16(), 403);
     let page = reqwest::get(desk.url("/console")).await.unwrap();

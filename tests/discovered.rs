@@ -22,12 +22,13 @@ message Ask { string id = 1; }
 service Things { rpc Get(Ask) returns (Ask); }
 "#;
 
-const ROUTES: &str = "
+const ROUTES: &str = r#"
 annotations: [ { services: [ '*' ] } ]
-routes: [ { route: GET /fixed, call: t.v1.Things/Get } ]
-";
+routes: [ { route: GET /fixed, call: t.v1.Things/Get },
+          { route: "GET /things/{id}", call: t.v1.Things/Get } ]
+"#;
 
-/// A service that the gateway's own files do not know; its second path is one of theirs.
+/// A service that the gateway's own files do not know; its second path is one of theirs, and its third a part of one.
 const GREETER: &str = r#"syntax = "proto3";
 package w.v1;
 import "google/api/annotations.proto";
@@ -35,7 +36,9 @@ message Ask { string name = 1; }
 message Said { string text = 1; }
 service Greeter {
   rpc Greet(Ask) returns (Said) {
-    option (google.api.http) = { get: "/greet/{name}" additional_bindings { get: "/fixed" } };
+    option (google.api.http) = {
+      get: "/greet/{name}" additional_bindings { get: "/fixed" } additional_bindings { get: "/things/mine" }
+    };
   }
 }
 "#;
@@ -113,11 +116,14 @@ async fn a_route_appears_with_its_worker_and_goes_with_the_last_one() {
     let greeting = (200, r#"{"text":"hello Ada"}"#.to_owned());
     eventually("the worker's route is served", async || edge.get("/greet/Ada").await == greeting).await;
     // The file's route wins, and that is said.
-    assert_eq!(edge.get("/fixed").await, (200, r#"{"id":"x"}"#.to_owned()));
+    for path in ["/fixed", "/things/mine"] {
+        assert_eq!(edge.get(path).await, (200, r#"{"id":"x"}"#.to_owned()), "{path}");
+    }
     assert_eq!(
         edge.left_out(),
         [
-            "greeter.proto:7:3: `GET /fixed` takes the same requests as `GET /fixed` (routes.yaml:3:20) (the worker's route gives way)"
+            "greeter.proto:7:3: `GET /fixed` takes the same requests as `GET /fixed` (routes.yaml:3:20) (the worker's route gives way)",
+            "greeter.proto:7:3: `GET /things/mine` takes the same requests as `GET /things/{id}` (routes.yaml:4:20) (the worker's route gives way)"
         ]
     );
     // One of two leaves: nothing changes for clients.

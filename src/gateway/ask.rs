@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy)]
 pub(super) struct Until {
     pub(super) deadline: Instant,
-    /// It is the route's own time, and none that the client has chosen.
+    /// It is the route's own time, most of it at least, and none that the client has chosen.
     pub(super) is_routes: bool,
 }
 
@@ -83,6 +83,8 @@ impl Passed<'_> {
         match fault.map(Fault::why) {
             Some(Reason::UpstreamTimeout) if until.is_routes => pass.failed(self.edge.started.elapsed()),
             Some(Reason::UpstreamTimeout | Reason::NoResponders | Reason::BusDown) => drop(pass),
+            // Refused here: nobody was asked.
+            Some(Reason::BodyTooLarge | Reason::NotAcceptable) => drop(pass),
             _ => pass.succeeded(),
         }
         breaker.show();

@@ -107,7 +107,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
 }
 
 /// `b64token` of RFC 6750 §2.1.
-fn is_token(token: &str) -> bool {
+pub(super) fn is_token(token: &str) -> bool {
     let text = token.trim_end_matches('=');
     let is_clean = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte));
     !text.is_empty() && is_clean && token.len() <= TOKEN_MAX

@@ -58,7 +58,7 @@ pub(super) fn idempotency_key<'i>(
     let field =
         plan.fields.iter().find(|field| field.sources.iter().any(|source| matches!(source, Source::BodyMember(_))))?;
     field.sources.iter().find_map(|source| match source {
-        Source::Header { name, .. } => inbound.text(name),
+        Source::Header { name, .. } => inbound.text(name).filter(|text| !text.is_empty()),
         Source::BodyMember(_) => lifted,
         _ => None,
     })

@@ -92,7 +92,6 @@ async fn serve(
 ) -> Result<Response<Answer>, Fault> {
     let timeout = inbound.timeout(route.policies.timeout)?;
     let deadline = inbound.received + timeout;
-    let until = Until { deadline, is_routes: timeout == route.policies.timeout };
     let permit = admit(edge, route, inbound)?;
     let caller = auth::caller(edge, route, inbound, deadline).await?;
     let verified = caller.as_ref().map(|caller| &*caller.verified);
@@ -107,6 +106,8 @@ async fn serve(
     let asked = Instant::now();
     record.call(inbound, &route.method);
     let left = deadline.saturating_duration_since(asked);
+    // Where a slow body has taken most of the time, silence in the rest of it says nothing of the worker.
+    let until = Until { deadline, is_routes: timeout == route.policies.timeout && left >= timeout / 2 };
     let headers = bus_headers(route, inbound, record, verified, &bound, left);
     if bound.wants_stream {
         drop(permit);
@@ -251,7 +252,8 @@ fn bus_headers(
         Some(plan) => context::idempotency_key(plan, inbound, bound.lifted.as_deref()),
         None => inbound.text(&IDEMPOTENCY_KEY),
     };
-    if let Some(key) = key {
+    // An empty key names no call: a worker would run each repeat anew.
+    if let Some(key) = key.filter(|key| !key.is_empty()) {
         headers.push("Nats-Msg-Id", key);
     }
     if let (None, Some(caller)) = (&route.method.envelope.context, caller) {

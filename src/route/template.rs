@@ -80,6 +80,17 @@ impl PathTemplate {
     pub fn many(&self) -> Option<usize> {
         self.segments.iter().position(|segment| *segment == Segment::Many)
     }
+
+    /// A path that it takes, with `x` for each wildcard.
+    pub fn example(&self) -> String {
+        let text = |segment: &Segment| match segment {
+            Segment::Literal(text) => text.clone(),
+            Segment::One | Segment::Many => "x".to_owned(),
+        };
+        let segments: Vec<String> = self.segments.iter().map(text).collect();
+        let custom = self.verb.as_ref().map_or_else(String::new, |verb| format!(":{verb}"));
+        format!("/{}{custom}", segments.join("/"))
+    }
 }
 
 struct Parser<'a> {

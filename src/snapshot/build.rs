@@ -10,7 +10,7 @@ use super::problem::{Place, Problem};
 use super::{Api, ErrorStyle, Method, Route, ServiceRow, Snapshot, Streaming};
 use crate::envelope::Style;
 use crate::limits::Slots;
-use crate::route::{Binding, Body, HttpRule, PathTemplate, RouteId, Tree};
+use crate::route::{Binding, Body, HttpRule, Lookup, PathTemplate, RouteId, Segments, Tree};
 use crate::schema::Schema;
 use crate::telemetry::RouteMetrics;
 use crate::transcode::FieldId;
@@ -294,13 +294,18 @@ impl<'a> Builder<'a> {
     }
 
     fn insert(&mut self, name: &str, new: &NewRoute<'_>, template: &PathTemplate, id: RouteId) -> bool {
-        match self.tree.insert(&new.rule.verb, template, id) {
+        let taken = if self.is_discovering { self.already_taken(&new.rule.verb, template) } else { None };
+        let inserted = match taken {
+            Some(with) => Err(with),
+            None => self.tree.insert(&new.rule.verb, template, id).map_err(|conflict| conflict.with),
+        };
+        match inserted {
             Ok(()) => {
                 self.by_id.insert(id, format!("`{name}` ({})", new.place));
                 true
             }
-            Err(conflict) => {
-                let other = self.by_id.get(&conflict.with).cloned().unwrap_or_default();
+            Err(with) => {
+                let other = self.by_id.get(&with).cloned().unwrap_or_default();
                 let text = format!("`{name}` takes the same requests as {other}");
                 let problem = Problem::new(new.place.clone(), text);
                 match self.is_discovering {
@@ -310,6 +315,20 @@ impl<'a> Builder<'a> {
                 false
             }
         }
+    }
+
+    /// The route of the table's own that takes an example of these requests: a narrower template of a worker's, such as
+    /// `/players/p1` below `/players/{id}`, would take them away from it.
+    fn already_taken(&self, verb: &str, template: &PathTemplate) -> Option<RouteId> {
+        let path = template.example();
+        let segments = Segments::split(&path)?;
+        let verbs: &[&str] =
+            if verb == "*" { &["GET", "POST", "PUT", "PATCH", "DELETE"] } else { std::slice::from_ref(&verb) };
+        let found = verbs.iter().find_map(|verb| match self.tree.find(verb, &path, &segments) {
+            Lookup::Found(id) => Some(id),
+            Lookup::WrongVerb(_) | Lookup::Missing => None,
+        })?;
+        self.routes.iter().find(|route| route.id == found && !route.is_discovered).map(|route| route.id)
     }
 
     fn reply_field(&mut self, new: &NewRoute<'_>, name: &str) -> Option<FieldId> {

@@ -21,12 +21,7 @@ pub struct SubjectBreaker {
 
 impl SubjectBreaker {
     fn new(subject: &str, breaker: Arc<Breaker>) -> SubjectBreaker {
-        let shared = SubjectBreaker {
-            breaker,
-            gauge: metrics::gauge!(telemetry::BREAKER_OPEN, "subject" => subject.to_owned()),
-        };
-        shared.show();
-        shared
+        SubjectBreaker { breaker, gauge: metrics::gauge!(telemetry::BREAKER_OPEN, "subject" => subject.to_owned()) }
     }
 
     /// Says in the metrics whether it is open.

@@ -285,8 +285,14 @@ impl<'c> PeerCall<'c> {
             if span.is_recorded() {
                 span.fault(&error.clone().into());
             }
-            // Nobody there is told at once and costs nothing: it opens no breaker.
-            if let Some(pass) = pass.filter(|_| !matches!(error, BusError::NoResponders | BusError::TooLarge { .. })) {
+            // Nobody there is told at once and costs nothing, and silence in the little time that a caller has left proves
+            // nothing: neither opens a breaker.
+            let is_failure = match error {
+                BusError::NoResponders | BusError::TooLarge { .. } => false,
+                BusError::Timeout | BusError::Unproven(_) => left >= self.timeout / 2,
+                _ => true,
+            };
+            if let Some(pass) = pass.filter(|_| is_failure) {
                 pass.failed(breakers.started.elapsed());
             }
             let is_safe = is_repeatable || matches!(error, BusError::NoResponders);

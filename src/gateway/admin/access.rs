@@ -44,7 +44,7 @@ impl std::fmt::Debug for AdminToken {
 impl AdminToken {
     /// Reads it once, to see that it can be used.
     ///
-    /// Fails where the file cannot be read, and where the token is too short.
+    /// Fails where the file cannot be read, and where the token is too short or not one that a header can carry.
     pub fn check(&self) -> Result<(), Fault> {
         self.digest().map(|_| ())
     }
@@ -64,6 +64,11 @@ impl AdminToken {
         let token = text.trim();
         if token.len() < TOKEN_MIN {
             let text = format!("the admin token has {} bytes: it needs at least {TOKEN_MIN}", token.len());
+            return Err(Fault::ours(Code::FailedPrecondition, text));
+        }
+        if !auth::is_token(token) {
+            let text =
+                "no request can carry the admin token: it may have letters, digits, `-._~+/`, and `=` at its end";
             return Err(Fault::ours(Code::FailedPrecondition, text));
         }
         Ok(Sha256::digest(token).into())

@@ -86,9 +86,9 @@ pub(super) async fn serve(readiness: Readiness, listener: TcpListener, metrics: 
 /// pages; what shows, changes or calls something, among the guarded.
 fn router(desk: &Arc<Desk>, readiness: Readiness, access: access::Access) -> Router {
     let access = Arc::new(access);
-    let pages = console::pages()
-        .merge(openapi::router(desk.edge.live.clone()))
-        .layer(from_fn_with_state(access.clone(), access::page));
+    let pages = console::pages().merge(openapi::pages()).layer(from_fn_with_state(access.clone(), access::page));
+    let description =
+        openapi::description(desk.edge.live.clone()).layer(from_fn_with_state(access.clone(), access::guarded));
     let guarded = Router::new()
         .route("/admin/api/routes", get(api::routes))
         .route("/admin/api/figures", get(api::figures))
@@ -101,7 +101,7 @@ fn router(desk: &Arc<Desk>, readiness: Readiness, access: access::Access) -> Rou
         .layer(from_fn_with_state(access, access::guarded))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(desk.clone());
-    probes(readiness, desk.metrics.clone()).merge(pages).merge(guarded)
+    probes(readiness, desk.metrics.clone()).merge(pages).merge(description).merge(guarded)
 }
 
 /// The open paths.

@@ -57,7 +57,7 @@ async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
   if (token) headers.authorization = `Bearer ${token}`;
   if (options.body) headers["content-type"] = "application/json";
-  const answer = await fetch(`/admin/api/${path}`, { cache: "no-store", credentials: "omit", ...options, headers });
+  const answer = await fetch(`/admin/api/${path}`, { cache: "no-store", ...options, headers });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   throw new Refused(answer.status, problem.detail || `the admin port answered ${answer.status}`);

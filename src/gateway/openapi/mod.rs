@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 
 pub use json::Json;
-pub(super) use serve::{published, router};
+pub(super) use serve::{description, pages, published};
 
 use crate::route::PathTemplate;
 use crate::snapshot::{ErrorStyle, Route, Snapshot};

@@ -1,7 +1,7 @@
 //! Where the description is served: as JSON and as a page for people, on the admin port; as JSON on the data port, where
 //! the table says so.
 //!
-//! The page is ours: it reads, and sends nothing, which needs a twentieth of what a general viewer brings (swagger-ui:
+//! The page is ours: it only reads, which needs a twentieth of what a general viewer brings (swagger-ui:
 //! 650 KB compressed) and no exceptions to the strictest content policy.
 
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::snapshot::{Live, Snapshot};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
-/// `/openapi.json` and `/docs`, for the admin port.
-pub(in crate::gateway) fn router(live: Arc<Live>) -> Router {
+/// `/openapi.json`, for those who may see the tables of the admin port.
+pub(in crate::gateway) fn description(live: Arc<Live>) -> Router {
     let description = move || {
         let snapshot = live.pin();
         // The first one of a generation takes a while: off the runtime's thread.
@@ -31,8 +31,12 @@ pub(in crate::gateway) fn router(live: Arc<Live>) -> Router {
             file("application/json", made.unwrap_or_default())
         }
     };
+    Router::new().route("/openapi.json", get(description))
+}
+
+/// `/docs`, for the admin port; there is nothing of the process in it.
+pub(in crate::gateway) fn pages() -> Router {
     Router::new()
-        .route("/openapi.json", get(description))
         .route("/docs", get(|| async { file("text/html; charset=utf-8", include_str!("page/index.html")) }))
         .route("/docs/page.js", get(|| async { file("text/javascript; charset=utf-8", include_str!("page/page.js")) }))
         .route("/docs/page.css", get(|| async { file("text/css; charset=utf-8", include_str!("page/page.css")) }))

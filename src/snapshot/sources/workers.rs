@@ -23,6 +23,8 @@ const QUIET: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(2);
 /// Longest wait for a part of a schema.
 const PART_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for all of them: a worker that gives a byte at a time does not hold up the others.
+const PARTS_MAX: Duration = Duration::from_secs(10);
 /// Looks in a row without any of its workers after which a service has left.
 const LOOKS_MISSED_MAX: u32 = 4;
 /// Most bytes of a service's descriptors.
@@ -132,7 +134,10 @@ impl WorkersSource {
             let is_known = self.found().contains_key(&worker.name);
             let fetched = match self.found().len() >= SERVICES_MAX && !is_known {
                 true => Err(format!("more than {SERVICES_MAX} services announce themselves")),
-                false => self.fetch(&worker).await,
+                false => {
+                    let fetched = tokio::time::timeout(PARTS_MAX, self.fetch(&worker)).await;
+                    fetched.unwrap_or_else(|_| Err(format!("its descriptors did not come within {PARTS_MAX:?}")))
+                }
             };
             match fetched {
                 Ok(set) => {

@@ -144,6 +144,9 @@ fn a_token_file_counts_as_it_is_now_and_short_tokens_never() {
     assert_eq!(wrong(), missing);
     std::fs::write(&path, "short\n").unwrap();
     assert_eq!(wrong(), "the admin token has 5 bytes: it needs at least 16");
+    std::fs::write(&path, "a token with spaces\n").unwrap();
+    let text = "no request can carry the admin token: it may have letters, digits, `-._~+/`, and `=` at its end";
+    assert_eq!(wrong(), text);
     let admits = |given: &str| {
         let options = AdminOptions { token: Some(token.clone()), ..AdminOptions::default() };
         let mut headers = HeaderMap::new();

@@ -203,11 +203,23 @@ function list() {
   show();
 }
 
+/** The description; with the token that the console keeps in this tab, where it has one. */
+async function read() {
+  const token = sessionStorage.getItem("token");
+  const answer = await fetch("openapi.json", token ? { headers: { authorization: `Bearer ${token}` } } : {});
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.detail);
+  // A link cannot show a token.
+  if (token) at("file").href = URL.createObjectURL(new Blob([JSON.stringify(found)], { type: "application/json" }));
+  return found;
+}
+
 async function start() {
   try {
-    api = await (await fetch("openapi.json")).json();
+    api = await read();
   } catch (error) {
-    fill(at("operation"), make("p", {}, `openapi.json cannot be read: ${error.message}`));
+    const login = make("p", {}, "Where it wants a token: give it to the ", make("a", { href: "console" }, "console"), ", and come back in this tab.");
+    fill(at("operation"), make("p", {}, `openapi.json cannot be read: ${error.message}`), login);
     return;
   }
   at("title").textContent = api.info.title;

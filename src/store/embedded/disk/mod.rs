@@ -182,8 +182,21 @@ impl Queue {
     }
 }
 
+/// Tells those who wait that nobody writes any more, also where the writer panicked.
+struct End<'q>(&'q Queue);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let text = || "the store's writer has ended: restart".to_owned();
+        self.0.settled.send_modify(|settled| {
+            settled.failure.get_or_insert_with(text);
+        });
+    }
+}
+
 /// The writer's thread.
 fn write_all(database: &Database, queue: &Queue) {
+    let _end = End(queue);
     while let Some((rows, ticket)) = queue.take() {
         match commit(database, &rows) {
             Ok(()) => queue.settled.send_modify(|settled| settled.upto = ticket),
