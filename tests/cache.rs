@@ -198,6 +198,7 @@ with_each_tier!(
     a_key_is_method_tenant_user_and_content_in_any_encoding,
     more_values_than_fit_in_memory_are_still_in_the_shared_tier,
     what_is_dropped_by_its_tag_is_made_anew,
+    what_is_dropped_while_it_is_made_is_for_those_who_asked_before,
     equal_requests_wait_for_the_one_that_is_being_made,
     a_failure_is_shared_by_those_who_wait_and_not_kept,
     who_waits_makes_the_value_where_the_first_one_has_no_time_left,
@@ -252,6 +253,25 @@ async fn what_is_dropped_by_its_tag_is_made_anew(setup: &Setup) {
     assert_eq!(setup.get(0, "b").await, "b 2, Local");
     assert_eq!(setup.get(0, "a").await, "a 3, Made");
     assert_eq!(setup.get(1, "a").await, "a 3, Store");
+}
+
+async fn what_is_dropped_while_it_is_made_is_for_those_who_asked_before(setup: &Setup) {
+    setup.close();
+    let changing = async {
+        eventually("one is being made", async || setup.made() == 1).await;
+        let mut tag = Vec::new();
+        put_bytes(1, b"a", &mut tag);
+        setup.send(0, "drop", tag, &[]).await;
+        let opening = async {
+            eventually("another one is being made", async || setup.made() == 2).await;
+            setup.open();
+        };
+        tokio::join!(setup.get(0, "a"), opening).0
+    };
+    let (before, after) = tokio::join!(setup.get(0, "a"), changing);
+    assert_eq!((before.as_str(), after.as_str()), ("a 1, Made", "a 2, Made"));
+    assert_eq!(setup.get(0, "a").await, "a 2, Local");
+    assert_eq!(setup.get(1, "a").await, "a 2, Store");
 }
 
 async fn equal_requests_wait_for_the_one_that_is_being_made(setup: &Setup) {

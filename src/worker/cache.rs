@@ -3,6 +3,7 @@
 //! never in the way: where the shared tier does not answer, the value is made.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ struct Inner<V> {
     local_max: usize,
     local: Mutex<HashMap<String, Local<V>>>,
     flights: Mutex<HashMap<String, watch::Receiver<Option<Landed<V>>>>>,
+    /// How often something was dropped.
+    drops: AtomicU64,
     reads: [Counter; 4],
     failures: Counter,
 }
@@ -133,6 +136,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
             local_max,
             local: Mutex::default(),
             flights: Mutex::default(),
+            drops: AtomicU64::new(0),
             reads: ORIGINS.map(|origin| metrics::counter!(CACHE_READS, "cache" => name, "origin" => origin)),
             failures: metrics::counter!(CACHE_FAILURES, "cache" => name),
         })))
@@ -172,8 +176,11 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
         match make.await {
             Ok(Made { value, is_kept }) => {
                 let value = Arc::new(value);
-                if is_kept {
+                if is_kept && flight.is_current() {
                     self.keep(context, key, keep, &value).await;
+                    if !flight.is_current() {
+                        self.forget(key).await;
+                    }
                 }
                 flight.land(Ok(value.clone()));
                 Ok(self.counted(value, Origin::Made))
@@ -224,6 +231,8 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
 
     /// Drops a value, here and in the shared tier. What other replicas have in memory goes within their local age.
     pub async fn forget(&self, key: &CacheKey) {
+        self.0.drops.fetch_add(1, Ordering::SeqCst);
+        self.0.lock_flights().remove(&key.0);
         self.0.lock_local().remove(&key.0);
         if let Err(error) = self.0.tier.forget(&key.0).await {
             self.0.failed(&error);
@@ -236,6 +245,8 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<V> {
         let prefix = tenant.map(|tenant| format!("{}.", key_token(tenant)));
         let is_meant =
             |key: &str, other: &str| other == tag && prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix));
+        self.0.drops.fetch_add(1, Ordering::SeqCst);
+        self.0.lock_flights().clear();
         self.0.lock_local().retain(|key, local| !is_meant(key, &local.tag));
         let has_tag = |value: &[u8]| {
             serde_json::from_slice::<Record<serde::de::IgnoredAny>>(value).is_ok_and(|record| record.tag == tag)
@@ -280,15 +291,20 @@ impl<V> Inner<V> {
         local.insert(key.0.clone(), Local { value, tag, until_ms });
     }
 
+    fn lock_flights(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Option<Landed<V>>>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The right to make a value, or the wait for whoever has it.
     fn take_off(&self, key: &CacheKey) -> Result<Flight<'_, V>, watch::Receiver<Option<Landed<V>>>> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let drops = self.drops.load(Ordering::SeqCst);
+        let mut flights = self.lock_flights();
         if let Some(waiting) = flights.get(&key.0) {
             return Err(waiting.clone());
         }
         let (landing, waiting) = watch::channel(None);
         flights.insert(key.0.clone(), waiting);
-        Ok(Flight { inner: self, key: key.0.clone(), landing })
+        Ok(Flight { inner: self, key: key.0.clone(), landing, drops })
     }
 }
 
@@ -297,9 +313,16 @@ struct Flight<'c, V> {
     inner: &'c Inner<V>,
     key: String,
     landing: watch::Sender<Option<Landed<V>>>,
+    /// What had been dropped when it took off.
+    drops: u64,
 }
 
 impl<V> Flight<'_, V> {
+    /// False where something was dropped since: the value may be from before the change, and is for those who asked then.
+    fn is_current(&self) -> bool {
+        self.inner.drops.load(Ordering::SeqCst) == self.drops
+    }
+
     fn land(self, landed: Landed<V>) {
         self.landing.send_replace(Some(landed));
     }
@@ -307,7 +330,11 @@ impl<V> Flight<'_, V> {
 
 impl<V> Drop for Flight<'_, V> {
     fn drop(&mut self) {
-        self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        let mut flights = self.inner.lock_flights();
+        // Another one may have taken off under this key, after what this one makes was dropped.
+        if flights.get(&self.key).is_some_and(|waiting| waiting.same_channel(&self.landing.subscribe())) {
+            flights.remove(&self.key);
+        }
     }
 }
 

@@ -152,7 +152,11 @@ impl Access {
             Fault::client(Code::Unauthenticated, text).reason(Reason::CredentialMissing)
         };
         let given: [u8; 32] = Sha256::digest(auth::bearer(headers)?.ok_or_else(missing)?).into();
-        let differing = token.digest()?.iter().zip(&given).fold(0, |differing, (a, b)| differing | (a ^ b));
+        let expected = token.digest().map_err(|fault| {
+            let text = fault.message().to_owned();
+            Fault::ours(Code::Unavailable, "the admin token cannot be read").internal(text)
+        })?;
+        let differing = expected.iter().zip(&given).fold(0, |differing, (a, b)| differing | (a ^ b));
         if differing == 0 {
             return Ok(());
         }
