@@ -402,8 +402,13 @@ async fn nothing_waits(store: &Store) {
         tokio::time::sleep(Duration::from_millis(500)).await;
         last = waiting().await;
     }
-    let dead = store.log_figures("DLQ").await.unwrap();
-    assert_eq!(dead.events, 0, "dead letters");
+    // None at all, though the node that comes back reports work as deleted that was done while it was away.
+    let (mut dead, mut last) = (Vec::new(), 0);
+    while let Some(letter) = store.event_after("DLQ", last).await.unwrap() {
+        last = letter.sequence;
+        dead.push(letter.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", "));
+    }
+    assert!(dead.is_empty(), "dead letters:\n{}", dead.join("\n"));
 }
 
 async fn store_of(fleet: &Fleet) -> (Bus, Store) {

@@ -12,17 +12,22 @@ use support::nats::NatsServer;
 use support::{eventually, snapshot};
 use tidegate::bus::{Bus, Headers, Subject};
 use tidegate::fault::{Code, Fault};
-use tidegate::store::{ConsumerConfig, Event, LogConfig, Logged, Retention, Store};
+use tidegate::store::{ConsumerConfig, Discard, Event, LogConfig, Logged, Retention, Store};
 use tidegate::worker::dead_letters::{self, Redriven};
-use tidegate::worker::{Consume, Context, Options, Service, Setback, Worker};
+use tidegate::worker::{Consume, Context, Options, Service, Setback, WorkQueues, Worker};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 const PROTO: &str = r#"syntax = "proto3"; package t.v1; message Said { string text = 1; }"#;
 const ROUTES: &str = "version: 1\n";
 
 const SAID: LogConfig = LogConfig { name: "SAID", subjects: &["evt.said.>"], ..LogConfig::DEFAULT };
-const WORK: LogConfig =
-    LogConfig { name: "WORK", subjects: &["work.>"], retention: Retention::WorkQueue, ..LogConfig::DEFAULT };
+const WORK: LogConfig = LogConfig {
+    name: "WORK",
+    subjects: &["work.>"],
+    retention: Retention::WorkQueue,
+    discard: Discard::New,
+    ..LogConfig::DEFAULT
+};
 const DLQ: LogConfig = LogConfig { name: "DLQ", subjects: &["dlq.>"], ..LogConfig::DEFAULT };
 const ADVISORIES: LogConfig = LogConfig {
     name: "DLQ_ADVISORIES",
@@ -74,6 +79,8 @@ contract!(
     an_event_of_a_replica_that_died_goes_to_another,
     an_event_that_kills_its_handlers_is_a_dead_letter,
     a_dead_letter_of_an_event_that_is_gone_says_so,
+    work_that_nobody_does_is_a_dead_letter_before_it_is_too_old,
+    work_that_a_reader_ends_is_a_dead_letter_though_it_is_gone,
     a_consumer_that_is_missing_stops_the_start,
 );
 
@@ -164,10 +171,14 @@ where
 
 /// The reader of advisories, which belongs to a service of its own.
 async fn read_advisories(options: &Options) -> Worker {
-    work(options, ADVISORY_READER, |context, advisory| async move {
-        dead_letters::read_advisory(&context, &advisory, &["WORK"]).await
-    })
-    .await
+    read_advisories_and(options, WORK).await
+}
+
+async fn read_advisories_and(options: &Options, work_queue: LogConfig) -> Worker {
+    let consume = Consume::new(ADVISORY_READER).first_pause(Duration::from_millis(20));
+    let queues = WorkQueues::new(&[SAID, work_queue], [LISTENER, DIGGER]);
+    let service = dead_letters::reading_advisories(Service::new("reading", "1.0.0"), consume, queues);
+    Worker::start(options.clone(), vec![service]).await.unwrap()
 }
 
 async fn each_event_is_handled_once_by_one_of_the_replicas(replicas: &Replicas) {
@@ -437,6 +448,82 @@ async fn a_dead_letter_of_an_event_that_is_gone_says_so(replicas: &Replicas) {
     assert_eq!((letter.headers.get("Dlq-Reason"), letter.payload.len()), (Some("expired"), 0));
     assert_eq!(letter.headers.get("Dlq-Subject"), None);
     assert_eq!(dead_letters::redrive(replicas.store(), letter.sequence).await, Ok(Redriven::Empty));
+}
+
+async fn work_that_nobody_does_is_a_dead_letter_before_it_is_too_old(replicas: &Replicas) {
+    let short = LogConfig { max_age: Duration::from_secs(6), duplicate_window: Duration::from_secs(1), ..WORK };
+    replicas.store().provide_log(short.clone()).await.unwrap();
+    replicas.provide().await;
+    let _advisories = read_advisories_and(&replicas.one, short.clone()).await;
+    let _other = read_advisories_and(&replicas.other, short).await;
+    let begun = replicas.say("work.dig.v1", "begun").await;
+    let mut reader = replicas.store().consumer("WORK", "digger").await.unwrap();
+    let job = reader.next(1).await.unwrap();
+    assert_eq!(job.event.sequence, begun);
+    replicas.say("work.dig.v1", "not begun").await;
+    eventually("dead letters of both", async || replicas.dead_letters().await.len() == 2).await;
+    for (letter, body) in replicas.dead_letters().await.iter().zip(["begun", "not begun"]) {
+        assert_eq!((letter.subject.as_str(), &*text(letter)), ("dlq.WORK.digger", body));
+        assert_eq!(letter.headers.get("Dlq-Reason"), Some("nobody has done it in time"));
+        assert_eq!(letter.headers.get("Dlq-Subject"), Some("work.dig.v1"));
+    }
+    eventually("both have left the queue", async || replicas.left("WORK").await.0 == 0).await;
+    // A server reports the one that had been begun, and has been copied.
+    eventually("no advisory is left", async || replicas.left("DLQ_ADVISORIES").await.1 == 0).await;
+    assert_eq!(replicas.dead_letters().await.len(), 2);
+    let first = replicas.dead_letters().await[0].sequence;
+    let sent = dead_letters::redrive(replicas.store(), first).await.unwrap();
+    assert_eq!(sent, Redriven::Sent { subject: "work.dig.v1".to_owned(), sequence: 3 });
+}
+
+async fn work_that_a_reader_ends_is_a_dead_letter_though_it_is_gone(replicas: &Replicas) {
+    replicas.provide().await;
+    let _advisories = read_advisories(&replicas.other).await;
+    replicas.say("work.dig.v1", "rock").await;
+    let mut reader = replicas.store().consumer("WORK", "digger").await.unwrap();
+    reader.next(1).await.unwrap().end("the reader does not like it").await.unwrap();
+    let letter = replicas.dead_letter().await;
+    assert_eq!((letter.subject.as_str(), letter.headers.get("Dlq-Reason")), ("dlq.WORK.digger", Some("expired")));
+}
+
+/// A server says the same of work that was acknowledged while one of its nodes was away, as that node comes back, and of
+/// work that has grown too old: only who has looked after the queue all the time knows that it must be the former.
+#[tokio::test]
+async fn work_that_a_server_reports_as_gone_is_a_dead_letter_only_where_it_may_have_been_too_old() {
+    let server = NatsServer::start();
+    let (one, other) = (replica(server.bus().await), replica(server.bus().await));
+    let replicas = Replicas { one, other };
+    replicas.provide().await;
+    let mut reader = replicas.store().consumer("WORK", "digger").await.unwrap();
+    // Deleted without an answer: to its consumer no other than what was acknowledged elsewhere.
+    let mut goes = async |text: &str| {
+        let (sequence, (before, _)) = (replicas.say("work.dig.v1", text).await, replicas.left("DLQ_ADVISORIES").await);
+        let job = reader.next(1).await.unwrap();
+        assert_eq!((job.event.sequence, replicas.store().remove_event("WORK", sequence).await), (sequence, Ok(true)));
+        eventually("an advisory", async || replicas.left("DLQ_ADVISORIES").await.0 == before + 1).await;
+        let advisory: serde_json::Value = serde_json::from_slice(
+            &replicas.store().event("DLQ_ADVISORIES", before + 1).await.unwrap().unwrap().payload,
+        )
+        .unwrap();
+        assert_eq!(
+            (&advisory["stream_seq"], &advisory["reason"], &advisory["deliveries"]),
+            (&sequence.into(), &"Unacknowledged message was deleted".into(), &1.into())
+        );
+        sequence
+    };
+    let unwatched = goes("while nobody looks after the queue").await;
+    let _advisories = read_advisories(&replicas.other).await;
+    let letter = replicas.dead_letter().await;
+    assert_eq!(letter.headers.get("Dlq-Sequence"), Some(&*unwatched.to_string()));
+    assert_eq!((letter.headers.get("Dlq-Reason"), letter.payload.len()), (Some("expired"), 0));
+    // From the end of the first look on.
+    eventually("a report that makes no dead letter", async || {
+        let before = replicas.dead_letters().await.len();
+        goes(&format!("while somebody looks after it, {before} dead letters")).await;
+        eventually("the advisory is read", async || replicas.left("DLQ_ADVISORIES").await.1 == 0).await;
+        replicas.dead_letters().await.len() == before
+    })
+    .await;
 }
 
 async fn a_consumer_that_is_missing_stops_the_start(replicas: &Replicas) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::fault::{Code, Fault};
 use crate::store::{ConsumerConfig, Discard, LogConfig, Retention, Store};
-use crate::worker::{Consume, Service, dead_letters};
+use crate::worker::{Consume, Service, WorkQueues, dead_letters};
 
 const KIB: usize = 1_024;
 
@@ -187,16 +187,11 @@ pub(super) async fn provide(store: &Store) -> Result<(), Fault> {
 }
 
 /// Adds the reader of advisories to the one service that may read every log: what killed its handlers becomes a dead
-/// letter, work that was given up leaves its queue, and dead letters are counted.
+/// letter, work that was given up or that nobody has done leaves its queue, and dead letters are counted.
 pub fn keeping_dead_letters(service: Service) -> Service {
-    service.task("dead-letters", dead_letters::count).consumer(
-        Consume::new(DLQ_ADVISORIES).parallel(4),
-        |context, advisory| async move {
-            let queues = LOGS.iter().filter(|log| log.retention == Retention::WorkQueue);
-            let queues: Vec<&str> = queues.map(|log| log.name).collect();
-            dead_letters::read_advisory(&context, &advisory, &queues).await
-        },
-    )
+    let service = service.task("dead-letters", dead_letters::count);
+    let advisories = Consume::new(DLQ_ADVISORIES).parallel(4);
+    dead_letters::reading_advisories(service, advisories, WorkQueues::new(LOGS, consumers()))
 }
 
 /// Events that no log takes or that several take, and logs that take the same subjects.

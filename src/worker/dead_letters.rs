@@ -1,15 +1,18 @@
 //! Dead letters: copies of events that a consumer gave up, kept for people to look at and to send again. Two ways lead
 //! here, and one id keeps them from making two copies: the consumer itself, and the store's advisory where the
-//! consumer died over the event.
+//! consumer died over the event. Work that nobody takes at all comes by way of `work_queues`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::consume::Setback;
+use super::consume::{Consume, Setback};
 use super::context::Context;
+use super::service::Service;
 use super::types::Timestamp;
+use super::work_queues::WorkQueues;
 use crate::bus::{Headers, Subject};
 use crate::fault::{Code, Fault};
 use crate::store::{Event, Logged, Store, StoreError};
@@ -21,6 +24,12 @@ pub const LOG: &str = "DLQ";
 pub const ENDED: &str = "dlq";
 /// Reason of a copy whose event was gone before anybody could read it.
 pub const EXPIRED: &str = "expired";
+
+/// How the subject of an advisory begins that says that an event was ended.
+const TERMINATED: &str = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.";
+/// Reasons that a NATS server gives where it found an unanswered event gone from its log, whatever took it out
+/// (`consumer.go`). A node that comes back says so of all that it had not heard an answer to when it went.
+const GONE: [&str; 2] = ["Unacknowledged message was deleted", "Message deleted by stream limits"];
 
 /// Longest reason in bytes.
 const REASON_MAX: usize = 1_024;
@@ -77,6 +86,20 @@ pub(super) async fn keep(
     let headers = headers(given_up, *deliveries, event, now_ms);
     let payload = event.map_or_else(Bytes::new, |event| event.payload.clone());
     Ok(!store.append(Event { subject, id, headers, payload }).await?.is_duplicate)
+}
+
+/// [`keep`], counted as an ending of the event that its consumer had nothing to do with.
+pub(super) async fn keep_and_count(
+    store: &Store,
+    given_up: &GivenUp<'_>,
+    event: Option<&Logged>,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    if keep(store, given_up, event, now_ms).await? {
+        let consumer = given_up.consumer.to_owned();
+        metrics::counter!(EVENTS_HANDLED, "consumer" => consumer, "outcome" => "dead_letter").increment(1);
+    }
+    Ok(())
 }
 
 /// Keeps a copy of an event that a receiver of pushes has not answered, under `dlq.{pusher}.{receiver}`.
@@ -188,11 +211,35 @@ struct Advisory {
     reason: Option<String>,
 }
 
-/// Handles one advisory (`MAX_DELIVERIES`, `MSG_TERMINATED`): keeps a copy of the event, then takes it out of its log
-/// where that is one of `work_queues`, which would keep it though nobody gets it any more. To be registered with
-/// [`super::Service::consumer`] by the one service that may read every log.
-pub async fn read_advisory(context: &Context, advisory: &Logged, work_queues: &[&str]) -> Result<(), Setback> {
-    let advisory: Advisory = serde_json::from_slice(&advisory.payload).map_err(|error| {
+impl Advisory {
+    /// True where a reader said that the event is to be given up, false where the store found so by itself.
+    fn is_of_a_reader(&self, subject: &Subject) -> bool {
+        let found_gone = self.reason.as_deref().is_some_and(|reason| GONE.contains(&reason));
+        subject.as_str().starts_with(TERMINATED) && !found_gone
+    }
+}
+
+/// Adds the reader of advisories (`MAX_DELIVERIES`, `MSG_TERMINATED`) to the one service that may read every log. It
+/// makes dead letters of events that the store gave up, and takes them out of work queues, which would keep them though
+/// nobody gets them any more. Work that nobody has done becomes a dead letter before it is too old, so that an event
+/// that is gone from its work queue meanwhile, though the store reports it, is none: it has been acknowledged.
+#[must_use]
+pub fn reading_advisories(service: Service, advisories: impl Into<Consume>, work_queues: WorkQueues) -> Service {
+    let work_queues = Arc::new(work_queues);
+    let watched = work_queues.clone();
+    let watch = move |context: Context| {
+        let watched = watched.clone();
+        async move { watched.watch(&context).await }
+    };
+    service.task("work-queues", watch).consumer(advisories, move |context, advisory| {
+        let work_queues = work_queues.clone();
+        async move { read_advisory(&context, &advisory, &work_queues).await }
+    })
+}
+
+/// Keeps a copy of the event that an advisory is about, then takes it out of its log where that is a work queue.
+async fn read_advisory(context: &Context, logged: &Logged, work_queues: &WorkQueues) -> Result<(), Setback> {
+    let advisory: Advisory = serde_json::from_slice(&logged.payload).map_err(|error| {
         Setback::Never(Fault::upstream(Code::Internal, "an advisory does not decode").internal(error.to_string()))
     })?;
     let is_copied = advisory.reason.as_deref() == Some(ENDED);
@@ -201,30 +248,29 @@ pub async fn read_advisory(context: &Context, advisory: &Logged, work_queues: &[
     if is_copied || is_about_us {
         return Ok(());
     }
-    let store = context.store();
+    let (store, now_ms) = (context.store(), context.now_ms());
     let event = match store.event(&advisory.stream, advisory.stream_seq).await {
         Err(StoreError::NoLog(_)) => None,
         found => found.map_err(Fault::from)?,
     };
+    let Advisory { stream, consumer, stream_seq: sequence, deliveries, .. } = &advisory;
+    if event.is_none()
+        && !advisory.is_of_a_reader(&logged.subject)
+        && work_queues.was_dealt_with(stream, logged.created_ms, now_ms)
+    {
+        tracing::info!(log = stream, consumer, sequence, "work that the store reports as gone has been done");
+        return Ok(());
+    }
     let reason = match (&event, &advisory.reason) {
         (None, _) => EXPIRED,
         (Some(_), Some(reason)) if !reason.is_empty() => reason,
         (Some(_), Some(_)) => "terminated",
         (Some(_), None) => "max_deliveries",
     };
-    let given_up = GivenUp {
-        log: &advisory.stream,
-        consumer: &advisory.consumer,
-        sequence: advisory.stream_seq,
-        deliveries: advisory.deliveries,
-        reason,
-    };
-    if keep(store, &given_up, event.as_ref(), context.now_ms()).await.map_err(Fault::from)? {
-        let consumer = advisory.consumer.clone();
-        metrics::counter!(EVENTS_HANDLED, "consumer" => consumer, "outcome" => "dead_letter").increment(1);
-    }
-    if event.is_some() && work_queues.contains(&&*advisory.stream) {
-        store.remove_event(&advisory.stream, advisory.stream_seq).await.map_err(Fault::from)?;
+    let given_up = GivenUp { log: stream, consumer, sequence: *sequence, deliveries: *deliveries, reason };
+    keep_and_count(store, &given_up, event.as_ref(), now_ms).await.map_err(Fault::from)?;
+    if event.is_some() && work_queues.contains(stream) {
+        store.remove_event(stream, *sequence).await.map_err(Fault::from)?;
     }
     Ok(())
 }

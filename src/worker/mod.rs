@@ -23,6 +23,7 @@ mod streams;
 mod tasks;
 mod trace;
 pub mod types;
+mod work_queues;
 
 use std::fmt;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub use repeat::{Repeats, fingerprint, hex};
 pub use requester::Requester;
 pub use service::{Failed, Service, Sharing};
 pub use streams::Chunks;
+pub use work_queues::WorkQueues;
 
 /// Requests of one subject that are handled at the same time, where the options do not say.
 pub const PARALLEL_DEFAULT: usize = 256;
