@@ -27,7 +27,7 @@ fmt: ## formatting as committed
 clippy: ## lints, warnings refused
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-tools: ## what the tests need beside Rust, pinned and hash-checked, into target/tools: nats-server, nats-py; redis-server
+tools: ## what the tests need beside Rust, pinned and hash-checked, into target/tools: nats-server, valkey-server, nats-py
 	sh tests/support/fetch-nats-server.sh
 	sh tests/support/fetch-redis-server.sh
 	sh tests/interop/fetch-python.sh || [ $$? = 3 ]

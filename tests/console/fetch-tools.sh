@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts what the console's test needs into target/tools/browser: playwright-core, pinned and hash-checked by
-# package-lock.json. Node and a Chromium come from PATH (Debian: nodejs npm chromium), or from TIDEGATE_TEST_CHROMIUM.
+# package-lock.json. Node comes from PATH; a Chromium from TIDEGATE_TEST_CHROMIUM, from PATH, or as Debian's package.
 # Exit codes: 0 all there (the last line is the browser's path), 3 this machine cannot run the test (the last line says
 # why), 1 something broke.
 set -eu
@@ -15,6 +15,10 @@ CHROMIUM=${TIDEGATE_TEST_CHROMIUM:-}
 for NAME in chromium chromium-browser google-chrome; do
   [ -n "$CHROMIUM" ] || CHROMIUM=$(command -v "$NAME" || true)
 done
+if [ -z "$CHROMIUM" ] && command -v apt-get >/dev/null 2>&1; then
+  (apt-get update -q && apt-get install -y -q --no-install-recommends chromium) >/dev/null 2>&1 || true
+  CHROMIUM=$(command -v chromium || true)
+fi
 [ -n "$CHROMIUM" ] || cannot "there is no Chromium"
 
 if ! cmp -s "$ROOT/tests/console/package-lock.json" "$TOOLS/package-lock.json" || [ ! -d "$TOOLS/node_modules" ]; then

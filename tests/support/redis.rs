@@ -14,7 +14,8 @@ pub struct RedisServer {
 
 fn program() -> String {
     let named = std::env::var("TIDEGATE_TEST_REDIS_SERVER").into_iter();
-    let mut programs = named.chain(["redis-server", "valkey-server"].map(str::to_owned));
+    let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/valkey-server");
+    let mut programs = named.chain([fetched, "redis-server", "valkey-server"].map(str::to_owned));
     let works = |program: &String| Command::new(program).arg("--version").output().is_ok();
     programs.find(works).expect("no redis-server: run `make tools`, or set TIDEGATE_TEST_REDIS_SERVER to its path")
 }
