@@ -408,6 +408,8 @@ async fn nothing_waits(store: &Store) {
         last = letter.sequence;
         dead.push(letter.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", "));
     }
+    let reports = store.log_figures("DLQ_ADVISORIES").await.unwrap().last;
+    println!("{reports} events reported as given up or gone");
     assert!(dead.is_empty(), "dead letters:\n{}", dead.join("\n"));
 }
 
