@@ -127,6 +127,7 @@ const INNER: &[(&str, &str, &str)] = &[
     ("gateway/explain/candidates.rs", "NEAREST_MAX", "how much an explanation names"),
     ("snapshot/resilience.rs", "RETRIES_MAX", "named beside `retries`"),
     ("snapshot/instances.rs", "REPORT_MAX", "how much of a refusal an instance reports"),
+    ("snapshot/sources/workers.rs", "PARTS_MAX", "the wait for a worker's whole schema, outside of any request"),
     ("snapshot/sources/workers.rs", "PART_MAX", "the wait for a worker's schema, outside of any request"),
     ("snapshot/sources/workers.rs", "LOOKS_MISSED_MAX", "when a service has left"),
     ("snapshot/sources/workers.rs", "SET_BYTES_MAX", "of workers that announce themselves"),
