@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use tidegate::gateway::{ConnectionLimits, problems};
+use tidegate::gateway::{ConnectionLimits, catalogue};
 use tidegate::snapshot::reference;
 
 fn read(path: &str) -> String {
@@ -20,7 +20,7 @@ fn is_up_to_date(path: &str, written: &str) {
 
 #[test]
 fn the_error_catalogue_is_up_to_date() {
-    is_up_to_date("docs/errors.md", &problems::markdown());
+    is_up_to_date("docs/errors.md", &catalogue::markdown());
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn the_reference_of_the_routes_file_is_up_to_date() {
 
 #[test]
 fn every_error_that_another_page_names_is_in_the_catalogue() {
-    let tokens: BTreeSet<String> = problems::PROBLEMS.iter().map(problems::Problem::token).collect();
+    let tokens: BTreeSet<String> = catalogue::ENTRIES.iter().map(catalogue::Entry::token).collect();
     let mut named = 0;
     for row in read("docs/limits.md").lines().filter(|line| line.starts_with("| ")) {
         for cell in row.split('|') {
@@ -39,7 +39,7 @@ fn every_error_that_another_page_names_is_in_the_catalogue() {
                 None => continue,
             };
             if before.parse::<u16>().is_ok() {
-                let problem = problems::PROBLEMS.iter().find(|problem| problem.token() == token);
+                let problem = catalogue::ENTRIES.iter().find(|problem| problem.token() == token);
                 assert_eq!(problem.map(|problem| problem.status().to_string()).as_deref(), Some(before), "{row}");
                 named += 1;
             }
@@ -123,7 +123,7 @@ const INNER: &[(&str, &str, &str)] = &[
     ("gateway/admin/schema.rs", "MESSAGES_MAX", "how much of a method the console shows"),
     ("gateway/admin/api.rs", "HEADERS_MAX", "of a request that the console describes"),
     ("gateway/revocations.rs", "SILENCE_MAX", "when the watch of revocations is begun anew"),
-    ("gateway/access.rs", "LAST_MAX", "the last lines of the access log, at the end of the process"),
+    ("gateway/access_log.rs", "LAST_MAX", "the last lines of the access log, at the end of the process"),
     ("gateway/explain/candidates.rs", "NEAREST_MAX", "how much an explanation names"),
     ("snapshot/resilience.rs", "RETRIES_MAX", "named beside `retries`"),
     ("snapshot/instances.rs", "REPORT_MAX", "how much of a refusal an instance reports"),

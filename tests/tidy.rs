@@ -73,7 +73,7 @@ const CALLS: &[(&str, &[&str], &str)] = &[
             "bus/nats/identity",
             "cli",
             "config",
-            "gateway/access",
+            "gateway/access_log",
             "gateway/admin/access",
             "gateway/listener",
             "store",

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Edge;
 use super::inbound::Inbound;
 use crate::bus::{BusError, Headers, Reply, Request};
-use crate::fault::{Code, Fault, Reason};
+use crate::fault::{Code, Fault, Reason, Source};
 use crate::limits::Pass;
 use crate::snapshot::{Method, Route, SubjectBreaker};
 use crate::telemetry;
@@ -80,11 +80,11 @@ impl Passed<'_> {
     /// there, or no bus, is told at once and costs nothing; and a client that waits for a moment only proves nothing.
     pub(super) fn ended(self, fault: Option<&Fault>, until: Until) {
         let Some((pass, breaker)) = self.guard else { return };
-        match fault.map(Fault::why) {
-            Some(Reason::UpstreamTimeout) if until.is_routes => pass.failed(self.edge.started.elapsed()),
-            Some(Reason::UpstreamTimeout | Reason::NoResponders | Reason::BusDown) => drop(pass),
+        match fault.map(|fault| (fault.source(), fault.why())) {
+            Some((_, Reason::UpstreamTimeout)) if until.is_routes => pass.failed(self.edge.started.elapsed()),
+            Some((_, Reason::UpstreamTimeout | Reason::NoResponders | Reason::BusDown)) => drop(pass),
             // Refused here: nobody was asked.
-            Some(Reason::BodyTooLarge | Reason::NotAcceptable) => drop(pass),
+            Some((Source::Client | Source::Us, _)) => drop(pass),
             _ => pass.succeeded(),
         }
         breaker.show();

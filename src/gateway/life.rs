@@ -104,7 +104,7 @@ async fn serve(
     record.body(body.len());
     let bound = bind(snapshot, route, segments, inbound, verified, &body)?;
     let asked = Instant::now();
-    record.call(inbound, &route.method);
+    record.call(inbound, &route.method, asked);
     let left = deadline.saturating_duration_since(asked);
     // Where a slow body has taken most of the time, silence in the rest of it says nothing of the worker.
     let until = Until { deadline, is_routes: timeout == route.policies.timeout && left >= timeout / 2 };

@@ -2,11 +2,12 @@
 //! workers.
 
 mod accept;
-mod access;
+mod access_log;
 mod admin;
 mod ask;
 mod auth;
 mod body;
+pub mod catalogue;
 mod connection;
 mod context;
 mod credit;
@@ -22,7 +23,6 @@ mod life;
 mod listener;
 mod networks;
 mod openapi;
-pub mod problems;
 mod record;
 mod respond;
 mod revocations;
@@ -41,9 +41,9 @@ use tokio::sync::watch;
 use crate::bus::Bus;
 use crate::fault::{Code, Fault};
 use crate::snapshot::Live;
-use access::AccessLog;
+use access_log::AccessLog;
 
-pub use access::AccessConfig;
+pub use access_log::AccessConfig;
 pub use admin::{AdminOptions, AdminTls, AdminToken, Readiness, TlsFiles, bus_readiness};
 pub use listener::Running;
 pub use networks::{Networks, network};

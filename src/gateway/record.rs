@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::{Method as Verb, StatusCode, Version, header};
 use http_body::Body as _;
 
-use super::access::AccessLog;
+use super::access_log::AccessLog;
 use super::body::Answer;
 use super::inbound::Inbound;
 use super::{Edge, respond};
@@ -115,11 +115,11 @@ impl Record {
         }
     }
 
-    /// The bus is going to be asked.
-    pub(super) fn call(&mut self, inbound: &Inbound, method: &Method) {
+    /// The bus is going to be asked at this moment.
+    pub(super) fn call(&mut self, inbound: &Inbound, method: &Method, asked: Instant) {
         if let Some(open) = &mut self.0 {
             open.call = inbound.trace.call(method);
-            open.asked = Some(Instant::now());
+            open.asked = Some(asked);
         }
     }
 

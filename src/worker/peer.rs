@@ -285,10 +285,10 @@ impl<'c> PeerCall<'c> {
             if span.is_recorded() {
                 span.fault(&error.clone().into());
             }
-            // Nobody there is told at once and costs nothing, and silence in the little time that a caller has left proves
-            // nothing: neither opens a breaker.
+            // Nobody there is told at once and costs nothing; what we refuse ourselves, and silence in the little time that a
+            // caller has left, prove nothing: none of these opens a breaker.
             let is_failure = match error {
-                BusError::NoResponders | BusError::TooLarge { .. } => false,
+                BusError::NoResponders | BusError::TooLarge { .. } | BusError::Busy => false,
                 BusError::Timeout | BusError::Unproven(_) => left >= self.timeout / 2,
                 _ => true,
             };

@@ -6,7 +6,7 @@ use super::json::Json;
 use super::schemas::{Direction, Schemas, reference};
 use crate::envelope::ErrorPlan;
 use crate::fault::{Code, Reason};
-use crate::gateway::problems::{PROBLEMS, Problem};
+use crate::gateway::catalogue::{ENTRIES, Entry};
 use crate::gateway::respond;
 use crate::route::BodyOutline;
 use crate::snapshot::{ErrorStyle, Route, Streaming};
@@ -192,9 +192,9 @@ pub(super) fn headers() -> Json {
 }
 
 /// The errors that a route can end in, by status.
-fn by_status(route: &Route) -> BTreeMap<u16, Vec<&'static Problem>> {
-    let mut rows: BTreeMap<u16, Vec<&Problem>> = BTreeMap::new();
-    for problem in PROBLEMS.iter().filter(|problem| is_possible(problem, route)) {
+fn by_status(route: &Route) -> BTreeMap<u16, Vec<&'static Entry>> {
+    let mut rows: BTreeMap<u16, Vec<&Entry>> = BTreeMap::new();
+    for problem in ENTRIES.iter().filter(|problem| is_possible(problem, route)) {
         let by_style = route.method.envelope.status_of(problem.code.name()).filter(|_| problem.reason == Reason::None);
         rows.entry(by_style.unwrap_or_else(|| problem.status())).or_default().push(problem);
     }
@@ -202,7 +202,7 @@ fn by_status(route: &Route) -> BTreeMap<u16, Vec<&'static Problem>> {
 }
 
 /// True where a request that has reached the route can end in it.
-fn is_possible(problem: &Problem, route: &Route) -> bool {
+fn is_possible(problem: &Entry, route: &Route) -> bool {
     let is_stream = route.method.streaming != Streaming::Unary;
     let body = route.binding.body_outline();
     match problem.reason {
@@ -244,7 +244,7 @@ fn worker_codes(route: &Route) -> Option<Vec<Code>> {
     Some(table.values().filter_map(|(name, _)| Code::from_name(name)).collect())
 }
 
-fn error(route: &Route, status: u16, problems: &[&Problem]) -> Json {
+fn error(route: &Route, status: u16, problems: &[&Entry]) -> Json {
     let rows: Vec<String> =
         problems.iter().map(|problem| format!("- `{}`: {}", token(problem), problem.meaning)).collect();
     let component = |name: &str| Json::new().with("$ref", format!("#/components/headers/{name}"));
@@ -268,7 +268,7 @@ fn error(route: &Route, status: u16, problems: &[&Problem]) -> Json {
 }
 
 /// As the body says it: the reason, or the code.
-fn token(problem: &Problem) -> String {
+fn token(problem: &Entry) -> String {
     if problem.reason == Reason::None { problem.code.name().to_owned() } else { problem.token() }
 }
 
@@ -375,5 +375,5 @@ fn legacy_schema() -> Json {
 }
 
 fn reasons() -> Vec<String> {
-    PROBLEMS.iter().filter(|problem| problem.reason != Reason::None).map(Problem::token).collect()
+    ENTRIES.iter().filter(|problem| problem.reason != Reason::None).map(Entry::token).collect()
 }

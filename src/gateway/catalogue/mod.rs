@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::respond;
 use crate::fault::{Code, Reason};
 
-pub use rows::PROBLEMS;
+pub use rows::ENTRIES;
 
 /// Whether sending the same request again makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Retry {
 
 /// One kind of error.
 #[derive(Debug)]
-pub struct Problem {
+pub struct Entry {
     /// The edge's reason; `None` for the errors of workers.
     pub reason: Reason,
     /// The code that it comes with.
@@ -46,7 +46,7 @@ pub struct Problem {
     pub retry: Retry,
 }
 
-impl Problem {
+impl Entry {
     /// The token of `reason`, or of the code: `rate_limited`, `not_found`.
     pub fn token(&self) -> String {
         respond::token_of(self.reason, self.code.name())
@@ -66,13 +66,13 @@ impl Problem {
 /// docs/errors.md.
 pub fn markdown() -> String {
     let mut page = String::from(HEAD);
-    let (edge, workers): (Vec<_>, Vec<_>) = PROBLEMS.iter().partition(|problem| problem.reason != Reason::None);
+    let (edge, workers): (Vec<_>, Vec<_>) = ENTRIES.iter().partition(|problem| problem.reason != Reason::None);
     section(&mut page, "## Errors of the gateway\n", &edge);
     section(&mut page, WORKERS, &workers);
     page
 }
 
-fn section(page: &mut String, title: &str, problems: &[&Problem]) {
+fn section(page: &mut String, title: &str, problems: &[&Entry]) {
     page.push('\n');
     page.push_str(title);
     for problem in problems {
@@ -121,13 +121,13 @@ mod tests {
 
     #[test]
     fn every_reason_and_every_code_has_one_row_and_no_two_have_the_same_name() {
-        let reasons = PROBLEMS.iter().filter(|problem| problem.reason != Reason::None).map(|problem| problem.reason);
+        let reasons = ENTRIES.iter().filter(|problem| problem.reason != Reason::None).map(|problem| problem.reason);
         let reasons: std::collections::HashSet<Reason> = reasons.collect();
         // `None` is the first and `Panicked` the last one.
         assert_eq!(reasons.len(), Reason::Panicked as usize, "a `Reason` has no row here");
-        let codes = PROBLEMS.iter().filter(|problem| problem.reason == Reason::None).map(|problem| problem.code);
+        let codes = ENTRIES.iter().filter(|problem| problem.reason == Reason::None).map(|problem| problem.code);
         assert_eq!(codes.collect::<std::collections::HashSet<Code>>().len(), Code::Conflict as usize + 1);
-        let tokens: std::collections::HashSet<String> = PROBLEMS.iter().map(Problem::token).collect();
-        assert_eq!(tokens.len(), PROBLEMS.len());
+        let tokens: std::collections::HashSet<String> = ENTRIES.iter().map(Entry::token).collect();
+        assert_eq!(tokens.len(), ENTRIES.len());
     }
 }

@@ -1,18 +1,18 @@
 //! The rows themselves, in the order of a request's life: a new `Reason` or `Code` gets one here.
 
-use super::{Problem, Retry};
+use super::{Entry, Retry};
 use crate::fault::{Code, Reason};
 
-const fn edge(reason: Reason, code: Code, retry: Retry, meaning: &'static str, remedy: &'static str) -> Problem {
-    Problem { reason, code, meaning, remedy, retry }
+const fn edge(reason: Reason, code: Code, retry: Retry, meaning: &'static str, remedy: &'static str) -> Entry {
+    Entry { reason, code, meaning, remedy, retry }
 }
 
-const fn worker(code: Code, retry: Retry, meaning: &'static str, remedy: &'static str) -> Problem {
-    Problem { reason: Reason::None, code, meaning, remedy, retry }
+const fn worker(code: Code, retry: Retry, meaning: &'static str, remedy: &'static str) -> Entry {
+    Entry { reason: Reason::None, code, meaning, remedy, retry }
 }
 
 /// Every error, those of the edge first, in the order of a request's life.
-pub const PROBLEMS: &[Problem] = &[
+pub const ENTRIES: &[Entry] = &[
     edge(
         Reason::BadRequest,
         Code::InvalidArgument,
