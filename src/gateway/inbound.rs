@@ -1,6 +1,6 @@
 //! The head of a request, read once: who, what, until when; and its body, under the route's maximum.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -139,11 +139,15 @@ impl Inbound {
     }
 }
 
-/// The first address from the right that is no trusted proxy.
+/// The first address from the right that is no trusted proxy. Some proxies write the port as well.
 fn forwarded(headers: &HeaderMap, trusted: &Networks) -> Option<IpAddr> {
     let list = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = list.flat_map(|text| text.split(',')).collect();
-    hops.iter().rev().take(32).map_while(|hop| hop.trim().parse().ok()).find(|hop| !trusted.contain(*hop))
+    let address = |hop: &&str| {
+        let address = hop.trim().parse().or_else(|_| hop.trim().parse().map(|with_port: SocketAddr| with_port.ip()));
+        address.ok().map(|address| address.to_canonical())
+    };
+    hops.iter().rev().take(32).map_while(address).find(|hop| !trusted.contain(*hop))
 }
 
 /// Reads a body of at most `max` bytes. It has `progress` in all, counted from `start`, and a second more for every

@@ -27,8 +27,15 @@ impl FromIterator<IpNet> for Networks {
 pub fn network(text: &str) -> Result<IpNet, String> {
     let single = IpAddr::from_str(text).map(|address| IpNet::from(address.to_canonical()));
     single
-        .or_else(|_| IpNet::from_str(text))
+        .or_else(|_| IpNet::from_str(text).map(canonical))
         .map_err(|_| format!("`{text}` is no address and no network: expected one such as 192.0.2.7 or 10.0.0.0/8"))
+}
+
+/// A network of IPv4 addresses in the clothes of IPv6 (`::ffff:10.0.0.0/104`) as one of IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    v4.and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok()).unwrap_or(network)
 }
 
 #[cfg(test)]
@@ -37,10 +44,11 @@ mod tests {
 
     #[test]
     fn addresses_and_networks_of_both_kinds() {
-        let networks: Networks = ["10.1.2.3/8", "192.0.2.7", "fd00::/8", "::ffff:198.51.100.1"]
-            .map(|text| network(text).unwrap())
-            .into_iter()
-            .collect();
+        let networks: Networks =
+            ["10.1.2.3/8", "192.0.2.7", "fd00::/8", "::ffff:198.51.100.1", "::ffff:203.0.113.0/120"]
+                .map(|text| network(text).unwrap())
+                .into_iter()
+                .collect();
         for (address, is_in) in [
             ("10.200.0.1", true),
             ("::ffff:10.200.0.1", true),
@@ -50,6 +58,8 @@ mod tests {
             ("fd12::1", true),
             ("fe80::1", false),
             ("198.51.100.1", true),
+            ("203.0.113.9", true),
+            ("203.0.114.9", false),
         ] {
             assert_eq!(networks.contain(address.parse().unwrap()), is_in, "{address}");
         }

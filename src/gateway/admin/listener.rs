@@ -22,8 +22,9 @@ use super::tls::AdminTls;
 const CONNECTIONS_MAX: usize = 256;
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Longest wait for a request's head, and for the next request of a connection.
-const HEAD: Duration = Duration::from_secs(90);
+/// Longest wait for a request's head, and for the next request of a connection: short, so that connections that ask for
+/// nothing keep no probe waiting for long.
+const HEAD: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed, as it does without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
