@@ -405,7 +405,8 @@ async fn only_hops_of_trusted_proxies_count() {
         let (running, _) = gateway(snapshot(&limited, PROTO), &bus, trust).await;
         let hops = |last: &str| format!("{}{last}", "9.9.9.9, ".repeat(800));
         // Another address, another bucket; what stands left of it is the client's own tale.
-        let tales = ["10.0.0.1".to_owned(), "10.0.0.2".to_owned(), hops("10.0.0.2:4711"), hops("10.0.0.3, 127.0.0.1:80")];
+        let tales =
+            ["10.0.0.1".to_owned(), "10.0.0.2".to_owned(), hops("10.0.0.2:4711"), hops("10.0.0.3, 127.0.0.1:80")];
         let mut statuses = Vec::new();
         for tale in &tales {
             let request = reqwest::Client::new().get(url(&running, "/things/t1")).header("x-forwarded-for", tale);
