@@ -18,6 +18,7 @@ mod serve;
 mod settings;
 mod streams;
 mod table;
+mod threads;
 mod traces;
 mod verify;
 mod worker;

@@ -11,9 +11,10 @@ use tokio::sync::watch;
 
 use super::admin::AdminArgs;
 use super::settings::{CacheArgs, SettingsArgs};
+use super::threads::{self, Threads};
 use super::traces::TraceArgs;
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, table, worker};
-use crate::bus::{Bus, NatsOptions};
+use crate::bus::{Bus, Figures, NatsOptions};
 use crate::config::{self, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{AccessConfig, Gateway, GatewayConfig, Running, bus_readiness, network};
@@ -31,6 +32,10 @@ pub(super) struct ServeArgs {
     /// Where HTTP requests come in.
     #[arg(long, env = "TIDEGATE_LISTEN", default_value = LISTEN_SERVE, value_parser = address)]
     listen: SocketAddr,
+    /// Threads that serve connections, each with a connection of its own to NATS; as many as there are processors, or
+    /// one where there are two.
+    #[arg(long, env = "TIDEGATE_THREADS", value_parser = clap::value_parser!(u16).range(1..=512))]
+    threads: Option<u16>,
     #[command(flatten)]
     admin: AdminArgs,
     /// Proxies whose X-Forwarded-For and trusted headers count: addresses and networks, joined by commas.
@@ -138,11 +143,23 @@ struct EndArgs {
     grace: u64,
 }
 
+impl EndArgs {
+    fn grace(self) -> Duration {
+        Duration::from_secs(self.grace)
+    }
+}
+
+/// What is still to be done once an edge is told to end.
+struct Ending {
+    threads: Threads,
+    grace: Duration,
+}
+
 /// `tidegate dev`: the services on a thread and a connection of their own, the gateway here.
 pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
     let _traces = args.traces.start("tidegate")?;
     runtime()?.block_on(async {
-        let bus = gateway_bus(&args.nats).await?;
+        let bus = gateway_bus(&args.nats, "").await?;
         let mut config = GatewayConfig::new(args.listen);
         args.admin.apply(&mut config)?;
         config.access_log = args.access.config();
@@ -151,7 +168,8 @@ pub(super) fn dev(args: &DevArgs) -> Result<(), Fault> {
             worker::Thread::new(args.nats.clone(), args.settings.clone(), args.cache.clone(), bus.clone(), store);
         // A terminal that closes ends it, so it is not asked to reload by the same signal.
         let rules = Rules { breaking: args.schema_changes.into(), asked: None };
-        gateway(config, args.tables.source()?, rules, bus, args.end, |live, running, _| {
+        let end = Ending { threads: Threads::default(), grace: args.end.grace() };
+        gateway(config, args.tables.source()?, rules, bus, end, |live, running, _| {
             services.start(live)?;
             let console = running.admin_addr.map(|admin| args.admin.console(admin));
             println!("{}", what_to_try(&live.pin(), running.local_addr, console.as_deref()));
@@ -186,22 +204,28 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
     let mut nats = args.nats.clone();
     nats.nats.get_or_insert_with(|| "nats://127.0.0.1:4222".to_owned());
     runtime()?.block_on(async {
-        let bus = gateway_bus(&nats).await?;
+        let bus = gateway_bus(&nats, "").await?;
         let mut config = GatewayConfig::new(args.listen);
         args.admin.apply(&mut config)?;
         config.access_log = args.access.config();
         config.trusted = args.trusted.iter().copied().collect();
+        let count = args.threads.map_or_else(threads::usual, usize::from);
+        let threads = Threads::start(count - 1, |number| {
+            let nats = nats.clone();
+            async move { gateway_bus(&nats, &format!(", thread {number}")).await }
+        })?;
+        let end = Ending { threads, grace: args.end.grace() };
         let rules = Rules { breaking: args.schema_changes.into(), asked: asked_to_reload() };
         let Some(address) = args.tables.address()? else {
             let source = discovering(args, args.tables.source()?, &bus);
-            return gateway(config, source, rules, bus, args.end, |_, _, _| Ok(())).await;
+            return gateway(config, source, rules, bus, end, |_, _, _| Ok(())).await;
         };
         let source = tokio::select! {
             source = table::watched(&bus, address, args.routes_copy.as_deref()) => source,
             () = told_to_end() => return Ok(()),
         };
         let (copied, answering) = (source.clone(), bus.clone());
-        gateway(config, discovering(args, source, &bus), rules, bus, args.end, |live, _, outcome| {
+        gateway(config, discovering(args, source, &bus), rules, bus, end, |live, _, outcome| {
             if let Some(path) = args.routes_copy.clone() {
                 tokio::spawn(table::copy(copied, path, outcome.clone()));
             }
@@ -218,8 +242,8 @@ fn discovering(args: &ServeArgs, source: Arc<dyn Source>, bus: &Bus) -> Arc<dyn 
 }
 
 /// A gateway's connection, with a lane of its own for requests.
-async fn gateway_bus(args: &NatsArgs) -> Result<Bus, Fault> {
-    let (name, user) = ("tidegate gateway".to_owned(), "gateway".to_owned());
+async fn gateway_bus(args: &NatsArgs, thread: &str) -> Result<Bus, Fault> {
+    let (name, user) = (format!("tidegate gateway{thread}"), "gateway".to_owned());
     connect(args, NatsOptions { name, user, request_lane: true, ..NatsOptions::default() }).await
 }
 
@@ -229,7 +253,7 @@ async fn gateway(
     source: Arc<dyn Source>,
     rules: Rules,
     bus: Bus,
-    end: EndArgs,
+    end: Ending,
     started: impl FnOnce(&Arc<Live>, &Running, &watch::Receiver<Outcome>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     if let Some(files) = config::open_files_max() {
@@ -242,7 +266,9 @@ async fn gateway(
     let reloads = snapshot::watch(live.clone(), source, material, rules);
     config.admin_options.reloads = Some(reloads.clone());
     tokio::spawn(count_reloads(reloads.clone()));
-    let metrics = handle.map(|handle| metrics(handle, bus.clone()));
+    config.threads = end.threads.for_edge();
+    let buses: Vec<Bus> = std::iter::once(&bus).chain(end.threads.buses()).cloned().collect();
+    let metrics = handle.map(|handle| metrics(handle, buses));
     let running = Gateway::start(config, live.clone(), bus.clone(), metrics).await?;
     let told = told_to_end();
     tracing::info!(listen = %running.local_addr, admin = ?running.admin_addr, routes, "gateway ready");
@@ -250,7 +276,8 @@ async fn gateway(
     told.await;
     tracing::info!("draining");
     let drained = async {
-        let cut = running.drain(Duration::from_secs(end.grace)).await;
+        let cut = running.drain(end.grace).await;
+        end.threads.stop().await;
         bus.close().await;
         cut
     };
@@ -261,16 +288,18 @@ async fn gateway(
     Ok(())
 }
 
-/// Prints what the process has counted, and what its bus has.
-pub(super) fn metrics(handle: PrometheusHandle, bus: Bus) -> Arc<dyn Fn() -> String + Send + Sync> {
+/// Prints what the process has counted, and what its buses have.
+pub(super) fn metrics(handle: PrometheusHandle, buses: Vec<Bus>) -> Arc<dyn Fn() -> String + Send + Sync> {
     metrics::gauge!(telemetry::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Arc::new(move || {
-        let figures = bus.figures();
-        metrics::gauge!(telemetry::BUS_CONNECTED).set(f64::from(u8::from(bus_readiness(&bus).is_ok())));
-        metrics::gauge!(telemetry::BUS_PENDING).set(figures.pending as f64);
-        metrics::counter!(telemetry::BUS_RECONNECTS).absolute(figures.reconnects);
-        metrics::counter!(telemetry::BUS_DROPPED).absolute(figures.dropped);
-        metrics::counter!(telemetry::BUS_STRAYS).absolute(figures.strays);
+        let figures: Vec<_> = buses.iter().map(Bus::figures).collect();
+        let sum = |figure: fn(&Figures) -> u64| figures.iter().map(figure).sum::<u64>();
+        let is_connected = buses.iter().all(|bus| bus_readiness(bus).is_ok());
+        metrics::gauge!(telemetry::BUS_CONNECTED).set(f64::from(u8::from(is_connected)));
+        metrics::gauge!(telemetry::BUS_PENDING).set(sum(|figures| figures.pending) as f64);
+        metrics::counter!(telemetry::BUS_RECONNECTS).absolute(sum(|figures| figures.reconnects));
+        metrics::counter!(telemetry::BUS_DROPPED).absolute(sum(|figures| figures.dropped));
+        metrics::counter!(telemetry::BUS_STRAYS).absolute(sum(|figures| figures.strays));
         handle.run_upkeep();
         handle.render()
     })

@@ -75,7 +75,7 @@ pub(super) fn run(args: &WorkerArgs) -> Result<(), Fault> {
         // The port is there before the bus is: a process that waits for it lives, and says why it is not ready.
         let state = Arc::new(AtomicU8::new(STARTING));
         if let Some(address) = args.admin {
-            let metrics = handle.map(|handle| metrics(handle, bus.clone()));
+            let metrics = handle.map(|handle| metrics(handle, vec![bus.clone()]));
             let admin = Gateway::admin(address, readiness(state.clone(), bus.clone()), metrics)?;
             tracing::info!(%admin, "worker starting");
         }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::connection::{self, Connection};
 use super::inbound::Peer;
+use super::threads::Threads;
 use super::{Edge, admin, http2, life, respond, revocations, socket};
 use crate::telemetry;
 
@@ -62,7 +63,7 @@ pub(super) fn run(
     let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(revocations::follow(edge.clone(), stopped.clone()));
-    tokio::spawn(accept(edge.clone(), listener, stopped));
+    tokio::spawn(accept(Threads::of(&edge), listener, stopped));
     if let Some(listener) = admin {
         tokio::spawn(admin::serve_edge(edge.clone(), listener, metrics));
     }
@@ -89,7 +90,7 @@ impl Running {
     }
 }
 
-async fn accept(edge: Arc<Edge>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+async fn accept(threads: Threads, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
@@ -99,7 +100,7 @@ async fn accept(edge: Arc<Edge>, listener: TcpListener, mut stopped: watch::Rece
         match accepted {
             Ok((socket, peer)) => {
                 is_failing = false;
-                take(&edge, socket, peer, &stopped);
+                threads.take(socket, peer, &stopped);
             }
             Err(error) => {
                 metrics::counter!(telemetry::CONNECTION_LIMITS, "limit" => "accept").increment(1);
@@ -113,7 +114,7 @@ async fn accept(edge: Arc<Edge>, listener: TcpListener, mut stopped: watch::Rece
     }
     // Those that the kernel has accepted already are served, too.
     while let Ok(Ok((socket, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-        take(&edge, socket, peer, &stopped);
+        threads.take(socket, peer, &stopped);
     }
 }
 
@@ -122,30 +123,8 @@ pub(super) async fn until(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
 }
 
-fn take(edge: &Arc<Edge>, socket: TcpStream, peer: SocketAddr, stopped: &watch::Receiver<bool>) {
-    if edge.connections.fetch_add(1, Ordering::AcqRel) >= edge.config.limits.connections {
-        edge.connections.fetch_sub(1, Ordering::AcqRel);
-        metrics::counter!(telemetry::CONNECTION_LIMITS, "limit" => "connections").increment(1);
-        return;
-    }
-    let _ = socket.set_nodelay(true);
-    let (edge, stopped) = (edge.clone(), stopped.clone());
-    tokio::spawn(async move {
-        let _open = Open(edge.clone());
-        serve(edge, socket, peer, stopped).await;
-    });
-}
-
-/// Counts a connection until it is gone.
-struct Open(Arc<Edge>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
+/// Serves a connection to its end.
+pub(super) async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr, mut stopped: watch::Receiver<bool>) {
     let first = tokio::time::timeout(edge.config.limits.first_byte, socket::is_http2(&stream));
     let first = tokio::select! {
         first = first => first,

@@ -28,6 +28,7 @@ mod respond;
 mod revocations;
 mod socket;
 mod stall;
+mod threads;
 mod tokens;
 mod trace;
 
@@ -48,6 +49,7 @@ pub use admin::{AdminOptions, AdminTls, AdminToken, Readiness, TlsFiles, bus_rea
 pub use listener::Running;
 pub use networks::{Networks, network};
 pub use openapi::{Json, describe};
+pub use threads::EdgeThread;
 
 /// Checks a request's head, its empty line included, as the edge does before hyper sees it. For the fuzz target.
 pub fn check_head(head: &[u8], limits: &ConnectionLimits) -> Result<(), Fault> {
@@ -107,6 +109,8 @@ pub struct GatewayConfig {
     pub keep_alive: Duration,
     /// Where each request gets a line; nowhere without it.
     pub access_log: Option<AccessConfig>,
+    /// Threads that serve connections, too; without them the one that starts the edge serves all.
+    pub threads: Vec<EdgeThread>,
 }
 
 impl GatewayConfig {
@@ -120,21 +124,31 @@ impl GatewayConfig {
             trusted: Networks::default(),
             keep_alive: Duration::from_secs(15),
             access_log: None,
+            threads: Vec::new(),
         }
     }
 }
 
-/// What all connections of an edge share.
+/// What all connections of a thread share; but for the bus, all threads share it.
+#[derive(Clone)]
 struct Edge {
     live: Arc<Live>,
     bus: Bus,
-    config: GatewayConfig,
+    config: Arc<GatewayConfig>,
     started: Instant,
-    tokens: tokens::Tokens,
+    tokens: Arc<tokens::Tokens>,
     access: Option<Arc<AccessLog>>,
     is_draining: watch::Sender<bool>,
-    is_ready: AtomicBool,
-    connections: AtomicUsize,
+    is_ready: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Edge {
+    /// Whether every thread's bus can be used, or why not.
+    fn bus_readiness(&self) -> Result<(), &'static str> {
+        let others = self.config.threads.iter().map(|thread| &thread.bus);
+        std::iter::once(&self.bus).chain(others).try_for_each(bus_readiness)
+    }
 }
 
 /// Starts an edge on a table and a bus.
@@ -154,13 +168,13 @@ impl Gateway {
         let edge = Arc::new(Edge {
             live,
             bus,
-            config,
+            config: Arc::new(config),
             started: Instant::now(),
-            tokens: tokens::Tokens::default(),
+            tokens: Arc::default(),
             access,
             is_draining: watch::Sender::new(false),
-            is_ready: AtomicBool::new(true),
-            connections: AtomicUsize::new(0),
+            is_ready: Arc::new(AtomicBool::new(true)),
+            connections: Arc::default(),
         });
         let listener = bind("listen", edge.config.listen)?;
         let admin = edge.config.admin.map(|address| bind("admin", address)).transpose()?;

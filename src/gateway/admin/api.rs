@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::access::refusal;
 use super::schema::MethodSchema;
-use super::{Desk, bus_readiness, figures, workers};
+use super::{Desk, figures, workers};
 use crate::fault::{Code, Fault, Reason};
 use crate::gateway::explain::{self, LimitRow, RouteFacts};
 
@@ -58,7 +58,7 @@ pub(super) async fn figures(State(desk): State<Arc<Desk>>) -> Response {
             (name, slots.map(|slots| slots.as_deref().map(LimitRow::of)))
         })
         .collect();
-    let bus = bus_readiness(&edge.bus);
+    let bus = edge.bus_readiness();
     json(&json!({
         "uptime_ms": edge.started.elapsed().as_millis() as u64,
         "generation": snapshot.generation,

@@ -133,7 +133,7 @@ fn answer(readiness: Result<(), &'static str>) -> (StatusCode, String) {
 
 /// An edge is ready while it takes requests and the bus can carry them.
 fn readiness_of(edge: Arc<Edge>) -> Readiness {
-    Arc::new(move || if edge.is_ready.load(Ordering::Acquire) { bus_readiness(&edge.bus) } else { Err("draining") })
+    Arc::new(move || if edge.is_ready.load(Ordering::Acquire) { edge.bus_readiness() } else { Err("draining") })
 }
 
 /// Whether the bus can be used.
