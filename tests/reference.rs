@@ -99,6 +99,7 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
 /// Bounds of the gateway's rooms that no client meets, each with the reason.
 const INNER: &[(&str, &str, &str)] = &[
     ("snapshot/policy.rs", "TIMEOUT_MAX", "named beside `timeout`"),
+    ("snapshot/cors.rs", "MAX_AGE_MAX", "named beside `cors` on docs/routes.md; browsers keep it no longer"),
     ("limits/bucket.rs", "SHARD_KEYS_MAX", "a share of `KEYS_MAX`"),
     ("gateway/auth.rs", "CHECK_MAX", "the wait for a credential's check, inside of the request's own deadline"),
     ("gateway/trace.rs", "STATE_MAX", "a longer `tracestate` is not passed on, as W3C allows"),

@@ -17,7 +17,7 @@ use super::body::Answer;
 use super::in_flight::InFlight;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
 use super::record::Record;
-use super::{Edge, ask, auth, context, credit, events, openapi, respond};
+use super::{Edge, ask, auth, context, cors, credit, events, openapi, respond};
 use crate::bus::{Headers, Reply};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
@@ -34,6 +34,11 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: P
     let snapshot = edge.live.pin();
     let (head, body) = request.into_parts();
     let inbound = Inbound::read(head, peer, &edge.config.trusted);
+    if let Some(answer) = cors::preflight(&snapshot, &inbound) {
+        let mut answer = finish(answer, &inbound);
+        Record::begin(edge, &inbound, None).answered(&mut answer, None);
+        return answer;
+    }
     let route = match find(&snapshot, &inbound, edge.config.limits.headers) {
         Ok(found) => found,
         Err(fault) => {
@@ -43,6 +48,9 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: P
             metrics::counter!(telemetry::UNROUTED).increment(1);
             let answer = respond::fault(&fault, snapshot.error_style, None, &inbound.request_id);
             let mut answer = finish(answer, &inbound);
+            if let Some(cors) = &snapshot.cors {
+                cors::allow(cors, &inbound.head.headers, std::iter::empty(), &mut answer);
+            }
             Record::begin(edge, &inbound, None).answered(&mut answer, Some(&fault));
             return answer;
         }
@@ -69,6 +77,10 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: P
         }
     };
     let mut answer = finish(answer, &inbound);
+    if let Some(cors) = &route.0.policies.cors {
+        let own = route.0.headers_out.iter().map(|(_, name)| name);
+        cors::allow(cors, &inbound.head.headers, own, &mut answer);
+    }
     record.answered(&mut answer, fault.as_ref());
     answer
 }

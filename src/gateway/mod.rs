@@ -10,6 +10,7 @@ mod body;
 pub mod catalogue;
 mod connection;
 mod context;
+mod cors;
 mod credit;
 mod events;
 pub mod explain;

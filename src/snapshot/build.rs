@@ -34,6 +34,7 @@ pub fn build(
     }
     let styles = super::styles::styles(manifest, &mut reader);
     let error_style = manifest.errors.as_ref().map_or(ErrorStyle::default(), |name| reader.error_style(name));
+    let cors = manifest.defaults.cors.as_ref().and_then(|row| reader.cors(row));
     let mut builder = Builder {
         manifest,
         schema,
@@ -81,6 +82,7 @@ pub fn build(
         left_out,
         credential,
         error_style,
+        cors,
         stream_slots: stream_slots.unwrap_or_else(|| Slots::new(open_streams)),
     })
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
+use super::cors::CorsRow;
 use super::problem::{Place, Problem};
 use crate::written;
 
@@ -194,6 +195,8 @@ pub struct PolicyRow {
     pub retries: Option<At<u32>>,
     /// Circuit breaker of the subject.
     pub breaker: Option<At<BreakerRow>>,
+    /// Pages of other origins that may use it from a browser (default none).
+    pub cors: Option<At<CorsRow>>,
     /// Form of the JSON.
     pub json: Option<JsonRow>,
 }

@@ -7,6 +7,7 @@ mod annotations;
 mod api;
 mod build;
 pub mod compat;
+mod cors;
 mod credential;
 pub mod diff;
 mod instances;
@@ -38,6 +39,7 @@ use problem::Problem;
 pub use crate::written::problem;
 pub use api::Api;
 pub use build::build;
+pub use cors::Cors;
 pub use credential::{Auth, Credential, Revocations};
 pub use instances::{Instance, answer_for, instances};
 pub use live::Live;
@@ -75,6 +77,8 @@ pub struct Snapshot {
     pub credential: Option<Arc<Credential>>,
     /// Error style of answers without a route.
     pub error_style: ErrorStyle,
+    /// Pages of other origins that may read answers without a route.
+    pub cors: Option<Arc<Cors>>,
     /// Slots for all streams of the process.
     pub stream_slots: Arc<Slots>,
 }
@@ -295,6 +299,8 @@ pub struct Policies {
     pub retries: u32,
     /// The breaker of its subject.
     pub breaker: Option<Arc<SubjectBreaker>>,
+    /// Pages of other origins that may read the answers.
+    pub cors: Option<Arc<Cors>>,
     /// How replies are printed.
     pub json_out: JsonOut,
     /// How errors are printed.

@@ -73,6 +73,7 @@ impl<'a> Reader<'a> {
         let streams = Reader::pick(levels, |level| level.streams.as_ref()).cloned();
         let retries = Reader::pick(levels, |level| level.retries.as_ref()).cloned();
         let breaker = Reader::pick(levels, |level| level.breaker.as_ref()).cloned();
+        let cors = Reader::pick(levels, |level| level.cors.as_ref()).cloned();
         let (json_out, json_in) = self.json(levels);
         let policies = Policies {
             auth: auth.and_then(|word| self.auth(&word)),
@@ -84,6 +85,7 @@ impl<'a> Reader<'a> {
             stream_slots: streams.map(|max| self.slots(&format!("{route} streams"), &max)),
             retries: self.retries(retries.as_ref()),
             breaker: breaker.and_then(|row| self.breaker(subject, &row)),
+            cors: cors.and_then(|row| self.cors(&row)),
             json_out,
             error_style: errors.map_or(ErrorStyle::default(), |name| self.error_style(&name)),
         };

@@ -232,6 +232,7 @@ function factsOf(route) {
     ["Streams", route.streams ? `at most ${route.streams.max}` : "unlimited"],
     ["Retries", String(route.retries)],
     ["Breaker", route.breaker ? `${route.breaker.failures} time-outs in a row, open for ${milliseconds(route.breaker.open_ms)}; ${route.breaker.is_open ? "open" : "closed"}` : "none"],
+    ["Origins", route.cors || "the gateway's own"],
     ["Written at", el("code", {}, route.defined_at)],
   ]);
 }

@@ -26,6 +26,7 @@ pub(super) fn compare(before: &Route, after: &Route) -> Vec<Detail> {
     bindings(before, after, &mut differences);
     identity(before, after, &mut differences);
     limits(before, after, &mut differences);
+    origins(before, after, &mut differences);
     forms(before, after, &mut differences);
     differences.0
 }
@@ -158,6 +159,14 @@ fn limits(before: &Route, after: &Route, differences: &mut Differences) {
         false,
         "while it is open requests are refused with 503",
     );
+}
+
+fn origins(before: &Route, after: &Route, differences: &mut Differences) {
+    let word = |route: &Route| route.policies.cors.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    let (was, is) = (&before.policies.cors, &after.policies.cors);
+    let has_fewer = was.as_ref().is_some_and(|was| !is.as_ref().is_some_and(|is| is.covers(was)));
+    let meaning = if has_fewer { "pages of some origins are shut out" } else { "pages of these origins may use it" };
+    differences.text("cors", word(before), word(after), has_fewer, meaning);
 }
 
 fn forms(before: &Route, after: &Route, differences: &mut Differences) {
