@@ -3,6 +3,7 @@
 
 mod exemplars;
 pub mod otlp;
+mod sample;
 pub mod trace;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use exemplars::Exemplars;
 pub use exemplars::openmetrics;
 pub use metrics_exporter_prometheus::PrometheusHandle;
+pub use sample::Sample;
 
 /// Requests by route and outcome.
 pub const REQUESTS: &str = "tidegate_requests_total";
