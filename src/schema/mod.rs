@@ -4,10 +4,10 @@
 
 mod compile;
 mod docs;
+mod elements;
 mod load;
 mod lower;
 pub mod operation;
-mod places;
 mod services;
 mod sets;
 
@@ -16,7 +16,8 @@ use std::sync::Arc;
 use crate::transcode::{MessageId, Tables};
 
 pub use docs::{Doc, Docs};
-pub use places::{SchemaPlace, places};
+use elements::Elements;
+pub use elements::{SchemaPlace, places};
 pub use services::{HttpRuleRow, MethodRow, ServiceRow};
 pub use sets::sets;
 
@@ -45,6 +46,11 @@ pub struct SchemaProblem {
 }
 
 impl SchemaProblem {
+    fn at(place: &SchemaPlace, text: String) -> SchemaProblem {
+        let SchemaPlace { file, line, column } = place.clone();
+        SchemaProblem { file, line, column, text, hint: String::new() }
+    }
+
     fn whole(file: &str, text: String) -> SchemaProblem {
         SchemaProblem { file: file.to_owned(), line: 1, column: 1, text, hint: String::new() }
     }
@@ -72,6 +78,7 @@ impl Schema {
 pub fn load(files: &[SourceFile]) -> Result<Schema, Vec<SchemaProblem>> {
     let (pool, lowered) = load::pool(files)?;
     let tables = Arc::new(compile::compile(&pool, &lowered));
-    let services = services::rows(&pool, &tables)?;
-    Ok(Schema { tables, services, docs: Arc::new(docs::docs(&pool)) })
+    let elements = Elements::of(&pool);
+    let services = services::rows(&pool, &tables, &elements)?;
+    Ok(Schema { tables, services, docs: Arc::new(docs::docs(&pool, &elements)) })
 }
