@@ -48,7 +48,7 @@ pub(super) fn docs(pool: &DescriptorPool, elements: &Elements) -> Docs {
     let mut reader =
         Reader { docs: Docs::default(), behavior: pool.get_extension_by_name("google.api.field_behavior") };
     elements.each(pool, |element| {
-        if !element.place.file.starts_with("google/protobuf/") {
+        if !element.name.starts_with("google.protobuf.") {
             reader.add(element);
         }
     });

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, FileDescriptor};
 
-use super::{SourceFile, load};
+use super::{Paths, SourceFile, load, path_of};
 
 /// Longest comment that is kept, in bytes.
 const COMMENT_MAX: usize = 8 * 1024;
@@ -13,7 +13,7 @@ const COMMENT_MAX: usize = 8 * 1024;
 /// A place in a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaPlace {
-    /// The file.
+    /// Path of the file.
     pub file: String,
     /// Line, counted from 1.
     pub line: usize,
@@ -29,10 +29,10 @@ impl std::fmt::Display for SchemaPlace {
 
 /// Where the elements of these names stand. What is not there has the place of what it would be a part of; nothing where
 /// that is not there either.
-pub fn places(files: &[SourceFile], names: &[&str]) -> Vec<Option<SchemaPlace>> {
+pub fn places(files: &[SourceFile], paths: &Paths, names: &[&str]) -> Vec<Option<SchemaPlace>> {
     let Ok((pool, _)) = load::pool(files) else { return vec![None; names.len()] };
     let mut places: HashMap<String, SchemaPlace> = HashMap::new();
-    Elements::of(&pool).each(&pool, |element| drop(places.insert(element.name, element.place)));
+    Elements::of(&pool, paths).each(&pool, |element| drop(places.insert(element.name, element.place)));
     let place_of = |name: &&str| {
         let mut whole = *name;
         loop {
@@ -56,7 +56,12 @@ pub(super) struct Element {
 }
 
 /// What the sources of a pool say of its elements: by file, and by the element's path in it.
-pub(super) struct Elements(HashMap<String, HashMap<Vec<i32>, Location>>);
+pub(super) struct Elements(HashMap<String, Source>);
+
+struct Source {
+    path: String,
+    locations: HashMap<Vec<i32>, Location>,
+}
 
 struct Location {
     line: usize,
@@ -65,18 +70,23 @@ struct Location {
 }
 
 impl Elements {
-    pub(super) fn of(pool: &DescriptorPool) -> Elements {
-        Elements(pool.files().map(|file| (file.name().to_owned(), locations(&file))).collect())
+    pub(super) fn of(pool: &DescriptorPool, paths: &Paths) -> Elements {
+        let source = |file: FileDescriptor| {
+            let (name, locations) = (file.name(), locations(&file));
+            (name.to_owned(), Source { path: path_of(name, paths).to_owned(), locations })
+        };
+        Elements(pool.files().map(source).collect())
     }
 
     /// Where something stands; the file's beginning where nobody has written down more, as in sets without source info.
     pub(super) fn place(&self, file: &FileDescriptor, path: &[i32]) -> SchemaPlace {
         let (line, column) = self.location(file, path).map_or((1, 1), |location| (location.line, location.column));
-        SchemaPlace { file: file.name().to_owned(), line, column }
+        let path = self.0.get(file.name()).map_or(file.name(), |source| &source.path);
+        SchemaPlace { file: path.to_owned(), line, column }
     }
 
     fn location(&self, file: &FileDescriptor, path: &[i32]) -> Option<&Location> {
-        self.0.get(file.name())?.get(path)
+        self.0.get(file.name())?.locations.get(path)
     }
 
     /// Hands out everything that the pool's files declare. The entries of maps are nobody's words.
