@@ -13,6 +13,7 @@ use tidegate_floor::bench::{EchoReply, EchoRequest};
 
 use crate::support::load::{self, Load};
 use crate::support::process::{Counted, Program, free_address, gateway_arguments, on_path, pin, wait_for};
+use crate::support::service::Service;
 use crate::support::{self as bench, Goal, Ratio, Report};
 use crate::system::nats::NatsServer;
 
@@ -46,7 +47,7 @@ pub fn run(report: &mut Report) {
 /// for a request is not in it. The profiles stay, for `callgrind_annotate`.
 async fn count() {
     let nats = NatsServer::start();
-    let _worker = Worker::start(nats.url()).await;
+    let _service = start_service(nats.url()).await;
     let folder = tempfile::tempdir().expect("a folder").keep();
     let (arguments, gateway_at) = gateway_arguments(&folder, nats.url(), ROUTES);
     let gateway = (env!("CARGO_BIN_EXE_tidegate").to_owned(), arguments, gateway_at);
@@ -72,7 +73,7 @@ async fn measure(report: &mut Report) {
     let pairs = if bench::is_measuring() { bench::PAIRS } else { 1 };
     let nats = NatsServer::start();
     pin(std::process::id(), 1);
-    let worker = Worker::start(nats.url()).await;
+    let service = start_service(nats.url()).await;
     let folder = tempfile::tempdir().expect("a folder");
     let (gateway, gateway_at) = start_gateway(folder.path(), nats.url());
     load::wait_for_answer(gateway_at, &load::post(gateway_at, "/v1/echo", BODY)).await;
@@ -130,7 +131,7 @@ async fn measure(report: &mut Report) {
         report.ratio("CPU a request: gateway / nginx as a plain proxy", OF_NGINX, bench::ratio_of(to_nginx));
     }
     report.quantity("resident memory at rest", "MiB", IDLE, Ratio { low: idle, median: idle, high: idle });
-    drop(worker);
+    drop(service);
 }
 
 fn mebibytes(program: &Program) -> f64 {
@@ -218,33 +219,12 @@ fn reply_to(request: &EchoRequest) -> EchoReply {
     }
 }
 
-/// A worker in this process: a thread with a bus connection of its own.
-struct Worker(Option<tokio::sync::oneshot::Sender<()>>);
-
-impl Worker {
-    async fn start(url: &str) -> Worker {
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let url = url.to_owned();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
-                let client = async_nats::connect(url).await.expect("nats-server answers");
-                let subscription = client.queue_subscribe(SUBJECT, "q.bench".to_owned()).await.expect("subscribed");
-                client.flush().await.expect("flushed");
-                let _ = ready.send(());
-                tokio::select! { () = answer_all(client, subscription) => {}, _ = stopped => {} }
-            });
-        });
-        is_ready.await.expect("the worker subscribes");
-        Worker(Some(stop))
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        drop(self.0.take());
-    }
+/// A service in this process.
+async fn start_service(url: &str) -> Service<()> {
+    Service::start(url, SUBJECT, async |client, requests, mut told| {
+        tokio::select! { () = answer_all(client, requests) => {}, _ = told.recv() => {} }
+    })
+    .await
 }
 
 async fn answer_all(client: async_nats::Client, mut subscription: async_nats::Subscriber) {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::support::process::{Program, gateway_arguments, pin, raise_open_files};
+use crate::support::service::Service;
 use crate::support::{self as bench, Goal, Ratio, Report, load};
 use crate::system::nats::NatsServer;
 
@@ -55,7 +56,7 @@ async fn measure(report: &mut Report, nats: &str, streams: usize) {
     let (arguments, address) = gateway_arguments(folder.path(), nats, ROUTES);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let gateway = Program::start("gateway", 0, env!("CARGO_BIN_EXE_tidegate"), &arguments);
-    let worker = Worker::start(nats).await;
+    let service = Service::start(nats, SUBJECT, serve).await;
     load::wait_for_answer(address, &get(address)).await;
     let mut audience = Audience::new(address);
     // What the first streams set up in the gateway stays for all that follow.
@@ -68,7 +69,7 @@ async fn measure(report: &mut Report, nats: &str, streams: usize) {
     let mut micros = Vec::new();
     for _ in 0..rounds {
         let cpu = gateway.cpu();
-        worker.tick();
+        service.tell(());
         audience.hear(streams).await;
         micros.push((gateway.cpu() - cpu).as_secs_f64() * 1e6 / streams as f64);
     }
@@ -145,34 +146,7 @@ async fn next_event(lines: &mut BufReader<TcpStream>) -> Option<String> {
     }
 }
 
-/// Sends each stream its first chunk at once, and the next one whenever it is told to. On a thread of its own, which
-/// ends with this value.
-struct Worker(mpsc::UnboundedSender<()>);
-
-impl Worker {
-    async fn start(url: &str) -> Worker {
-        let (tick, ticks) = mpsc::unbounded_channel();
-        let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let url = url.to_owned();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
-                let client = async_nats::connect(url).await.expect("nats-server answers");
-                let requests = client.queue_subscribe(SUBJECT, "q.bench".to_owned()).await.expect("subscribed");
-                client.flush().await.expect("flushed");
-                let _ = ready.send(());
-                serve(client, requests, ticks).await;
-            });
-        });
-        is_ready.await.expect("the worker subscribes");
-        Worker(tick)
-    }
-
-    fn tick(&self) {
-        self.0.send(()).expect("the worker runs");
-    }
-}
-
+/// Sends each stream its first chunk at once, and the next one whenever it is told to.
 async fn serve(
     client: async_nats::Client,
     mut requests: async_nats::Subscriber,

@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use support::eventually;
 use support::nats::NatsServer;
@@ -107,6 +108,27 @@ async fn requests_over_the_bus_are_counted_by_subject_and_outcome() {
     ] {
         assert!(metrics.contains(row), "{row} is not in\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn connections_that_ask_for_nothing_keep_no_probe_out() {
+    let dev = Program::start(&["dev", "--routes", "built-in", "--listen", "127.0.0.1:0"]);
+    let client = reqwest::Client::new();
+    let ready = async || {
+        let answer = client.get(format!("http://{}/readyz", dev.admin)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(ready().await.0, 200);
+    // More than the port takes at once, for longer than a probe waits.
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(tokio::net::TcpStream::connect(&dev.admin).await.unwrap());
+    }
+    let start = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(dev.admin("/readyz").await.0, 200);
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 /// The series of a process: names with their labels, without values.

@@ -334,6 +334,21 @@ async fn redis_keeps_a_value_as_long_as_it_is_good_and_no_tag_longer_than_its_va
     assert_eq!(server.say("KEYS *"), "*0", "nothing is left of what was dropped");
 }
 
+#[tokio::test]
+async fn environments_with_prefixes_of_their_own_share_a_server_and_nothing_else() {
+    let server = RedisServer::start();
+    let on = async |prefix: &str| Setup::on_redis(&format!("{}?prefix={prefix}", server.url())).await;
+    let (staging, production) = (on("staging").await, on("production").await);
+    assert_eq!(staging.get(0, "a").await, "a 1, Made");
+    assert_eq!(production.get(0, "a").await, "a 1, Made");
+    assert_eq!((staging.get(1, "a").await, production.get(1, "a").await), ("a 1, Store".into(), "a 1, Store".into()));
+    let mut tag = Vec::new();
+    put_bytes(1, b"a", &mut tag);
+    staging.send(0, "drop", tag, &[]).await;
+    assert_eq!(server.say("KEYS staging:*"), "*0");
+    assert!(server.say("KEYS production:*").starts_with("*2"));
+}
+
 /// What a counter of this process stands at.
 fn counted(handle: &tidegate::telemetry::PrometheusHandle, line: &str) -> u64 {
     let text = handle.render();

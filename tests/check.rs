@@ -4,6 +4,7 @@ mod support;
 
 use support::material;
 use tidegate::snapshot::problem::{Problem, render};
+use tidegate::snapshot::{Files, Source as _};
 
 const PROTO: &str = r#"syntax = "proto3";
 package t.v1;
@@ -290,4 +291,39 @@ error: the descriptors have no method `t.v1.Things/Got`
   = help: did you mean `t.v1.Things/Get`?
 "#;
     assert_eq!(report(routes), expected.trim());
+}
+
+#[test]
+fn a_mistake_in_a_schema_is_shown_at_the_path_that_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(path("protos/a")).unwrap();
+    std::fs::write(path("routes.yaml"), "annotations: [ { services: [ '*' ] } ]\n").unwrap();
+    let shown = |proto: &str, given: &str| {
+        std::fs::write(path("protos/a/b.proto"), proto).unwrap();
+        let files = Files { routes: path("routes.yaml"), descriptors: path(given) };
+        let material = files.read().unwrap();
+        let problems = material.build(None).unwrap_err();
+        render(&problems, false, |file| material.text_of(file))
+    };
+    let file = path("protos/a/b.proto").display().to_string();
+    // What does not compile, what the tables refuse, and what is not there yet.
+    for (proto, line, column) in [
+        ("syntax = \"proto3\";\nmessage A { Missing b = 1; }\n", 2, 13),
+        (
+            "syntax = \"proto3\";\nimport \"google/api/annotations.proto\";\nmessage A { string b = 1; }\nservice S {\n  \
+             rpc Get(A) returns (A) { option (google.api.http) = { get: \"a\" }; }\n}\n",
+            5,
+            3,
+        ),
+        ("", 1, 1),
+    ] {
+        for given in ["protos", "protos/a/b.proto"] {
+            let text = shown(proto, given);
+            assert!(
+                text.contains(&format!("--> {file}:{line}:{column}")) || proto.is_empty() && text.contains(&file),
+                "{text}"
+            );
+        }
+    }
 }

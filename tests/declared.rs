@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::nats::NatsServer;
+use support::place::on_each_bus;
 use support::{eventually, gateway, url};
 use tidegate::bus::Bus;
 use tidegate::gateway::Running;
@@ -90,27 +91,8 @@ impl Todo {
     }
 }
 
-macro_rules! on_both_buses {
-    ($($rule:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $rule() {
-                let bus = super::Bus::embedded();
-                super::$rule(super::Todo::on(&bus, &super::Store::of(&bus)).await).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test]
-            async fn $rule() {
-                let server = super::NatsServer::start();
-                let bus = server.bus().await;
-                super::$rule(super::Todo::on(&bus, &super::Store::of(&bus)).await).await;
-            })*
-        }
-    };
-}
-
-on_both_buses!(
+on_each_bus!(
+    |place| (Todo::on(&place.bus, &Store::of(&place.bus)).await);
     a_task_is_created_once_and_read,
     a_write_at_a_version_wins_or_names_the_current_one,
     racing_writers_of_one_version_have_one_winner,

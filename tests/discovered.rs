@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use support::nats::NatsServer;
 use support::{eventually, material, url};
-use tidegate::bus::Bus;
 use tidegate::bus::discovery::{ANNOUNCED, BYTES, DIGEST, Question, answer_of, digest, questions};
+use tidegate::bus::{Bus, Pattern};
 use tidegate::fault::Fault;
 use tidegate::gateway::Running;
 use tidegate::schema::SourceFile;
@@ -88,7 +88,8 @@ struct Edge {
 impl Edge {
     async fn start(bus: &Bus) -> Edge {
         let base = material(ROUTES, BASE);
-        let source = WorkersSource::follow(Arc::new(BuiltIn(base)), bus.clone());
+        let subjects = ["w.v1.>", "*.v1.Liar.Get"].map(|pattern| Pattern::new(pattern).unwrap()).to_vec();
+        let source = WorkersSource::follow(Arc::new(BuiltIn(base)), bus.clone(), subjects);
         let first = source.read().unwrap();
         let (running, live) = support::gateway(first.build(None).unwrap(), bus, |_| {}).await;
         let outcome = watch(live.clone(), source, first, Rules::default());
@@ -202,6 +203,56 @@ async fn what_a_worker_announces_wrongly_is_left_out_and_the_others_are_served()
         eventually(said, is_said).await;
     }
     assert!(!edge.left_out().iter().any(|text| text.contains("forged")), "what was not fetched is in the log only");
+}
+
+/// A set with one service, `NAME.v1.Liar`, whose one method is on that subject.
+fn set_of(name: &str, subject: &str) -> Vec<u8> {
+    let proto = format!(
+        r#"syntax = "proto3"; package {name}.v1;
+           import "google/api/annotations.proto"; import "tidegate/options.proto";
+           message A {{ string a = 1; }}
+           service Liar {{
+             rpc Get(A) returns (A) {{
+               option (google.api.http) = {{ get: "/{name}" }};
+               option (tidegate.method) = {{ subject: "{subject}" }};
+             }}
+           }}"#
+    );
+    let mut descriptors = material("", &proto).descriptors;
+    descriptors[0].name = format!("{name}.proto");
+    tidegate::schema::sets(&descriptors, &[vec![&format!("{name}.v1.Liar")]]).unwrap().remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_brings_routes_to_the_subjects_that_it_may_and_to_no_other() {
+    let server = NatsServer::start();
+    let (edge, bus) = (Edge::start(&server.bus().await).await, server.bus().await);
+    let (wallet, mine) = (set_of("wallet", "svc.payment.v1.credit"), set_of("mine", "w.v1.mine"));
+    liar(&bus, "wallet", digest(&wallet), wallet).await;
+    liar(&bus, "mine", digest(&mine), mine).await;
+    eventually("the one that may is served", async || edge.get("/mine").await.0 == 503).await;
+    let left_out = "worker wallet:1:1: the routes of service `wallet` are left out: `GET /wallet` leads to \
+                    `svc.payment.v1.credit`, which is none of the subjects that workers may bring routes to ()";
+    eventually("the other one is left out, and that is said", async || edge.left_out() == [left_out]).await;
+    assert_eq!(edge.get("/wallet").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_a_set_brings_in_no_subject_for_somebody_elses_service() {
+    let server = NatsServer::start();
+    let (edge, bus) = (Edge::start(&server.bus().await).await, server.bus().await);
+    // `early` brings another file of the name that the innocent `late` has for its own.
+    let files = [("early", "w.v1.early"), ("late", "svc.payment.v1.credit")]
+        .map(|(name, subject)| SourceFile { name: name.to_owned(), bytes: set_of(name, subject) });
+    let both = tidegate::schema::sets(&files, &[vec!["early.v1.Liar", "late.v1.Liar"]]).unwrap().remove(0);
+    liar(&bus, "early", digest(&both), both).await;
+    let late = set_of("late", "w.v1.late");
+    liar(&bus, "late", digest(&late), late).await;
+    eventually("`early` is served", async || edge.get("/early").await.0 == 503).await;
+    let left_out = "worker late:1:1: the routes of service `late` are left out: worker late:1:1: `late.proto` is in \
+                    `worker early`, too, with different content ()";
+    eventually("`late` is left out", async || edge.left_out() == [left_out]).await;
+    assert_eq!(edge.get("/late").await.0, 404);
 }
 
 #[test]

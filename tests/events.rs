@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use support::nats::NatsServer;
+use support::place::on_each_bus;
 use support::{eventually, snapshot};
 use tidegate::bus::{Bus, Headers, Subject};
 use tidegate::fault::{Code, Fault};
@@ -47,28 +48,8 @@ const ADVISORY_READER: ConsumerConfig = ConsumerConfig {
     ..LISTENER
 };
 
-/// Runs a rule on each engine, with two replicas: on NATS two connections, in one process one store.
-macro_rules! contract {
-    ($($rule:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $rule() {
-                let one = super::replica(tidegate::bus::Bus::embedded());
-                super::$rule(&super::Replicas { other: one.clone(), one }).await;
-            })*
-        }
-        mod jetstream {
-            $(#[tokio::test]
-            async fn $rule() {
-                let server = super::NatsServer::start();
-                let (one, other) = (super::replica(server.bus().await), super::replica(server.bus().await));
-                super::$rule(&super::Replicas { one, other }).await;
-            })*
-        }
-    };
-}
-
-contract!(
+on_each_bus!(
+    |place| (&Replicas { one: replica(place.bus.clone()), other: replica(place.another_bus().await) });
     each_event_is_handled_once_by_one_of_the_replicas,
     an_event_comes_again_until_it_is_handled,
     what_fails_five_times_is_a_dead_letter_that_can_be_sent_again,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use support::eventually;
-use support::nats::NatsServer;
+use support::place::on_each_bus;
 use tidegate::bus::Bus;
 use tidegate::fault::Fault;
 use tidegate::store::{BucketConfig, Keys, LogConfig, LogReader, Store};
@@ -125,27 +125,8 @@ async fn is_silent(reader: &mut LogReader) -> bool {
     tokio::time::timeout(SWEEP * 6, reader.next()).await.is_err()
 }
 
-macro_rules! on_both_buses {
-    ($($rule:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $rule() {
-                let bus = super::Bus::embedded();
-                super::$rule(&bus, &super::Store::of(&bus)).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test]
-            async fn $rule() {
-                let server = super::NatsServer::start();
-                let bus = server.bus().await;
-                super::$rule(&bus, &super::Store::of(&bus)).await;
-            })*
-        }
-    };
-}
-
-on_both_buses!(
+on_each_bus!(
+    |place| (&place.bus, &Store::of(&place.bus));
     a_change_its_event_and_its_clearing,
     an_event_that_found_no_log_is_sent_later,
     what_a_dead_replica_left_is_sent_by_another_one,

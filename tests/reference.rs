@@ -58,7 +58,7 @@ fn every_error_that_another_page_names_is_in_the_catalogue() {
 
 /// Where the limits of docs/limits.md stand in the code: name on the page, file, constant.
 const CONSTANTS: &[(&str, &str, &str)] = &[
-    ("wait for a reply or a first chunk", "snapshot/policy.rs", "TIMEOUT"),
+    ("wait for a reply, or for a stream to begin", "snapshot/policy.rs", "TIMEOUT"),
     ("silence of a stream", "snapshot/policy.rs", "STREAM_IDLE"),
     ("body", "snapshot/policy.rs", "BODY_MAX"),
     ("streams open in the process", "snapshot/build.rs", "OPEN_STREAMS"),

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{calls, eventually, gateway, snapshot, url};
-use tidegate::bus::Bus;
+use tidegate::bus::{Bus, BusError};
+use tidegate::fault::{Code, Fault, Reason};
 use tidegate::gateway::Running;
+use tidegate::limits::{Breaker, BreakerRule};
 use tidegate::telemetry;
 
 const PROTO: &str = r#"
@@ -98,6 +100,54 @@ fn timeout() -> (u16, String) {
 
 fn paused() -> (u16, String) {
     (503, "breaker_open".to_owned())
+}
+
+#[test]
+fn a_breaker_hears_only_of_a_service_that_is_silent_or_answers() {
+    #[derive(Debug, PartialEq)]
+    enum Verdict {
+        Fails,
+        Works,
+        Nothing,
+    }
+    use Verdict::{Fails, Nothing, Works};
+    let answered = |code, reason| Some(Fault::upstream(code, "no").reason(reason));
+    let (rule, open) = (BreakerRule { failures: 2, probes: 1, ..BreakerRule::default() }, Duration::from_secs(30));
+    let verdict = |fault: Option<&Fault>, had_time| {
+        let breaker = Breaker::new(rule);
+        for _ in 0..2 {
+            breaker.admit(Duration::ZERO).unwrap().failed(Duration::ZERO);
+        }
+        // A probe tells all three apart: it closes the breaker, opens it anew, or makes room for the next one.
+        breaker.admit(open).unwrap().ended(fault, had_time, open);
+        match (breaker.is_open(), breaker.admit(open).is_ok()) {
+            (false, _) => Works,
+            (true, false) => Fails,
+            (true, true) => Nothing,
+        }
+    };
+    for (fault, had_time, expected) in [
+        (None, true, Works),
+        (None, false, Works),
+        (answered(Code::Internal, Reason::None), true, Works),
+        (answered(Code::Unavailable, Reason::None), true, Works),
+        (answered(Code::NotFound, Reason::None), false, Works),
+        (answered(Code::Internal, Reason::MalformedReply), true, Works),
+        (answered(Code::Internal, Reason::BrokenStream), true, Works),
+        (Some(BusError::Timeout.into()), true, Fails),
+        (Some(BusError::Timeout.into()), false, Nothing),
+        (Some(BusError::Unproven(2).into()), true, Fails),
+        (Some(BusError::Unproven(2).into()), false, Nothing),
+        (Some(BusError::NoResponders.into()), true, Nothing),
+        (Some(BusError::Disconnected.into()), true, Nothing),
+        (Some(BusError::Closed.into()), true, Nothing),
+        (Some(BusError::TooLarge { size: 2, max: 1 }.into()), true, Nothing),
+        (Some(BusError::Busy.into()), true, Nothing),
+        (Some(BusError::Other("no right to publish".to_owned()).into()), true, Nothing),
+        (Some(Fault::client(Code::Cancelled, "gone")), true, Nothing),
+    ] {
+        assert_eq!(verdict(fault.as_ref(), had_time), expected, "{fault:?}, had time: {had_time}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use support::place::on_each_bus;
 use support::replicas::{NOW_MS, Replicas};
 use tidegate::store::{Expected, Keys};
 
@@ -57,24 +58,11 @@ async fn a_revoked_token_is_invalid_on_every_replica_at_once(game: Replicas) {
     assert_eq!(game.ask(REVOKE, json!({ "session_token": "tgs_unheard_of" })).await, json!({}));
 }
 
-macro_rules! on_each_bus {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Replicas::embedded(&[]).await).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(super::Replicas::nats(&[]).await).await;
-            })*
-        }
-    };
-}
-
-on_each_bus!(a_limit_holds_over_replicas, a_revoked_token_is_invalid_on_every_replica_at_once);
+on_each_bus!(
+    |place| (Replicas::at(place, &[]).await);
+    a_limit_holds_over_replicas,
+    a_revoked_token_is_invalid_on_every_replica_at_once,
+);
 
 #[tokio::test]
 async fn an_expired_session_is_known_and_never_valid() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use support::eventually;
+use support::place::on_each_bus;
 use support::replicas::Replicas;
 
 const HARVEST: &str = "svc.broker.v1.harvest";
@@ -68,24 +69,11 @@ async fn a_deal_is_paid_once_however_many_complete_it(game: Replicas) {
     .await;
 }
 
-macro_rules! on_each_bus {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Replicas::embedded(&[]).await).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(super::Replicas::nats(&[]).await).await;
-            })*
-        }
-    };
-}
-
-on_each_bus!(a_part_is_taken_once_and_a_refused_harvest_takes_nothing, a_deal_is_paid_once_however_many_complete_it);
+on_each_bus!(
+    |place| (Replicas::at(place, &[]).await);
+    a_part_is_taken_once_and_a_refused_harvest_takes_nothing,
+    a_deal_is_paid_once_however_many_complete_it,
+);
 
 #[tokio::test]
 async fn a_rusty_hurried_shotgun_harvest_is_junk() {

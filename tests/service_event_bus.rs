@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use support::nats::NatsServer;
+use support::place::on_each_bus;
 use support::{calls, eventually, gateway, project, url};
 use tidegate::bus::{Bus, Limits};
 use tidegate::gateway::Running;
@@ -23,13 +23,12 @@ struct Game {
     store: Store,
     running: Running,
     client: reqwest::Client,
-    _server: Option<NatsServer>,
 }
 
 impl Game {
-    async fn on(bus: Bus, server: Option<NatsServer>) -> Game {
+    async fn on(bus: Bus) -> Game {
         let (running, _) = gateway(project().build(None).unwrap(), &bus, |_| {}).await;
-        Game { store: Store::of(&bus), bus, running, client: reqwest::Client::new(), _server: server }
+        Game { store: Store::of(&bus), bus, running, client: reqwest::Client::new() }
     }
 
     /// A replica whose lease is short, so that another one need not wait long.
@@ -69,26 +68,8 @@ impl Game {
     }
 }
 
-macro_rules! on_each_bus {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Game::on(tidegate::bus::Bus::embedded(), None).await).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test]
-            async fn $test() {
-                let server = super::NatsServer::start();
-                let bus = server.bus().await;
-                super::$test(super::Game::on(bus, Some(server)).await).await;
-            })*
-        }
-    };
-}
-
 on_each_bus!(
+    |place| (Game::on(place.bus.clone()).await);
     another_replica_goes_on_where_the_dispatcher_died,
     who_does_not_answer_gets_the_event_again,
     a_stream_goes_on_behind_what_was_seen,

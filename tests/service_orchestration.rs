@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::nats::NatsServer;
+use support::place::on_each_bus;
 use support::{calls, eventually, gateway, project, url};
 use tidegate::bus::{Bus, Delivery, Message};
 use tidegate::gateway::Running;
@@ -75,11 +75,10 @@ struct Game {
     settings: Settings,
     client: reqwest::Client,
     _folder: tempfile::TempDir,
-    _server: Option<NatsServer>,
 }
 
 impl Game {
-    async fn on(bus: Bus, server: Option<NatsServer>) -> Game {
+    async fn on(bus: Bus) -> Game {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pay_and_deal.yaml"), WORKFLOW).unwrap();
         std::fs::write(folder.path().join("fan_out.yaml"), FAN_OUT).unwrap();
@@ -94,7 +93,7 @@ impl Game {
         store.provide_consumer(consumer).await.unwrap();
         let (running, _) = gateway(project().build(None).unwrap(), &bus, |_| {}).await;
         let client = reqwest::Client::new();
-        Game { bus, store, running, settings, client, _folder: folder, _server: server }
+        Game { bus, store, running, settings, client, _folder: folder }
     }
 
     async fn replica(&self) -> Worker {
@@ -190,26 +189,8 @@ fn contains(delivery: &Delivery, text: &str) -> bool {
     delivery.payload.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-macro_rules! on_each_bus {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Game::on(tidegate::bus::Bus::embedded(), None).await).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test]
-            async fn $test() {
-                let server = super::NatsServer::start();
-                let bus = server.bus().await;
-                super::$test(super::Game::on(bus, Some(server)).await).await;
-            })*
-        }
-    };
-}
-
 on_each_bus!(
+    |place| (Game::on(place.bus.clone()).await);
     the_work_of_a_replica_that_died_goes_to_another_one_and_what_was_done_is_undone,
     cancelling_abandons_what_runs_and_undoes_what_is_done,
     a_waiting_call_is_answered_at_the_end_and_faulty_files_are_refused,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use support::place::on_each_bus;
 use support::replicas::{NOW_MS, Replicas};
 
 const PROCESS: &str = "svc.payment.v1.process";
@@ -87,24 +88,8 @@ fn coupons() -> [(&'static str, Value); 1] {
     [("payment.coupons", coupons)]
 }
 
-macro_rules! on_each_bus {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Replicas::embedded(&super::coupons()).await).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(super::Replicas::nats(&super::coupons()).await).await;
-            })*
-        }
-    };
-}
-
 on_each_bus!(
+    |place| (Replicas::at(place, &coupons()).await);
     parallel_debits_never_overdraw,
     a_debit_is_refunded_once_however_many_ask,
     a_coupon_is_redeemed_as_often_as_it_may_be,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use support::calls::{listen, next};
-use support::nats::NatsServer;
+use support::place::on_each_bus;
 use support::{eventually, gateway, project, url};
 use tidegate::bus::{Bus, Limits};
 use tidegate::gateway::Running;
@@ -115,25 +115,8 @@ impl Chunks {
     }
 }
 
-macro_rules! on_each_bus {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Game::on(tidegate::bus::Bus::embedded()).await).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test]
-            async fn $test() {
-                let server = super::NatsServer::start();
-                super::$test(super::Game::on(server.bus().await).await).await;
-            })*
-        }
-    };
-}
-
 on_each_bus!(
+    |place| (Game::on(place.bus.clone()).await);
     two_replicas_tell_each_hour_once,
     a_jump_tells_only_the_newest_hour,
     a_schedule_fires_once_and_a_recurring_one_again,

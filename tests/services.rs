@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
-use support::nats::NatsServer;
+use support::place::on_each_bus;
 use support::{eventually, gateway, project, url};
 use tidegate::bus::Bus;
 use tidegate::gateway::Running;
@@ -98,29 +98,13 @@ impl Game {
     }
 }
 
-macro_rules! on_each_bus {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Game::on(tidegate::bus::Bus::embedded()).await).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test]
-            async fn $test() {
-                let server = super::NatsServer::start();
-                super::$test(super::Game::on(server.bus().await).await).await;
-            })*
-        }
-    };
-}
-
 on_each_bus!(
+    |place| (Game::on(place.bus.clone()).await);
     of_fifty_conditional_writers_one_wins_and_unconditional_ones_all_do,
     a_repeat_with_the_same_key_writes_nothing,
     a_write_is_followed_by_its_event,
     a_watch_tells_each_write,
+    a_watch_of_what_does_not_change_is_open_at_once,
     a_repeat_after_a_crash_brings_the_lost_event,
     an_etag_guards_a_write,
     a_quest_goes_from_active_to_completed,
@@ -213,6 +197,33 @@ async fn a_watch_tells_each_write(game: Game) {
     }
     let missing = game.ask("GET", "/v1/players/%20/state:watch", None).await;
     assert_eq!((missing.status, &missing.json()["error"]["details"]["reason"]), (400, &json!("bad_id")));
+}
+
+async fn a_watch_of_what_does_not_change_is_open_at_once(game: Game) {
+    use futures_util::StreamExt as _;
+    game.put("p", json!({"a": 1}), "").await;
+    let open = async |path: &str, seen: &str| {
+        let request = game.client.get(url(&game.running, path)).header("last-event-id", seen);
+        request.header("x-timeout-ms", "2000").send().await.unwrap()
+    };
+    let first = game.client.get(url(&game.running, "/v1/players/p/state:watch")).send().await.unwrap();
+    let mut bytes = first.bytes_stream();
+    let mut text = String::new();
+    while !text.contains("data: ") {
+        text.push_str(std::str::from_utf8(&bytes.next().await.unwrap().unwrap()).unwrap());
+    }
+    let seen = text.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    // Nobody whom anything is known of; somebody who has seen everything; and a log without an event.
+    for (path, seen) in [
+        ("/v1/players/nobody/state:watch", "0"),
+        ("/v1/players/p/state:watch", &*seen),
+        ("/v1/npcs/n1/plans:watch", "0"),
+    ] {
+        let answer = open(path, seen).await;
+        assert_eq!(answer.status(), 200, "{path} behind {seen}");
+        let greeting = answer.bytes_stream().next().await.unwrap().unwrap();
+        assert!(greeting.starts_with(b"retry: "), "{path}: {greeting:?}");
+    }
 }
 
 async fn a_repeat_after_a_crash_brings_the_lost_event(game: Game) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use support::nats::NatsServer;
+use support::place::{Place, on_each_bus};
 use support::{PATIENCE, eventually, gateway, project, settle, url, watch};
 use tidegate::bus::{Branch, Bus, Delivery, Headers, Limits, Message, Pattern, Subject};
 use tidegate::gateway::{GatewayConfig, Running};
@@ -34,51 +34,11 @@ fn failed() -> Vec<u8> {
     [&[0x20, 1, 0x4a, error.len() as u8], error.as_slice()].concat()
 }
 
-/// Where a scenario runs.
-#[derive(Clone, Copy)]
-enum Place {
-    Embedded,
-    /// A server of its own, with a connection for the edge and one for the worker.
-    Nats,
-}
-
-impl Place {
-    /// The edge's bus, the worker's, and what they need.
-    async fn buses(self) -> (Bus, Bus, Option<NatsServer>) {
-        match self {
-            Place::Embedded => {
-                let bus = Bus::embedded();
-                (bus.clone(), bus, None)
-            }
-            Place::Nats => {
-                let server = NatsServer::start();
-                (server.lane_bus().await, server.bus().await, Some(server))
-            }
-        }
-    }
-}
-
-/// Runs each scenario on both buses.
-macro_rules! on_both_buses {
-    ($($scenario:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $scenario() {
-                super::$scenario(super::Place::Embedded).await;
-            })*
-        }
-        mod nats {
-            $(#[tokio::test]
-            async fn $scenario() {
-                super::$scenario(super::Place::Nats).await;
-            })*
-        }
-    };
-}
-
-on_both_buses!(
+on_each_bus!(
+    |place| (place);
     whatever_a_worker_does_to_its_stream_ends_it_in_one_way_and_says_which,
     an_error_in_the_first_chunk_is_a_real_status,
+    a_stream_that_begins_without_a_chunk_has_its_head_at_once_and_waits_for_as_long_as_it_takes,
     a_client_that_leaves_cancels_the_worker_and_frees_the_slot,
     credit_goes_back_to_the_worker_as_totals,
     draining_ends_streams_with_an_end_event_within_the_grace_period,
@@ -100,7 +60,7 @@ struct Stage {
     requests: mpsc::UnboundedReceiver<Delivery>,
     running: Running,
     live: Arc<Live>,
-    _server: Option<NatsServer>,
+    _place: Place,
 }
 
 fn table(change: impl Fn(String) -> String) -> Snapshot {
@@ -115,7 +75,7 @@ impl Stage {
     }
 
     async fn with(place: Place, change: impl Fn(String) -> String, set: impl FnOnce(&mut GatewayConfig)) -> Stage {
-        let (edge, bus, server) = place.buses().await;
+        let (edge, bus) = (place.gateway_bus().await, place.bus.clone());
         let pattern = Pattern::new("svc.ai.llm.v1.infer").unwrap();
         let mut subscription = bus.subscribe(&pattern, Some("q"), Limits::WORKER).await.unwrap();
         settle(&bus).await;
@@ -128,7 +88,7 @@ impl Stage {
             }
         });
         let (running, live) = gateway(table(change), &edge, set).await;
-        Stage { edge, bus, requests, running, live, _server: server }
+        Stage { edge, bus, requests, running, live, _place: place }
     }
 
     /// Asks over HTTP; the worker answers with these chunks.
@@ -248,7 +208,7 @@ async fn whatever_a_worker_does_to_its_stream_ends_it_in_one_way_and_says_which(
 #[tokio::test]
 async fn a_worker_that_is_gone_in_the_middle_ends_its_stream_alone() {
     let idle = |routes: String| routes.replace("streams: 100", "streams: 100\n    stream_idle: 1s");
-    let mut stage = Stage::new(Place::Nats, idle).await;
+    let mut stage = Stage::new(Place::nats().await, idle).await;
     let answer = stage.answered(&[chunk(0, "a", false)]).await;
     stage.bus.close().await;
     let text = tokio::time::timeout(PATIENCE, answer.text()).await.expect("the stream ends").unwrap();
@@ -269,6 +229,53 @@ async fn an_error_in_the_first_chunk_is_a_real_status(place: Place) {
     assert_eq!(answer.headers()["content-type"], "application/json");
     let text = answer.text().await.unwrap();
     assert!(text.starts_with(r#"{"error":{"code":"NOT_FOUND","message":"no such model"}"#), "{text}");
+}
+
+async fn a_stream_that_begins_without_a_chunk_has_its_head_at_once_and_waits_for_as_long_as_it_takes(place: Place) {
+    let mut stage =
+        Stage::new(place, |routes| routes.replace("streams: 100", "streams: 100\n    stream_idle: 30s")).await;
+    let (control, limit) = (stage.bus.new_inbox(Branch::Control), Duration::from_millis(300));
+    let mut cancels = stage.bus.subscribe(&control.clone().into(), None, Limits::STREAM).await.unwrap();
+    let sign = |request: &Delivery, names: &[&'static str]| {
+        let mut headers = Headers::new();
+        names.iter().for_each(|name| assert!(headers.push(*name, "1")));
+        let subject = request.reply.clone().unwrap();
+        Message { subject, reply: Some(control.clone()), headers, payload: Default::default() }
+    };
+    for is_refused in [false, true] {
+        let call = reqwest::Client::new().post(url(&stage.running, "/ai/llm/infer")).body(ASK);
+        let call = tokio::spawn(call.header("x-timeout-ms", limit.as_millis().to_string()).send());
+        let request = stage.requests.recv().await.unwrap();
+        // A heartbeat alone says no more than that somebody is there.
+        stage.bus.publish(sign(&request, &["Stream-Heartbeat"])).await.unwrap();
+        settle(&stage.bus).await;
+        assert!(!call.is_finished());
+        stage.bus.publish(sign(&request, &["Stream-Heartbeat", "Tidegate-Begun"])).await.unwrap();
+        let mut answer = call.await.unwrap().unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["content-type"]),
+            (200, &"text/event-stream".parse().unwrap())
+        );
+        let mut text = String::new();
+        while !text.ends_with(":keepalive\n\n") {
+            text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
+        }
+        assert!(text.starts_with("retry: ") && !text.contains("data:"), "{text}");
+        // The limit was one for the beginning.
+        tokio::time::sleep(limit).await;
+        if is_refused {
+            stage.send(&request, failed(), None).await;
+            let text = answer.text().await.unwrap();
+            assert!(text.starts_with("event: error\ndata: {\"error\":{\"code\":\"NOT_FOUND\""), "{text}");
+        } else {
+            stage.send(&request, chunk(0, "a", false), None).await;
+            let text = answer.chunk().await.unwrap().unwrap();
+            assert!(text.starts_with(b"id: 0\ndata: {"), "{text:?}");
+            drop(answer);
+            let cancel = tokio::time::timeout(PATIENCE, cancels.next()).await.expect("the worker is told");
+            assert_eq!(cancel.unwrap().unwrap().headers.get("Tidegate-Cancel"), Some("client_gone"));
+        }
+    }
 }
 
 async fn a_client_that_leaves_cancels_the_worker_and_frees_the_slot(place: Place) {
@@ -509,7 +516,7 @@ async fn a_client_that_does_not_read_ends_its_stream_and_its_connection_and_boun
 }
 
 async fn a_resume_at_the_end_of_a_finished_stream_is_204_and_one_before_it_is_served(place: Place) {
-    let (edge, worker, _server) = place.buses().await;
+    let (edge, worker) = (place.gateway_bus().await, place.bus.clone());
     let pattern = Pattern::new(watch::SUBJECT).unwrap();
     let mut requests = worker.subscribe(&pattern, None, Limits::WORKER).await.unwrap();
     settle(&worker).await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use support::place::on_each_bus;
 use support::{eventually, snapshot};
 use tidegate::bus::{
     Branch, Bus, BusError, Delivery, Headers, Limits, Message, Pattern, Reply, Request, Subject, Subscription,
@@ -583,6 +584,33 @@ async fn silence_is_filled_with_heartbeats_and_a_lost_caller_is_noticed(rig: Rig
     eventually("the handler has ended", async || ended.load(Ordering::SeqCst) == 1).await;
 }
 
+async fn a_stream_that_has_nothing_to_send_yet_says_that_it_has_begun_and_outlives_its_deadline(rig: Rig) {
+    let service = Service::new("plain", "1.0.0").stream(
+        "t.v1.PlainService/Watch",
+        |context: Context, part: Part, mut chunks: Chunks<Part>| async move {
+            if part.text == "refused" {
+                return Err(Fault::client(Code::NotFound, "nothing to watch"));
+            }
+            context.begin_stream();
+            context.begin_stream();
+            let left = context.time_left().expect("a deadline");
+            tokio::time::sleep(left + Duration::from_millis(50)).await;
+            chunks.send(&Part { text: "late".into() }).await
+        },
+    );
+    let _worker = rig.start(service).await;
+    let mut stream = rig.open("svc.plain.watch", &[("Tidegate-Timeout", "200")], Bytes::new()).await;
+    let sign = next(&mut stream).await;
+    let header = |name| sign.headers.get(name);
+    assert_eq!((header("Tidegate-Begun"), header("Stream-Heartbeat"), sign.payload.len()), (Some("1"), Some("1"), 0));
+    assert!(sign.reply.is_some(), "it can be cancelled from now on");
+    let first = next(&mut stream).await;
+    assert_eq!((first.headers.get("Tidegate-Seq"), &first.payload[2..]), (Some("0"), b"late".as_slice()));
+    let refused = rig.wire("t.v1.Plain", &Part { text: "refused".into() });
+    let mut stream = rig.open("svc.plain.watch", &[], refused).await;
+    assert_eq!(next(&mut stream).await.headers.get("Nats-Service-Error"), Some("nothing to watch"));
+}
+
 #[tokio::test]
 async fn the_plain_style_speaks_in_headers() {
     let rig = Rig::new();
@@ -815,33 +843,15 @@ async fn a_worker_whose_structs_do_not_fit_does_not_start() {
     assert!(matches!(rig.ask("svc.echo.ask", &[], Bytes::new()).await, Err(BusError::NoResponders)));
 }
 
-/// Scenarios that run on both buses, each with a test a bus.
-macro_rules! on_both_buses {
-    ($($scenario:ident)*) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $scenario() {
-                super::$scenario(super::Rig::new()).await;
-            })*
-        }
-
-        mod nats {
-            $(#[tokio::test]
-            async fn $scenario() {
-                let server = super::support::nats::NatsServer::start();
-                super::$scenario(super::Rig::on(server.bus().await)).await;
-            })*
-        }
-    };
-}
-
-on_both_buses! {
-    a_reply_echoes_the_context_and_proves_itself
-    a_stream_counts_its_chunks_and_marks_the_last
-    credit_holds_a_stream_and_lets_it_go_on
-    a_cancelled_stream_stops_and_says_nothing_more
-    silence_is_filled_with_heartbeats_and_a_lost_caller_is_noticed
-    a_draining_worker_finishes_and_ends_its_streams
-    events_are_published_with_their_type
-    the_services_protocol_finds_the_worker
-}
+on_each_bus!(
+    |place| (Rig::on(place.bus.clone()));
+    a_reply_echoes_the_context_and_proves_itself,
+    a_stream_counts_its_chunks_and_marks_the_last,
+    credit_holds_a_stream_and_lets_it_go_on,
+    a_cancelled_stream_stops_and_says_nothing_more,
+    silence_is_filled_with_heartbeats_and_a_lost_caller_is_noticed,
+    a_stream_that_has_nothing_to_send_yet_says_that_it_has_begun_and_outlives_its_deadline,
+    a_draining_worker_finishes_and_ends_its_streams,
+    events_are_published_with_their_type,
+    the_services_protocol_finds_the_worker,
+);

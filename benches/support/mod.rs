@@ -11,6 +11,8 @@ pub mod load;
 pub mod process;
 #[path = "report.rs"]
 pub mod report;
+#[path = "service.rs"]
+pub mod service;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,8 +1,11 @@
 //! The NATS services protocol (ADR-32) as both sides see it: who is asked for what, and how all are asked at once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
@@ -54,6 +57,72 @@ pub fn answer_of(kind: &str, name: &str, instance: &str, version: &str, metadata
     })
 }
 
+/// What an instance of a service says of itself, whatever it was asked for. Others than we write these, too: what is
+/// absent, or of another kind than it should be, is empty.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Answer {
+    /// The service.
+    #[serde(deserialize_with = "or_empty")]
+    pub name: String,
+    /// The instance of it.
+    #[serde(deserialize_with = "or_empty")]
+    pub id: String,
+    /// Its version.
+    #[serde(deserialize_with = "or_empty")]
+    pub version: String,
+    /// RFC 3339; of `STATS`.
+    #[serde(deserialize_with = "or_empty")]
+    pub started: String,
+    /// What it adds.
+    #[serde(deserialize_with = "or_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Its methods; of `INFO` and `STATS`.
+    #[serde(deserialize_with = "or_empty")]
+    pub endpoints: Vec<EndpointAnswer>,
+}
+
+/// One of its methods.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct EndpointAnswer {
+    /// The method.
+    #[serde(deserialize_with = "or_empty")]
+    pub name: String,
+    /// Where it is asked.
+    #[serde(deserialize_with = "or_empty")]
+    pub subject: String,
+    /// How often it was.
+    #[serde(deserialize_with = "or_empty")]
+    pub num_requests: u64,
+    /// How often it failed.
+    #[serde(deserialize_with = "or_empty")]
+    pub num_errors: u64,
+    /// Nanoseconds.
+    #[serde(deserialize_with = "or_empty")]
+    pub average_processing_time: f64,
+    /// How it failed last.
+    #[serde(deserialize_with = "or_empty")]
+    pub last_error: String,
+}
+
+impl Answer {
+    /// What a message says; `None` where it names no instance of a service.
+    pub fn read(message: &Delivery) -> Option<Answer> {
+        let answer: Answer = serde_json::from_slice(&message.payload).ok()?;
+        (!answer.name.is_empty() && !answer.id.is_empty()).then_some(answer)
+    }
+
+    /// What it adds under that name; empty where it does not.
+    pub fn metadata(&self, name: &str) -> &str {
+        self.metadata.get(name).map_or("", String::as_str)
+    }
+}
+
+fn or_empty<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(reader: D) -> Result<T, D::Error> {
+    Ok(T::deserialize(Value::deserialize(reader)?).unwrap_or_default())
+}
+
 /// SHA-256 in hexadecimal digits.
 pub fn digest(bytes: &[u8]) -> String {
     use sha2::Digest as _;
@@ -88,6 +157,56 @@ pub async fn ask(bus: &Bus, subject: &str, quiet: Duration, longest: Duration) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_has_what_is_well_said_and_names_an_instance() {
+        let read = |payload: &str| {
+            Answer::read(&Delivery {
+                subject: Subject::new("_INBOX.a").unwrap(),
+                reply: None,
+                headers: Headers::new(),
+                payload: Bytes::copy_from_slice(payload.as_bytes()),
+                is_no_responders: false,
+            })
+        };
+        for (payload, expected) in [
+            (
+                r#"{"type":"io.nats.micro.v1.stats_response","name":"a","id":"1","version":"0.1.0","started":"2026",
+                    "metadata":{"k":"v"},"endpoints":[{"name":"get","subject":"svc.a","num_requests":7,"num_errors":1,
+                    "average_processing_time":1500,"last_error":"no","data":{"more":1}}]}"#,
+                Some(Answer {
+                    name: "a".to_owned(),
+                    id: "1".to_owned(),
+                    version: "0.1.0".to_owned(),
+                    started: "2026".to_owned(),
+                    metadata: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+                    endpoints: vec![EndpointAnswer {
+                        name: "get".to_owned(),
+                        subject: "svc.a".to_owned(),
+                        num_requests: 7,
+                        num_errors: 1,
+                        average_processing_time: 1500.0,
+                        last_error: "no".to_owned(),
+                    }],
+                }),
+            ),
+            (
+                r#"{"name":"a","id":"1","version":7,"metadata":null,"endpoints":[{"num_requests":-1}]}"#,
+                Some(Answer {
+                    name: "a".to_owned(),
+                    id: "1".to_owned(),
+                    endpoints: vec![EndpointAnswer::default()],
+                    ..Answer::default()
+                }),
+            ),
+            (r#"{"name":"a"}"#, None),
+            (r#"{"name":["a"],"id":"1"}"#, None),
+            ("[]", None),
+            ("", None),
+        ] {
+            assert_eq!(read(payload), expected, "{payload}");
+        }
+    }
 
     #[test]
     fn a_question_is_for_everybody_a_name_or_an_instance() {

@@ -158,7 +158,8 @@ impl From<BusError> for Fault {
             )
             .reason(Reason::BodyTooLarge),
             BusError::Busy => Fault::ours(Code::Unavailable, "too many requests wait for an answer"),
-            BusError::Other(_) => Fault::upstream(Code::Unavailable, "the message bus refused the message"),
+            // Its form, or what our user may do: nobody got it.
+            BusError::Other(_) => Fault::ours(Code::Unavailable, "the message bus refused the message"),
         }
         .internal(text)
     }

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::plain::{line, lines};
 use super::{NatsArgs, TableArgs, build, connected, runtime};
 use crate::fault::{Code, Fault};
 use crate::snapshot::Snapshot;
@@ -81,7 +82,7 @@ async fn list(store: &Store, after: u64, limit: usize) -> Result<(), Fault> {
     }
     println!("{:>8}  {:<24}  {:<40}  {:>5}  REASON", "POSITION", "TIME", "STREAM/CONSUMER", "TRIES");
     for letter in &rows {
-        let header = |name| letter.headers.get(name).unwrap_or("-");
+        let header = |name| line(letter.headers.get(name).unwrap_or("-"));
         let from = format!("{}/{}", header("Dlq-Stream"), header("Dlq-Consumer"));
         let (time, tries, reason) = (header("Dlq-Time"), header("Dlq-Deliveries"), header("Dlq-Reason"));
         println!("{:>8}  {time:<24}  {from:<40}  {tries:>5}  {reason}", letter.sequence);
@@ -102,12 +103,12 @@ async fn show(store: &Store, sequence: u64, tables: &TableArgs) -> Result<(), Fa
     let mut headers: Vec<(&str, &str)> = letter.headers.iter().collect();
     headers.sort_by_key(|(name, _)| (!name.starts_with("Dlq-"), *name));
     for (name, value) in headers {
-        println!("{name}: {value}");
+        println!("{}: {}", line(name), line(value));
     }
     println!("body: {} bytes", letter.payload.len());
     let (_, snapshot) = build(tables.source()?.as_ref())?;
     if let Some(text) = body(&snapshot, &letter) {
-        println!("{text}");
+        println!("{}", lines(&text));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
+use super::plain::{line, lines};
 use super::{NatsArgs, TableArgs, build, connected, refused, runtime};
 use crate::bus::Bus;
 use crate::fault::{Code, Fault};
@@ -216,7 +217,7 @@ async fn history(bus: &Bus, at: &At) -> Result<(), Fault> {
             Err(problems) => ("-".to_owned(), problems.iter().map(|problem| problem.message.clone()).collect()),
         };
         let (number, time, bytes) = (revision.number, time.unwrap_or_default(), revision.bytes);
-        println!("{number:>8}  {time:<24}  {bytes:>7}  {files:>5}  {note}");
+        println!("{number:>8}  {time:<24}  {bytes:>7}  {files:>5}  {}", line(&note));
     }
     Ok(())
 }
@@ -328,14 +329,17 @@ async fn status(bus: &Bus) -> Result<(), Fault> {
 }
 
 fn show(gateways: &[Instance]) {
-    let width = gateways.iter().map(|gateway| gateway.host.len()).max().unwrap_or(0).max("HOST".len());
+    // What they say of themselves is theirs.
+    let hosts: Vec<_> = gateways.iter().map(|gateway| line(&gateway.host)).collect();
+    let width = hosts.iter().map(|host| host.chars().count()).max().unwrap_or(0).max("HOST".len());
     println!("{:<width$}  {:<8}  {:<8}  {:>6}  IN FORCE", "HOST", "INSTANCE", "LAST", "ROUTES");
-    for gateway in gateways {
+    for (gateway, host) in gateways.iter().zip(&hosts) {
         let last = if gateway.is_stale { "refused" } else { "applied" };
-        let instance = gateway.id.get(..8).unwrap_or(&gateway.id);
-        println!("{:<width$}  {instance}  {last:<8}  {:>6}  {}", gateway.host, gateway.routes, gateway.in_force);
+        let instance = line(gateway.id.get(..8).unwrap_or(&gateway.id));
+        let (routes, in_force) = (line(&gateway.routes), line(&gateway.in_force));
+        println!("{host:<width$}  {instance:<8}  {last:<8}  {routes:>6}  {in_force}");
     }
-    for gateway in gateways.iter().filter(|gateway| gateway.is_stale) {
-        println!("\n{} has refused {}:\n{}", gateway.host, gateway.last_read, gateway.report.trim_end());
+    for (gateway, host) in gateways.iter().zip(&hosts).filter(|(gateway, _)| gateway.is_stale) {
+        println!("\n{host} has refused {}:\n{}", line(&gateway.last_read), lines(gateway.report.trim_end()));
     }
 }

@@ -13,6 +13,7 @@ mod init;
 mod man;
 mod nats_url;
 mod openapi;
+mod plain;
 mod routes;
 mod serve;
 mod settings;
@@ -222,7 +223,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("error: {}", fault.message());
+            eprintln!("error: {}", plain::lines(fault.message()));
             if let Some(text) = fault.internal_text() {
                 eprintln!("{text}");
             }

@@ -14,7 +14,7 @@ use super::settings::{CacheArgs, SettingsArgs};
 use super::threads::{self, Threads};
 use super::traces::TraceArgs;
 use super::{NatsArgs, TableArgs, address, build, connect, runtime, table, worker};
-use crate::bus::{Bus, Figures, NatsOptions};
+use crate::bus::{Bus, Figures, NatsOptions, Pattern};
 use crate::config::{self, LISTEN_DEV, LISTEN_SERVE};
 use crate::fault::Fault;
 use crate::gateway::{AccessConfig, Gateway, GatewayConfig, Running, bus_readiness, network};
@@ -47,9 +47,10 @@ pub(super) struct ServeArgs {
     /// File for a copy of the table, where `--routes` is a bucket: a start that finds the bucket silent begins with it.
     #[arg(long, env = "TIDEGATE_ROUTES_COPY", value_name = "FILE")]
     routes_copy: Option<PathBuf>,
-    /// Also serve the routes of workers that announce their schema (`worker --announce`), as long as they are there.
-    #[arg(long, env = "TIDEGATE_DISCOVER")]
-    discover: bool,
+    /// Also serve the routes of workers that announce their schema (`worker --announce`), as long as they are there: those
+    /// that lead to these subjects, joined by commas. `*` stands for a token, `>` at the end for one or more.
+    #[arg(long, env = "TIDEGATE_DISCOVER", value_name = "SUBJECTS", value_delimiter = ',', value_parser = subjects)]
+    discover: Vec<Pattern>,
     #[command(flatten)]
     end: EndArgs,
     #[command(flatten)]
@@ -238,7 +239,18 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Fault> {
 
 /// A source with what workers add to it, where that is wanted.
 fn discovering(args: &ServeArgs, source: Arc<dyn Source>, bus: &Bus) -> Arc<dyn Source> {
-    if args.discover { WorkersSource::follow(source, bus.clone()) } else { source }
+    match args.discover.is_empty() {
+        true => source,
+        false => WorkersSource::follow(source, bus.clone(), args.discover.clone()),
+    }
+}
+
+fn subjects(text: &str) -> Result<Pattern, String> {
+    // What used to switch it on for all subjects would now allow one that nobody has.
+    if text.is_empty() || text == "true" {
+        return Err("name the subjects that workers may bring routes to, such as `svc.shop.>`; `>` is all".to_owned());
+    }
+    Pattern::new(text).map_err(|error| error.to_string())
 }
 
 /// A gateway's connection, with a lane of its own for requests.

@@ -24,7 +24,7 @@ pub(super) struct SettingsArgs {
 #[derive(Args, Clone)]
 pub(super) struct CacheArgs {
     /// A Redis or Valkey server that replicas share their caches on, `redis://user:password@host:6379/0` (`rediss://`
-    /// with TLS); without it they share them in the store.
+    /// with TLS), with `?prefix=NAME` where fleets share it; without it they share them in the store.
     #[arg(long, env = "TIDEGATE_CACHE", value_name = "URL", hide_env_values = true)]
     cache: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! `--routes` and `--descriptors`: where a command's tables are.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use super::built_in;
 use crate::bus::Bus;
 use crate::fault::{Code, Fault};
-use crate::snapshot::{BucketSource, BuiltIn, Files, Outcome, Source, TableAddress};
+use crate::snapshot::{BucketSource, BuiltIn, Files, Outcome, Source, TableAddress, folder_of};
 use crate::store::Store;
 
 /// What names the tables that are part of the program.
@@ -92,14 +93,44 @@ pub(super) async fn copy(source: Arc<BucketSource>, path: PathBuf, mut outcome: 
     loop {
         let in_force = outcome.borrow_and_update().in_force.clone();
         if let Some(bytes) = source.copy_of(&in_force) {
-            // Beside it first, so that nobody ever finds half a copy.
-            let next = path.with_extension("next");
-            if let Err(error) = std::fs::write(&next, bytes).and_then(|()| std::fs::rename(&next, &path)) {
+            let to = path.clone();
+            // A disk may take its time: off the runtime's thread.
+            let written = tokio::task::spawn_blocking(move || replace(&to, &bytes)).await;
+            if let Ok(Err(error)) = written {
                 tracing::error!(path = %path.display(), %error, "the copy of the table cannot be written");
             }
         }
         if outcome.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Puts a file in the place of another. Nobody ever finds half of it, not even after the machine has lost its power: it is
+/// written beside the old one first, and on the disk before it takes its name.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let next = path.with_extension("next");
+    let mut file = std::fs::File::create(&next)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    drop(file);
+    std::fs::rename(&next, path)?;
+    std::fs::File::open(folder_of(path))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.json");
+        for bytes in [b"a long first one".as_slice(), b"short"] {
+            replace(&path, bytes).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(replace(&folder.path().join("missing/table.json"), b"").is_err());
     }
 }

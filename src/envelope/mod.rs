@@ -16,6 +16,6 @@ pub use caller::{Caller, echo_context};
 pub use compile::{ChunkPlan, ContextField, ContextPlan, Envelope, ErrorPlan, LabelsPlan, StyleError};
 pub use context::ContextWriter;
 pub use credential::{CredentialFields, CredentialPlan, Verified};
-pub use reply::{Chunk, SERVICE_ERROR, SERVICE_ERROR_CODE, write_error};
+pub use reply::{Chunk, SERVICE_ERROR, SERVICE_ERROR_CODE, STREAM_BEGUN, write_error};
 pub use revocations::RevocationPlan;
 pub use style::{ChunkStyle, ContextStyle, ErrorForm, InBandError, LabelsStyle, Source, Style};

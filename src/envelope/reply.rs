@@ -16,6 +16,8 @@ use crate::transcode::{MessageId, Tables};
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
 /// Header with the number of a service error (NATS ADR-32).
 pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
+/// Header of a message without a body that says that a stream has begun, though its first chunk is still to come.
+pub const STREAM_BEGUN: &str = "Tidegate-Begun";
 /// Longest text that a worker's error may show to a client.
 const MESSAGE_MAX: usize = 4_096;
 

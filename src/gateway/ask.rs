@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Edge;
 use super::inbound::Inbound;
 use crate::bus::{BusError, Headers, Reply, Request};
-use crate::fault::{Code, Fault, Reason, Source};
+use crate::fault::{Code, Fault, Reason};
 use crate::limits::Pass;
 use crate::snapshot::{Method, Route, SubjectBreaker};
 use crate::telemetry;
@@ -76,17 +76,10 @@ pub(super) fn admit<'r>(edge: &'r Edge, route: &'r Route) -> Result<Passed<'r>, 
 }
 
 impl Passed<'_> {
-    /// Only silence for the route's whole time is a failure. Whoever answers works, be it with an error; that nobody is
-    /// there, or no bus, is told at once and costs nothing; and a client that waits for a moment only proves nothing.
+    /// Tells the breaker how it ended.
     pub(super) fn ended(self, fault: Option<&Fault>, until: Until) {
         let Some((pass, breaker)) = self.guard else { return };
-        match fault.map(|fault| (fault.source(), fault.why())) {
-            Some((_, Reason::UpstreamTimeout)) if until.is_routes => pass.failed(self.edge.started.elapsed()),
-            Some((_, Reason::UpstreamTimeout | Reason::NoResponders | Reason::BusDown)) => drop(pass),
-            // Refused here: nobody was asked.
-            Some((Source::Client | Source::Us, _)) => drop(pass),
-            _ => pass.succeeded(),
-        }
+        pass.ended(fault, until.is_routes, self.edge.started.elapsed());
         breaker.show();
     }
 }

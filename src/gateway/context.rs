@@ -32,12 +32,12 @@ pub(super) fn write(
         let is_request_id = plan.request_id == Some(field.number);
         for source in &field.sources {
             let value = match source {
-                Source::Generated if is_request_id => Some(Value::Shared(&inbound.request_id)),
-                Source::Generated => Some(Value::Shared(inbound.trace.id())),
+                Source::Generated if is_request_id => Some(inbound.request_id.as_str()),
+                Source::Generated => Some(inbound.trace.id()),
                 other => value_of(other, &field.name, snapshot, inbound, caller, lifted)?,
             };
             if let Some(value) = value {
-                writer.text(field.number, value.text());
+                writer.text(field.number, value);
                 break;
             }
         }
@@ -64,18 +64,7 @@ pub(super) fn idempotency_key<'i>(
     })
 }
 
-enum Value<'a> {
-    Shared(&'a str),
-}
-
-impl<'a> Value<'a> {
-    fn text(&self) -> &'a str {
-        match self {
-            Value::Shared(text) => text,
-        }
-    }
-}
-
+/// What a source says; nothing where it is silent.
 fn value_of<'a>(
     source: &'a Source,
     field: &str,
@@ -83,7 +72,7 @@ fn value_of<'a>(
     inbound: &'a Inbound,
     caller: Option<&'a Verified>,
     lifted: Option<&'a str>,
-) -> Result<Option<Value<'a>>, Fault> {
+) -> Result<Option<&'a str>, Fault> {
     let refused = |text: String| {
         let violation = Violation { field: field.to_owned(), description: text.clone(), offset: None };
         Err(Fault::client(Code::InvalidArgument, text).reason(Reason::MalformedParameter).violation(violation))
@@ -114,7 +103,7 @@ fn value_of<'a>(
     {
         return refused(format!("`{name}`: longer than {TEXT_MAX} bytes"));
     }
-    Ok(text.map(Value::Shared))
+    Ok(text)
 }
 
 fn write_labels(
@@ -159,7 +148,7 @@ fn write_labels(
     }
     for (key, source) in &plan.set {
         if let Some(value) = value_of(source, key, snapshot, inbound, caller, lifted)? {
-            writer.label(plan.number, key, value.text());
+            writer.label(plan.number, key, value);
         }
     }
     Ok(())

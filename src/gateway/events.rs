@@ -1,7 +1,7 @@
 //! A worker's stream as Server-Sent Events or NDJSON.
 //!
-//! No header is sent before the first chunk is there, so that an early error has a real status. From then on the body
-//! owns everything: the slots, the subscription, the credit. Dropping it, for whatever reason, cancels the worker. It
+//! No header is sent before the first chunk is there, or the worker's word that the stream has begun, so that an early
+//! error has a real status. From then on the body owns everything: the slots, the subscription, the credit. Dropping it, for whatever reason, cancels the worker. It
 //! ends in exactly one of: the last chunk, `error`, `end`, client gone.
 
 use std::cell::RefCell;
@@ -27,7 +27,7 @@ use super::record::Record;
 use super::socket::Socket;
 use super::{Edge, respond};
 use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subscription};
-use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE};
+use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE, STREAM_BEGUN};
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::Slot;
 use crate::snapshot::{Route, Snapshot};
@@ -36,7 +36,7 @@ use crate::transcode::{self, Scratch};
 
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Asks for a stream, waits for its first chunk, and answers with the rest as a body.
+/// Asks for a stream, waits until it has begun, and answers with it as a body.
 #[allow(clippy::too_many_arguments, reason = "everything that the body will own comes in here")]
 pub(super) async fn open(
     edge: &Arc<Edge>,
@@ -59,14 +59,16 @@ pub(super) async fn open(
         Err(Fault::upstream(Code::DeadlineExceeded, "the worker sent no chunk in time").reason(Reason::UpstreamTimeout))
     });
     let first = first.inspect_err(|fault| events.give_up(fault))?;
-    if first.is_last && is_resume_at_the_end(inbound, first.id) {
+    if first.as_ref().is_some_and(|first| is_resume_at_the_end(inbound, first)) {
         events.end = Some("resumed_at_end");
         let mut answer = Response::new(Answer::Full(None));
         *answer.status_mut() = StatusCode::NO_CONTENT;
         return Ok(answer);
     }
     events.ready.extend(form.greeting());
-    events.take(first);
+    if let Some(first) = first {
+        events.take(first);
+    }
     let mut answer = Response::new(Answer::Events(events));
     let head = answer.headers_mut();
     head.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
@@ -76,9 +78,19 @@ pub(super) async fn open(
 }
 
 /// An EventSource that comes back for a stream that is over is told to stop (204).
-fn is_resume_at_the_end(inbound: &Inbound, id: Option<u64>) -> bool {
+fn is_resume_at_the_end(inbound: &Inbound, first: &Opened) -> bool {
     let last = inbound.text(&LAST_EVENT_ID).and_then(|text| text.trim().parse::<u64>().ok());
-    inbound.head.method == Verb::GET && matches!((last, id), (Some(last), Some(id)) if id <= last)
+    let is_behind = matches!((last, first.id), (Some(last), Some(id)) if id <= last);
+    first.is_last && inbound.head.method == Verb::GET && is_behind
+}
+
+/// What a message of a stream is.
+enum Sign {
+    /// The worker is still there.
+    Beat,
+    /// There is nothing to send yet, and nothing to refuse any more.
+    Begun,
+    Chunk(Opened),
 }
 
 /// A chunk, checked and printed.
@@ -154,30 +166,33 @@ impl Events {
         }
     }
 
-    /// The first chunk; heartbeats before it do not count.
-    async fn first(&mut self) -> Result<Opened, Fault> {
+    /// The first chunk, or nothing where the stream begins without one; heartbeats before it do not count.
+    async fn first(&mut self) -> Result<Option<Opened>, Fault> {
         loop {
             let delivery = match self.subscription.next().await {
                 Some(Ok(delivery)) => delivery,
                 Some(Err(error)) => return Err(lost(error)),
                 None => return Err(lost(StreamError::Disconnected)),
             };
-            if let Some(opened) = self.open(&delivery)? {
-                return Ok(opened);
+            match self.open(&delivery)? {
+                Sign::Beat => {}
+                Sign::Begun => return Ok(None),
+                Sign::Chunk(opened) => return Ok(Some(opened)),
             }
         }
     }
 
-    /// Checks one message of the stream; `None` for a heartbeat.
-    fn open(&mut self, delivery: &Delivery) -> Result<Option<Opened>, Fault> {
+    /// Checks one message of the stream.
+    fn open(&mut self, delivery: &Delivery) -> Result<Sign, Fault> {
         let method = &self.route.method;
         if delivery.is_no_responders {
             return Err(crate::bus::BusError::NoResponders.into());
         }
-        if delivery.payload.is_empty() && delivery.headers.get("Stream-Heartbeat").is_some() {
-            return Ok(None);
-        }
         self.credit.note_control(delivery);
+        if delivery.payload.is_empty() && delivery.headers.get("Stream-Heartbeat").is_some() {
+            let has_begun = delivery.headers.get(STREAM_BEGUN).is_some();
+            return Ok(if has_begun { Sign::Begun } else { Sign::Beat });
+        }
         // Where the style has an error field, the field decides: it says more than the headers beside it.
         let is_in_band = matches!(method.envelope.chunk.error, ErrorPlan::InBand { .. });
         if !is_in_band && delivery.headers.get(SERVICE_ERROR_CODE).is_some() {
@@ -199,7 +214,7 @@ impl Events {
         }
         let is_end = delivery.headers.get("Tidegate-End").is_some();
         let json = if is_end && delivery.payload.is_empty() { None } else { Some(self.print(&delivery.payload)?) };
-        Ok(Some(Opened {
+        Ok(Sign::Chunk(Opened {
             id: chunk.id.filter(|id| *id > 0).or(index),
             json,
             is_last: chunk.is_last || is_end,
@@ -329,8 +344,8 @@ impl Events {
             match self.subscription.poll_next(context) {
                 Poll::Ready(Some(Ok(delivery))) => {
                     match self.open(&delivery) {
-                        Ok(Some(opened)) => self.take(opened),
-                        Ok(None) => self.idle.set(sleep(self.route.policies.stream_idle)),
+                        Ok(Sign::Chunk(opened)) => self.take(opened),
+                        Ok(Sign::Beat | Sign::Begun) => self.idle.set(sleep(self.route.policies.stream_idle)),
                         Err(fault) => self.fail(&fault),
                     }
                     continue;

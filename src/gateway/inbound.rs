@@ -1,6 +1,6 @@
 //! The head of a request, read once: who, what, until when; and its body, under the route's maximum.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -37,6 +37,13 @@ pub(super) struct Peer {
     pub(super) address: IpAddr,
     /// The HTTP/1 connection itself.
     pub(super) socket: Option<Arc<Socket>>,
+}
+
+impl Peer {
+    /// Somebody without an address, inside of this process: nobody whom a gateway trusts.
+    pub(super) fn nobody() -> Peer {
+        Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), socket: None }
+    }
 }
 
 /// A request's head and what follows from it.

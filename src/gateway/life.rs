@@ -41,17 +41,20 @@ pub(super) async fn answer(edge: &Arc<Edge>, request: Request<Incoming>, peer: P
     }
     let route = match find(&snapshot, &inbound, edge.config.limits.headers) {
         Ok(found) => found,
-        Err(fault) => {
-            if let Some(description) = openapi::published(&snapshot, &inbound.head) {
-                return finish(description, &inbound);
-            }
-            metrics::counter!(telemetry::UNROUTED).increment(1);
-            let answer = respond::fault(&fault, snapshot.error_style, None, &inbound.request_id);
+        Err(missing) => {
+            let published = openapi::published(&snapshot, &inbound.head).await;
+            let (answer, fault) = match published.and_then(|description| description.ok_or(missing)) {
+                Ok(description) => (description, None),
+                Err(fault) => {
+                    metrics::counter!(telemetry::UNROUTED).increment(1);
+                    (respond::fault(&fault, snapshot.error_style, None, &inbound.request_id), Some(fault))
+                }
+            };
             let mut answer = finish(answer, &inbound);
             if let Some(cors) = &snapshot.cors {
                 cors::allow(cors, &inbound.head.headers, std::iter::empty(), &mut answer);
             }
-            Record::begin(edge, &inbound, None).answered(&mut answer, Some(&fault));
+            Record::begin(edge, &inbound, None).answered(&mut answer, fault.as_ref());
             return answer;
         }
     };

@@ -10,10 +10,11 @@ use ipnet::IpNet;
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
-    /// True where an address is in one of them. IPv4 in the clothes of IPv6 (`::ffff:10.0.0.1`) is IPv4.
+    /// True where an address is in one of them. IPv4 in the clothes of IPv6 (`::ffff:10.0.0.1`) is IPv4. The unspecified
+    /// address is nobody's, and so in none.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        !address.is_unspecified() && self.0.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -41,6 +42,16 @@ fn canonical(network: IpNet) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_trusted_even_where_everybody_is() {
+        let everybody: Networks = ["0.0.0.0/0", "::/0"].map(|text| network(text).unwrap()).into_iter().collect();
+        for (address, is_in) in
+            [("192.0.2.7", true), ("fe80::1", true), ("0.0.0.0", false), ("::", false), ("::ffff:0.0.0.0", false)]
+        {
+            assert_eq!(everybody.contain(address.parse().unwrap()), is_in, "{address}");
+        }
+    }
 
     #[test]
     fn addresses_and_networks_of_both_kinds() {

@@ -350,8 +350,8 @@ fn pairs<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) 
 }
 
 /// A JSON answer.
-pub(super) fn json(body: Vec<u8>) -> Response<Answer> {
-    let mut answer = Response::new(Answer::full(Bytes::from(body)));
+pub(super) fn json(body: impl Into<Bytes>) -> Response<Answer> {
+    let mut answer = Response::new(Answer::full(body.into()));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }

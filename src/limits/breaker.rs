@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::fault::{Fault, Reason, Source};
+
 /// When a breaker opens and closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerRule {
@@ -96,6 +98,19 @@ impl Breaker {
 }
 
 impl Pass<'_> {
+    /// Counts how the call ended, `None` with success: the one verdict of the gateway's calls and of a worker's. Whoever
+    /// answers works, be it with an error, and only silence is a failure, where `had_time` says that it lasted for most of the
+    /// time that the call usually gets: a client in a hurry proves nothing. Neither does that nobody is there, or no bus,
+    /// which is told at once and costs nothing; nor what this process or the caller got wrong, because nobody was asked.
+    pub fn ended(self, fault: Option<&Fault>, had_time: bool, now: Duration) {
+        match fault.map(|fault| (fault.source(), fault.why())) {
+            Some((_, Reason::UpstreamTimeout)) if had_time => self.failed(now),
+            Some((_, Reason::UpstreamTimeout | Reason::NoResponders | Reason::BusDown)) => drop(self),
+            Some((Source::Client | Source::Us, _)) => drop(self),
+            Some((Source::Upstream, _)) | None => self.succeeded(),
+        }
+    }
+
     /// The call was answered, be it with an error.
     pub fn succeeded(mut self) {
         let breaker = self.breaker;

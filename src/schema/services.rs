@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, FileDescriptor, MethodDescriptor, ReflectMessage as _, ServiceDescriptor, Value,
-};
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, ReflectMessage as _, ServiceDescriptor, Value};
 
 use super::SchemaProblem;
+use super::elements::Elements;
 use super::operation::{self, DocumentKind, LogRow, Operation};
 use crate::transcode::{MessageId, Tables};
 
@@ -50,8 +49,6 @@ pub struct MethodRow {
     pub is_repeatable: bool,
     /// `file:line:column` of the method.
     pub place: String,
-    /// The comment above it.
-    pub comment: String,
 }
 
 /// One HTTP binding as the schema declares it.
@@ -74,48 +71,54 @@ pub struct HttpRuleRow {
 }
 
 /// The rows of every service in the pool.
-pub(super) fn rows(pool: &DescriptorPool, tables: &Tables) -> Result<Vec<ServiceRow>, Vec<SchemaProblem>> {
-    let mut problems = Vec::new();
-    let rows = pool.services().map(|service| service_row(pool, tables, &service, &mut problems)).collect();
+pub(super) fn rows(
+    pool: &DescriptorPool,
+    tables: &Tables,
+    elements: &Elements,
+) -> Result<Vec<ServiceRow>, Vec<SchemaProblem>> {
+    let (mut problems, of) = (Vec::new(), Of { pool, tables, elements });
+    let rows = pool.services().map(|service| service_row(of, &service, &mut problems)).collect();
     if problems.is_empty() { Ok(rows) } else { Err(problems) }
 }
 
-fn service_row(
-    pool: &DescriptorPool,
-    tables: &Tables,
-    service: &ServiceDescriptor,
-    problems: &mut Vec<SchemaProblem>,
-) -> ServiceRow {
+/// What a row is read out of.
+#[derive(Clone, Copy)]
+struct Of<'s> {
+    pool: &'s DescriptorPool,
+    tables: &'s Tables,
+    elements: &'s Elements,
+}
+
+fn service_row(of: Of<'_>, service: &ServiceDescriptor, problems: &mut Vec<SchemaProblem>) -> ServiceRow {
+    let Of { pool, tables, elements } = of;
     let rule = extension(pool, &service.options(), "tidegate.service");
     let given = |name: &str| rule.as_ref().map(|rule| text(rule, name)).filter(|text| !text.is_empty());
     let short_name = given("name").unwrap_or_else(|| service.name().to_owned());
     let options = service.options();
     let (kinds, wrong) = operation::documents(tables, &extensions(pool, &options, "tidegate.document"));
-    let (file, line, column, _) = place(&service.parent_file(), service.path());
+    let place = elements.place(&service.parent_file(), service.path());
     problems.extend(wrong.into_iter().map(|text| {
         let text = format!("service `{}`: {text}", service.full_name());
-        SchemaProblem { file: file.clone(), line, column, text, hint: String::new() }
+        SchemaProblem::at(&place, text)
     }));
     ServiceRow {
         name: service.full_name().to_owned(),
         queue_group: given("queue_group").unwrap_or_else(|| format!("q.{short_name}")),
         short_name,
-        methods: service.methods().map(|method| method_row(pool, tables, &kinds, &method, problems)).collect(),
+        methods: service.methods().map(|method| method_row(of, &kinds, &method, problems)).collect(),
         logs: operation::logs(&extensions(pool, &options, "tidegate.log")),
     }
 }
 
 fn method_row(
-    pool: &DescriptorPool,
-    tables: &Tables,
+    of: Of<'_>,
     kinds: &[Arc<DocumentKind>],
     method: &MethodDescriptor,
     problems: &mut Vec<SchemaProblem>,
 ) -> MethodRow {
-    let (file, line, column, comment) = place(&method.parent_service().parent_file(), method.path());
-    let mut problem = |text: String| {
-        problems.push(SchemaProblem { file: file.clone(), line, column, text, hint: String::new() });
-    };
+    let Of { pool, tables, elements } = of;
+    let place = elements.place(&method.parent_service().parent_file(), method.path());
+    let mut problem = |text: String| problems.push(SchemaProblem::at(&place, text));
     let options = method.options();
     let rule = extension(pool, &options, "tidegate.method");
     let given = |name: &str| rule.as_ref().map(|rule| text(rule, name)).filter(|text| !text.is_empty());
@@ -153,21 +156,8 @@ fn method_row(
         is_client_streaming: method.is_client_streaming(),
         is_repeatable: level > 0 || http.first().is_some_and(|rule| rule.verb == "GET"),
         http,
-        place: format!("{file}:{line}:{column}"),
-        comment,
+        place: place.to_string(),
     }
-}
-
-/// File, line, column and comment of what has that path in its file.
-pub(super) fn place(file: &FileDescriptor, path: &[i32]) -> (String, usize, usize, String) {
-    let proto = file.file_descriptor_proto();
-    let location = proto.source_code_info.iter().flat_map(|info| &info.location).find(|location| location.path == path);
-    let (line, column) = location.map_or((1, 1), |location| match location.span.as_slice() {
-        [line, column, ..] => (*line as usize + 1, *column as usize + 1),
-        _ => (1, 1),
-    });
-    let comment = location.map(|location| location.leading_comments().trim().to_owned()).unwrap_or_default();
-    (file.name().to_owned(), line, column, comment)
 }
 
 fn extension(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> Option<DynamicMessage> {

@@ -180,6 +180,7 @@ impl AiRouter {
                     chunks.send(&Item { revision: 0, service: Some(service) }).await?;
                 }
             }
+            context.begin_stream();
         }
     }
 

@@ -1,9 +1,8 @@
 //! The API description's own words, and the path where clients get it. What it says of routes is made elsewhere, from
 //! the snapshot.
 
-use std::sync::OnceLock;
-
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 use super::build::Builder;
 use super::manifest::OpenApiRow;
@@ -21,7 +20,7 @@ pub struct Api {
     /// Path where clients get the description.
     pub path: Option<Box<str>>,
     /// The description as it was made on first demand; a reload makes a new one.
-    pub rendered: OnceLock<Bytes>,
+    pub rendered: OnceCell<Bytes>,
 }
 
 impl Api {
@@ -31,7 +30,7 @@ impl Api {
             version: row.version.as_deref().unwrap_or("unversioned").into(),
             server: row.server.as_deref().map(Into::into),
             path: row.path.as_ref().map(|path| path.value.as_str().into()),
-            rendered: OnceLock::new(),
+            rendered: OnceCell::new(),
         }
     }
 }

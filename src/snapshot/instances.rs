@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Live, Outcome};
-use crate::bus::discovery::{Question, answer_of, ask, questions};
+use crate::bus::discovery::{Answer, Question, answer_of, ask, questions};
 use crate::bus::{Bus, BusError, Headers, Message};
 
 /// The name of all gateways.
@@ -84,22 +84,20 @@ fn metadata(host: &str, live: &Live, outcome: &Outcome) -> Value {
 /// All gateways that answer, by host.
 pub async fn instances(bus: &Bus) -> Result<Vec<Instance>, BusError> {
     let answers = ask(bus, &format!("$SRV.INFO.{NAME}"), QUIET, LONGEST).await?;
-    let mut found: Vec<Instance> =
-        answers.iter().filter_map(|answer| instance(&serde_json::from_slice(&answer.payload).ok()?)).collect();
+    let mut found: Vec<Instance> = answers.iter().filter_map(Answer::read).map(instance).collect();
     found.sort_by(|a, b| (&a.host, &a.id).cmp(&(&b.host, &b.id)));
     Ok(found)
 }
 
-fn instance(answer: &Value) -> Option<Instance> {
-    let metadata = &answer["metadata"];
-    let text = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
-    Some(Instance {
-        id: answer["id"].as_str()?.to_owned(),
+fn instance(answer: Answer) -> Instance {
+    let text = |name: &str| answer.metadata(name).to_owned();
+    Instance {
         host: text("host"),
         in_force: text("in_force"),
         last_read: text("last_read"),
         is_stale: text("outcome") == "refused",
         report: text("report"),
         routes: text("routes"),
-    })
+        id: answer.id,
+    }
 }

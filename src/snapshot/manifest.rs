@@ -179,7 +179,7 @@ pub struct PolicyRow {
     pub errors: Option<At<String>>,
     /// Whether callers have a credential: `none` (default), `optional` or `required`.
     pub auth: Option<At<String>>,
-    /// Longest wait for a reply or a first chunk (default `30s`, at most `300s`).
+    /// Longest wait for a reply, or for a stream to begin (default `30s`, at most `300s`).
     pub timeout: Option<At<String>>,
     /// Longest silence of a stream (default `30s`, at most `300s`).
     pub stream_idle: Option<At<String>>,

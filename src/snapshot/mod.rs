@@ -283,7 +283,7 @@ pub enum LimitKey {
 pub struct Policies {
     /// How callers are known; `None` where nobody is asked.
     pub auth: Option<Auth>,
-    /// Longest wait for a reply, or for a stream's first chunk.
+    /// Longest wait for a reply, or for a stream to begin.
     pub timeout: Duration,
     /// Longest silence of a running stream.
     pub stream_idle: Duration,

@@ -156,7 +156,7 @@ impl Store {
     }
 
     /// The same store, whose caches share a Redis or Valkey server (`redis://user:password@host:6379/0`, `rediss://`
-    /// with TLS) instead of buckets, and wait no longer than `patience` for it. The server need not be there: then
+    /// with TLS, `?prefix=` for what keys begin with) instead of buckets, and wait no longer than `patience` for it. The server need not be there: then
     /// caches only have their own memory. To be called within a runtime. Fails with [`StoreError::Refused`] where the
     /// URL is none.
     pub fn with_cache(&self, url: &str, patience: Duration) -> Result<Store, StoreError> {

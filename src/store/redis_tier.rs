@@ -22,10 +22,16 @@ const RECONNECT_MAX: Duration = Duration::from_millis(500);
 const RULE: BreakerRule = BreakerRule { failures: 3, open: Duration::from_secs(1), probes: 1 };
 /// Keys that are dropped by one command.
 const KEYS_AT_ONCE: usize = 500;
+/// What all keys begin with where the address does not say.
+const PREFIX: &str = "tidegate";
+/// Longest such beginning in bytes.
+const PREFIX_MAX: usize = 64;
 
 /// A server.
 pub(super) struct RedisCache {
     connection: ConnectionManager,
+    /// What all keys begin with: environments that share a server have one each.
+    prefix: String,
     /// Longest wait for an answer.
     patience: Duration,
     breaker: Breaker,
@@ -42,6 +48,7 @@ pub(super) struct RedisTier {
 impl RedisCache {
     /// Connects when it is first asked. To be called where tasks can be started.
     pub(super) fn open(url: &str, patience: Duration) -> Result<Arc<RedisCache>, StoreError> {
+        let (url, prefix) = apart(url)?;
         // What the client says of a URL may hold its password.
         let refused = |_: RedisError| {
             let expected = "expected one such as `redis://user:password@host:6379/0`, or `rediss://` for TLS";
@@ -54,7 +61,7 @@ impl RedisCache {
             .set_max_delay(RECONNECT_MAX);
         let client = Client::open(url).map_err(refused)?;
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(refused)?;
-        Ok(Arc::new(RedisCache { connection, patience, breaker: Breaker::new(RULE), started: Instant::now() }))
+        Ok(Arc::new(RedisCache { connection, prefix, patience, breaker: Breaker::new(RULE), started: Instant::now() }))
     }
 
     pub(super) fn tier(self: &Arc<Self>, name: &'static str) -> RedisTier {
@@ -140,12 +147,26 @@ impl RedisTier {
     }
 
     fn value_key(&self, key: &str) -> String {
-        format!("tidegate:{}:{key}", self.name)
+        format!("{}:{}:{key}", self.cache.prefix, self.name)
     }
 
     fn tag_key(&self, tag: &str) -> String {
-        format!("tidegate:{}#{tag}", self.name)
+        format!("{}:{}#{tag}", self.cache.prefix, self.name)
     }
+}
+
+/// The address without its `prefix`, and that.
+fn apart(url: &str) -> Result<(String, String), StoreError> {
+    let Some((server, query)) = url.split_once('?') else { return Ok((url.to_owned(), PREFIX.to_owned())) };
+    let (ours, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| pair.starts_with("prefix="));
+    let prefix = ours.last().and_then(|pair| pair.strip_prefix("prefix=")).unwrap_or(PREFIX);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if prefix.is_empty() || prefix.len() > PREFIX_MAX || !prefix.bytes().all(is_plain) {
+        let expected = format!("expected 1 to {PREFIX_MAX} letters, digits, `-`, `_`, `.` and `:`");
+        return Err(StoreError::Refused(format!("`prefix` of the address of the cache: {expected}")));
+    }
+    let query = if others.is_empty() { String::new() } else { format!("?{}", others.join("&")) };
+    Ok((format!("{server}{query}"), prefix.to_owned()))
 }
 
 /// What a task brings back.
@@ -161,4 +182,24 @@ fn failure(error: &RedisError) -> StoreError {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_name_what_keys_begin_with() {
+        let refused = "`prefix` of the address of the cache: expected 1 to 64 letters, digits, `-`, `_`, `.` and `:`";
+        let refused = || Err(StoreError::Refused(refused.to_owned()));
+        let apart = |url: &str| super::apart(url);
+        let ok = |url: &str, prefix: &str| Ok((url.to_owned(), prefix.to_owned()));
+        assert_eq!(apart("redis://h:6379/0"), ok("redis://h:6379/0", "tidegate"));
+        assert_eq!(apart("redis://h/0?prefix=game:staging"), ok("redis://h/0", "game:staging"));
+        assert_eq!(apart("redis://h?protocol=resp3&prefix=a"), ok("redis://h?protocol=resp3", "a"));
+        assert_eq!(apart("redis://h?protocol=resp3"), ok("redis://h?protocol=resp3", "tidegate"));
+        assert_eq!(apart("redis://h?prefix="), refused());
+        assert_eq!(apart("redis://h?prefix=a*"), refused());
+        assert_eq!(apart(&format!("redis://h?prefix={}", "a".repeat(65))), refused());
+    }
 }

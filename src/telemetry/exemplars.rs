@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use super::sample::Sample;
 use super::{BUCKETS, DURATION};
 
 /// A request that fell into a bucket.
@@ -20,14 +21,24 @@ struct Exemplar {
 #[derive(Debug, Default)]
 pub(super) struct Exemplars([Mutex<Option<Exemplar>>; BUCKETS.len() + 1]);
 
-/// Exemplars by the route's label; as many as there have been routes, as the exporter's own figures.
-static BY_ROUTE: RwLock<Option<HashMap<String, Arc<Exemplars>>>> = RwLock::new(None);
+/// Exemplars by the route's label: those of the routes of all tables that are alive. Whoever holds a route holds its own.
+static BY_ROUTE: RwLock<Option<HashMap<String, Weak<Exemplars>>>> = RwLock::new(None);
 
 impl Exemplars {
     /// Those of a route.
     pub(super) fn of(route: &str) -> Arc<Exemplars> {
         let mut all = BY_ROUTE.write().unwrap_or_else(PoisonError::into_inner);
-        all.get_or_insert_default().entry(route.to_owned()).or_default().clone()
+        let all = all.get_or_insert_default();
+        if let Some(known) = all.get(route).and_then(Weak::upgrade) {
+            return known;
+        }
+        // Those that are gone take up room until the map would grow.
+        if all.len() == all.capacity() {
+            all.retain(|_, exemplars| exemplars.strong_count() > 0);
+        }
+        let made = Arc::new(Exemplars::default());
+        all.insert(route.to_owned(), Arc::downgrade(&made));
+        made
     }
 
     /// Keeps a request whose trace is written down.
@@ -64,8 +75,9 @@ pub fn openmetrics(text: &str) -> String {
                 None => out.push_str(line),
             },
         }
-        let exemplar = line.strip_prefix(DURATION).and_then(|rest| rest.strip_prefix("_bucket{"));
-        if let Some(Exemplar { trace, seconds, at }) = exemplar.and_then(|labels| find(all.as_ref()?, labels)) {
+        if line.starts_with(DURATION)
+            && let Some(Exemplar { trace, seconds, at }) = all.as_ref().and_then(|all| find(all, &Sample::read(line)?))
+        {
             // Writing into a text does not fail.
             let _ = write!(out, " # {{trace_id=\"{trace:032x}\"}} {seconds} {at:.3}");
         }
@@ -75,13 +87,10 @@ pub fn openmetrics(text: &str) -> String {
     out
 }
 
-/// The exemplar of a sample with these labels.
-fn find(all: &HashMap<String, Arc<Exemplars>>, labels: &str) -> Option<Exemplar> {
-    let value = |name: &str| {
-        let from = labels.find(&format!("{name}=\""))? + name.len() + 2;
-        Some(&labels[from..from + labels[from..].find('"')?])
-    };
-    all.get(value("route")?)?.of_bound(value("le")?)
+/// The exemplar of a bucket.
+fn find(all: &HashMap<String, Weak<Exemplars>>, sample: &Sample<'_>) -> Option<Exemplar> {
+    sample.name.strip_suffix("_bucket")?;
+    all.get(sample.label("route")?)?.upgrade()?.of_bound(sample.label("le")?)
 }
 
 #[cfg(test)]
@@ -89,19 +98,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_route_that_has_gone_leaves_nothing_behind() {
+        let held = Exemplars::of("GET /stays");
+        held.keep(7, 0.0001, 1.0);
+        for route in 0..10_000 {
+            drop(Exemplars::of(&format!("GET /goes/{route}")));
+        }
+        let all = BY_ROUTE.read().unwrap();
+        assert!(all.as_ref().unwrap().len() < 100, "{}", all.as_ref().unwrap().len());
+        drop(all);
+        assert!(Exemplars::of("GET /stays").of_bound("0.0005").is_some());
+    }
+
+    #[test]
     fn latencies_have_the_newest_trace_of_their_bucket_and_counters_their_family() {
-        let exemplars = Exemplars::of("GET /exemplars/{a}");
+        let exemplars = Exemplars::of(r#"GET /exemplars/{a="b"}"#);
         exemplars.keep(1, 0.0009, 100.0);
         exemplars.keep(0xabc, 0.0007, 1_700_000_000.25);
         exemplars.keep(2, 99.0, 200.0);
         let text = r#"# HELP tidegate_requests_total Requests.
 # TYPE tidegate_requests_total counter
-tidegate_requests_total{route="GET /exemplars/{a}",outcome="ok"} 3
+tidegate_requests_total{route="GET /exemplars/{a=\"b\"}",outcome="ok"} 3
 
 # TYPE tidegate_request_duration_seconds histogram
-tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a}",le="0.0005"} 0
-tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a}",le="0.001"} 2
-tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a}",le="+Inf"} 3
+tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a=\"b\"}",le="0.0005"} 0
+tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a=\"b\"}",le="0.001"} 2
+tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a=\"b\"}",le="+Inf"} 3
 tidegate_request_duration_seconds_bucket{route="GET /other",le="+Inf"} 1
 
 # TYPE strange counter
@@ -109,11 +131,11 @@ strange 1
 "#;
         let expected = r#"# HELP tidegate_requests Requests.
 # TYPE tidegate_requests counter
-tidegate_requests_total{route="GET /exemplars/{a}",outcome="ok"} 3
+tidegate_requests_total{route="GET /exemplars/{a=\"b\"}",outcome="ok"} 3
 # TYPE tidegate_request_duration_seconds histogram
-tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a}",le="0.0005"} 0
-tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a}",le="0.001"} 2 # {trace_id="00000000000000000000000000000abc"} 0.0007 1700000000.250
-tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a}",le="+Inf"} 3 # {trace_id="00000000000000000000000000000002"} 99 200.000
+tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a=\"b\"}",le="0.0005"} 0
+tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a=\"b\"}",le="0.001"} 2 # {trace_id="00000000000000000000000000000abc"} 0.0007 1700000000.250
+tidegate_request_duration_seconds_bucket{route="GET /exemplars/{a=\"b\"}",le="+Inf"} 3 # {trace_id="00000000000000000000000000000002"} 99 200.000
 tidegate_request_duration_seconds_bucket{route="GET /other",le="+Inf"} 1
 # TYPE strange unknown
 strange 1

@@ -3,6 +3,7 @@
 
 mod exemplars;
 pub mod otlp;
+mod sample;
 pub mod trace;
 
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use exemplars::Exemplars;
 pub use exemplars::openmetrics;
 pub use metrics_exporter_prometheus::PrometheusHandle;
+pub use sample::Sample;
 
 /// Requests by route and outcome.
 pub const REQUESTS: &str = "tidegate_requests_total";
-/// Seconds from head to last byte (unary) or first chunk (streams), by route.
+/// Seconds from a request's head to its answer, of streams to their beginning, by route.
 pub const DURATION: &str = "tidegate_request_duration_seconds";
 /// Requests in flight, by route.
 pub const IN_FLIGHT: &str = "tidegate_requests_in_flight";

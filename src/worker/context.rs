@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::peer::Breakers;
@@ -84,6 +84,7 @@ struct Inner {
     deadline: Option<Instant>,
     labels: Mutex<BTreeMap<String, String>>,
     cancelled: watch::Sender<Option<&'static str>>,
+    begun: Notify,
 }
 
 impl Context {
@@ -98,6 +99,7 @@ impl Context {
             payload: delivery.payload,
             labels: Mutex::default(),
             cancelled: watch::Sender::new(None),
+            begun: Notify::new(),
         }))
     }
 
@@ -115,6 +117,7 @@ impl Context {
             deadline: None,
             labels: Mutex::default(),
             cancelled: watch::Sender::new(None),
+            begun: Notify::new(),
         }))
     }
 
@@ -210,6 +213,14 @@ impl Context {
         self.0.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
+    /// Says that this call's stream has begun, where there is nothing to send yet: its client gets status and headers now,
+    /// and there is no limit for the first chunk any more. To be called once nothing can be refused, because a fault is an
+    /// event of the stream from then on. A watch of records says so by itself, once it has told what was there. Does
+    /// nothing behind the first chunk, and in calls without a stream.
+    pub fn begin_stream(&self) {
+        self.0.begun.notify_one();
+    }
+
     /// Why nobody waits for this call any more; `None` while somebody does.
     pub fn cancelled(&self) -> Option<&'static str> {
         *self.0.cancelled.borrow()
@@ -292,6 +303,11 @@ impl Context {
 
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
         self.0.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns once a handler has said so.
+    pub(super) async fn until_begun(&self) {
+        self.0.begun.notified().await;
     }
 
     /// Nobody waits any more; the first reason counts.

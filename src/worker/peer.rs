@@ -268,10 +268,11 @@ impl<'c> PeerCall<'c> {
             let asked = Instant::now();
             let reply = context.around().bus.request(request).await;
             method.metrics.ended(BusError::outcome(&reply), asked.elapsed());
+            let had_time = left >= self.timeout / 2;
             let error = match reply {
                 Ok(reply) => {
                     if let Some(pass) = pass {
-                        pass.succeeded();
+                        pass.ended(None, had_time, breakers.started.elapsed());
                     }
                     if span.is_recorded()
                         && let Err(fault) = self.open(&reply)
@@ -282,22 +283,17 @@ impl<'c> PeerCall<'c> {
                 }
                 Err(error) => error,
             };
-            if span.is_recorded() {
-                span.fault(&error.clone().into());
-            }
-            // Nobody there is told at once and costs nothing; what we refuse ourselves, and silence in the little time that a
-            // caller has left, prove nothing: none of these opens a breaker.
-            let is_failure = match error {
-                BusError::NoResponders | BusError::TooLarge { .. } | BusError::Busy => false,
-                BusError::Timeout | BusError::Unproven(_) => left >= self.timeout / 2,
-                _ => true,
-            };
-            if let Some(pass) = pass.filter(|_| is_failure) {
-                pass.failed(breakers.started.elapsed());
-            }
             let is_safe = is_repeatable || matches!(error, BusError::NoResponders);
-            if !is_safe || attempt >= TRIES || matches!(error, BusError::TooLarge { .. } | BusError::Closed) {
-                return Err(error.into());
+            let is_last = !is_safe || attempt >= TRIES || matches!(error, BusError::TooLarge { .. } | BusError::Closed);
+            let fault = Fault::from(error);
+            if span.is_recorded() {
+                span.fault(&fault);
+            }
+            if let Some(pass) = pass {
+                pass.ended(Some(&fault), had_time, breakers.started.elapsed());
+            }
+            if is_last {
+                return Err(fault);
             }
             let bound = (PAUSE * 2_u32.pow(attempt - 1)).min(PAUSE_MAX).as_millis() as u64;
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=bound))).await;

@@ -1,12 +1,13 @@
 //! What whole-system tests share: a real nats-server, a gateway in the process, raw workers, an HTTP client.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test uses its part")]
 
 pub mod calls;
 pub mod collector;
 pub mod fleet;
 pub mod http2;
 pub mod nats;
+pub mod place;
 pub mod program;
 pub mod proxy;
 pub mod redis;

@@ -16,6 +16,7 @@ use tidegate::transcode::{
 use tidegate::worker::{Options, Worker};
 
 use super::nats::NatsServer;
+use super::place::Place;
 use super::{PATIENCE, project};
 
 /// Where the clock stands at first.
@@ -27,16 +28,14 @@ pub struct Replicas {
     snapshot: Arc<Snapshot>,
     now_ms: Arc<AtomicI64>,
     _workers: Vec<Worker>,
-    server: Option<NatsServer>,
+    place: Option<Place>,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Replicas {
     /// On the embedded bus, with settings as `services.yaml` names them.
     pub async fn embedded(settings: &[(&str, Value)]) -> Replicas {
-        let bus = Bus::embedded();
-        let store = Store::of(&bus);
-        Replicas::on(bus, Some(store), settings).await
+        Replicas::at(Place::embedded(), settings).await
     }
 
     /// On the embedded bus, with the store on disk.
@@ -48,9 +47,13 @@ impl Replicas {
 
     /// On a nats-server of their own.
     pub async fn nats(settings: &[(&str, Value)]) -> Replicas {
-        let server = NatsServer::start();
-        let bus = server.bus().await;
-        Replicas { server: Some(server), ..Replicas::on(bus, None, settings).await }
+        Replicas::at(Place::nats().await, settings).await
+    }
+
+    pub async fn at(place: Place, settings: &[(&str, Value)]) -> Replicas {
+        let bus = place.bus.clone();
+        let shared = place.server().is_none().then(|| Store::of(&bus));
+        Replicas { place: Some(place), ..Replicas::on(bus, shared, settings).await }
     }
 
     /// On one store for all, as an embedded one is, or on a handle each.
@@ -74,12 +77,12 @@ impl Replicas {
             let services = roster(&options.store, &settings, is_wanted).await.unwrap();
             workers.push(Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}")));
         }
-        Replicas { bus, store, snapshot, now_ms, _workers: workers, server: None, _folder: None }
+        Replicas { bus, store, snapshot, now_ms, _workers: workers, place: None, _folder: None }
     }
 
     /// The nats-server that they are on.
     pub fn server(&self) -> &NatsServer {
-        self.server.as_ref().expect("replicas on a nats-server")
+        self.place.as_ref().and_then(Place::server).expect("replicas on a nats-server")
     }
 
     /// Moves all clocks on.

@@ -54,7 +54,7 @@ pub struct NatsOptions {
     pub tls_ca: Option<PathBuf>,
     /// PEM files of a client certificate and its key.
     pub tls_identity: Option<(PathBuf, PathBuf)>,
-    /// Requests go over a second connection that is made for them, at a third of their cost. They then keep no order
+    /// Requests go over a second connection that is made for them, at a sixth of the instructions. They then keep no order
     /// with what this bus publishes and subscribes, so it is for those who only ask: gateways. Without it, while that
     /// connection is down, and over TLS, they share the first one.
     pub request_lane: bool,

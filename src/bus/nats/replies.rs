@@ -239,7 +239,7 @@ impl Replies {
         }
     }
 
-    /// Ends every waiting slot whose deadline has passed, or all of them.
+    /// Ends every waiting slot that is due.
     fn fail(&self, error: &BusError, is_due: impl Fn(&Slot) -> bool) {
         let mut wakers = Vec::new();
         let mut table = self.lock();

@@ -10,6 +10,7 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 
+use super::plain::line;
 use super::{NatsArgs, TableArgs, build, connected, runtime};
 use crate::bus::Bus;
 use crate::fault::{Code, Fault};
@@ -190,6 +191,6 @@ fn show(report: &MethodReport) {
     let verdict = if report.findings.is_empty() { "ok" } else { "BROKEN" };
     println!("{verdict:6} {} ({}, {} cases)", report.method, report.service, report.cases);
     for finding in &report.findings {
-        println!("       {}: {}", finding.case, finding.finding);
+        println!("       {}: {}", finding.case, line(&finding.finding));
     }
 }

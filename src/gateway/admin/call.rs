@@ -2,7 +2,6 @@
 //! a pipe inside the process, as a peer that nobody trusts.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -68,8 +67,7 @@ async fn pass_on(edge: &Arc<Edge>, request: Request<Bytes>, slot: OwnedSemaphore
     let shared = edge.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let edge = shared.clone();
-        let peer = Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), socket: None };
-        async move { Ok::<_, Infallible>(life::answer(&edge, request, peer).await) }
+        async move { Ok::<_, Infallible>(life::answer(&edge, request, Peer::nobody()).await) }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

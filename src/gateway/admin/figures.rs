@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::telemetry;
+use crate::telemetry::{self, Sample};
 
 /// What a route has counted since the process began.
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -55,48 +55,6 @@ pub(super) fn by_route(text: &str) -> BTreeMap<String, RouteFigures> {
         }
     }
     routes
-}
-
-/// One line: `name{label="value",…} number`, whatever stands behind it.
-struct Sample<'t> {
-    name: &'t str,
-    labels: Vec<(&'t str, String)>,
-    value: f64,
-}
-
-impl<'t> Sample<'t> {
-    fn read(line: &'t str) -> Option<Sample<'t>> {
-        let (name, mut rest) = line.split_once('{').filter(|(name, _)| !name.starts_with('#'))?;
-        let mut labels = Vec::new();
-        while !rest.starts_with('}') {
-            let (label, quoted) = rest.trim_start_matches(',').split_once("=\"")?;
-            let (value, behind) = unquoted(quoted)?;
-            labels.push((label, value));
-            rest = behind;
-        }
-        let value = rest[1..].split_whitespace().next()?.parse().ok()?;
-        Some(Sample { name, labels, value })
-    }
-
-    fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|label| label.0 == name).map(|label| label.1.as_str())
-    }
-}
-
-/// A label's value, and what stands behind its closing quote.
-fn unquoted(text: &str) -> Option<(String, &str)> {
-    let (mut value, mut signs) = (String::new(), text.char_indices());
-    while let Some((at, sign)) = signs.next() {
-        match sign {
-            '"' => return Some((value, &text[at + 1..])),
-            '\\' => match signs.next()?.1 {
-                'n' => value.push('\n'),
-                other => value.push(other),
-            },
-            other => value.push(other),
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::bus::{Bus, discovery};
+use crate::bus::Bus;
+use crate::bus::discovery::{self, Answer};
 use crate::fault::Fault;
 
 /// Longest wait for all answers together.
@@ -48,11 +48,8 @@ struct Endpoint {
 pub(super) async fn ask(bus: &Bus) -> Result<BTreeMap<String, Service>, Fault> {
     let mut services: BTreeMap<String, Service> = BTreeMap::new();
     let answers = discovery::ask(bus, "$SRV.STATS", QUIET, WAIT).await?;
-    for answer in answers.iter().take(INSTANCES_MAX) {
-        let Ok(stats) = serde_json::from_slice::<Value>(&answer.payload) else { continue };
-        if let Some(instance) = Instance::read(&stats) {
-            services.entry(text(&stats, "name")).or_default().instances.push(instance);
-        }
+    for answer in answers.iter().take(INSTANCES_MAX).filter_map(Answer::read) {
+        services.entry(short(&answer.name)).or_default().instances.push(Instance::of(&answer));
     }
     for service in services.values_mut() {
         service.instances.sort_by(|a, b| a.id.cmp(&b.id));
@@ -61,21 +58,24 @@ pub(super) async fn ask(bus: &Bus) -> Result<BTreeMap<String, Service>, Fault> {
 }
 
 impl Instance {
-    fn read(stats: &Value) -> Option<Instance> {
-        let endpoints = stats["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let (id, version, started) = (text(stats, "id"), text(stats, "version"), text(stats, "started"));
-        let endpoints = endpoints.iter().map(|row| Endpoint {
-            name: text(row, "name"),
-            subject: text(row, "subject"),
-            requests: row["num_requests"].as_u64().unwrap_or_default(),
-            errors: row["num_errors"].as_u64().unwrap_or_default(),
-            average_ms: row["average_processing_time"].as_f64().unwrap_or_default() / 1e6,
-            last_error: text(row, "last_error"),
+    fn of(answer: &Answer) -> Instance {
+        let endpoints = answer.endpoints.iter().map(|endpoint| Endpoint {
+            name: short(&endpoint.name),
+            subject: short(&endpoint.subject),
+            requests: endpoint.num_requests,
+            errors: endpoint.num_errors,
+            average_ms: endpoint.average_processing_time / 1e6,
+            last_error: short(&endpoint.last_error),
         });
-        (!id.is_empty()).then(|| Instance { id, version, started, endpoints: endpoints.collect() })
+        Instance {
+            id: short(&answer.id),
+            version: short(&answer.version),
+            started: short(&answer.started),
+            endpoints: endpoints.collect(),
+        }
     }
 }
 
-fn text(value: &Value, name: &str) -> String {
-    value[name].as_str().unwrap_or_default().chars().take(TEXT_MAX).collect()
+fn short(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
 }

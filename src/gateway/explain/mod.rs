@@ -5,8 +5,6 @@ mod answer;
 mod candidates;
 mod route;
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use bytes::Bytes;
 use http::Request;
 use serde::Serialize;
@@ -50,8 +48,7 @@ pub struct Explanation {
 pub fn explain(snapshot: &Snapshot, request: Request<Bytes>) -> Explanation {
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    let peer = Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), socket: None };
-    let inbound = Inbound::read(head, peer, &Networks::default());
+    let inbound = Inbound::read(head, Peer::nobody(), &Networks::default());
     let mut told = Explanation {
         verb: inbound.head.method.to_string(),
         target,

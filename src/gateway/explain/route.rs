@@ -35,7 +35,7 @@ pub struct RouteFacts {
     pub auth: &'static str,
     /// The method that checks a credential.
     pub credential: Option<String>,
-    /// Longest wait for a reply, or for a stream's first chunk.
+    /// Longest wait for a reply, or for a stream to begin.
     pub timeout_ms: u64,
     /// Longest silence of a running stream.
     pub stream_idle_ms: u64,

@@ -11,12 +11,14 @@ mod schemas;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 pub use json::Json;
 pub(super) use serve::{description, pages, published};
 
+use crate::fault::{Code, Fault};
 use crate::route::PathTemplate;
 use crate::snapshot::{ErrorStyle, Route, Snapshot};
 use crate::transcode::JsonOut;
@@ -62,10 +64,17 @@ pub fn describe(snapshot: &Snapshot) -> Json {
         .with("components", components)
 }
 
-/// The description as it is served, made once a generation.
-pub(super) fn rendered(snapshot: &Snapshot) -> Bytes {
-    let render = || serde_json::to_vec(&describe(snapshot)).unwrap_or_default().into();
-    snapshot.api.rendered.get_or_init(render).clone()
+/// The description as it is served: made once a generation, on first demand. That takes a while, so it is done off the
+/// thread that serves connections, and once for all who ask meanwhile.
+pub(super) async fn rendered(snapshot: &Arc<Snapshot>) -> Result<Bytes, Fault> {
+    let render = || async {
+        let described = snapshot.clone();
+        let made = tokio::task::spawn_blocking(move || serde_json::to_vec(&describe(&described)));
+        let cannot = |text: String| Fault::ours(Code::Internal, "the description cannot be made").internal(text);
+        let made = made.await.map_err(|error| cannot(error.to_string()))?;
+        made.map(Bytes::from).map_err(|error| cannot(error.to_string()))
+    };
+    snapshot.api.rendered.get_or_try_init(render).await.cloned()
 }
 
 const ABOUT: &str = "Made from the route table as it runs. Bodies are ProtoJSON, shown in the form that answers have: \

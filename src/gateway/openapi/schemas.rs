@@ -257,7 +257,7 @@ impl<'a> Schemas<'a> {
             let mut text = doc.comment.to_string();
             let (mut values, mut names) = (Vec::<Json>::new(), Vec::new());
             for (value, number) in table.values() {
-                let about = &self.docs.of(&format!("{}/{value}", table.name)).comment;
+                let about = &self.docs.of(&format!("{}.{value}", table.name)).comment;
                 if !about.is_empty() {
                     text.push_str(&format!("\n- `{value}`: {about}"));
                 }

@@ -11,9 +11,10 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{HeaderName, Method, Response};
+use http::{HeaderName, Method, Response, StatusCode};
 
 use super::rendered;
+use crate::fault::Fault;
 use crate::gateway::body::Answer;
 use crate::gateway::respond;
 use crate::snapshot::{Live, Snapshot};
@@ -25,10 +26,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 pub(in crate::gateway) fn description(live: Arc<Live>) -> Router {
     let description = move || {
         let snapshot = live.pin();
-        // The first one of a generation takes a while: off the runtime's thread.
         async move {
-            let made = tokio::task::spawn_blocking(move || rendered(&snapshot)).await;
-            file("application/json", made.unwrap_or_default())
+            let made =
+                rendered(&snapshot).await.map_err(|fault| (StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()));
+            made.map(|made| file("application/json", made))
         }
     };
     Router::new().route("/openapi.json", get(description))
@@ -54,12 +55,15 @@ fn file(kind: &'static str, body: impl IntoResponse) -> impl IntoResponse {
 }
 
 /// The description, where a request that no route takes asks for it.
-pub(in crate::gateway) fn published(snapshot: &Snapshot, head: &Parts) -> Option<Response<Answer>> {
-    let path = snapshot.api.path.as_deref()?;
-    if path != head.uri.path() || !matches!(head.method, Method::GET | Method::HEAD) {
-        return None;
+pub(in crate::gateway) async fn published(
+    snapshot: &Arc<Snapshot>,
+    head: &Parts,
+) -> Result<Option<Response<Answer>>, Fault> {
+    let is_asked = snapshot.api.path.as_deref() == Some(head.uri.path());
+    if !is_asked || !matches!(head.method, Method::GET | Method::HEAD) {
+        return Ok(None);
     }
-    let mut answer = respond::json(rendered(snapshot).into());
+    let mut answer = respond::json(rendered(snapshot).await?);
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    Some(answer)
+    Ok(Some(answer))
 }

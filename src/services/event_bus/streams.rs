@@ -159,6 +159,7 @@ async fn follow(
         0 => context.store().log_figures(log).await?.last,
         after => read_missed(context, log, after, tell).await?,
     };
+    context.begin_stream();
     loop {
         match receiver.recv().await {
             Ok(logged) if logged.sequence > told => {

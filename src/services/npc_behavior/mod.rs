@@ -191,6 +191,7 @@ impl Npcs {
             after => after,
         };
         let mut events = context.store().read_log("GAME_EVENTS", PLANNED, after).await?;
+        context.begin_stream();
         loop {
             let event = tokio::select! {
                 event = events.next() => event?,

@@ -257,7 +257,9 @@ impl Orchestration {
     async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
         self.find(&context, &request.execution_id).await?;
         let place = key(&[context.tenant(), &request.execution_id]);
-        let mut watch = self.executions.watch(Keys::One(place), Some(request.after_revision)).await?;
+        // The last change is looked at again: whoever has seen the end of an execution is told that it was the end.
+        let after = request.after_revision.saturating_sub(1);
+        let mut watch = self.executions.watch(Keys::One(place), Some(after)).await?;
         if watch.is_reset() {
             context.label("reset", "true");
         }
@@ -272,7 +274,9 @@ impl Orchestration {
             if document.value.is_over() {
                 return chunks.finish(&item).await;
             }
-            chunks.send(&item).await?;
+            if revision > request.after_revision || watch.is_reset() {
+                chunks.send(&item).await?;
+            }
         }
     }
 

@@ -74,7 +74,7 @@ pub fn problems(material: &Material, breaks: &[Break]) -> Vec<Problem> {
         return Vec::new();
     }
     let elements: Vec<&str> = breaks.iter().map(|found| found.element.as_str()).collect();
-    let places = schema::places(&material.descriptors, &elements);
+    let places = schema::places(&material.descriptors, &material.paths, &elements);
     let problem = |(found, place): (&Break, Option<schema::SchemaPlace>)| {
         let place = match place {
             Some(place) => Place::new(&place.file, place.line, place.column),

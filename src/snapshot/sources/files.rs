@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::problem::{Place, Problem};
 use super::{Changes, Material, Source};
-use crate::schema::SourceFile;
+use crate::schema::{Paths, SourceFile};
 
 /// Most files of a descriptors' folder.
 const FILES_MAX: usize = 10_000;
@@ -36,9 +36,9 @@ impl Source for Files {
             let name = self.descriptors.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             reading.descriptor(&self.descriptors, name);
         }
-        let Reading { files: descriptors, problems, .. } = reading;
+        let Reading { files: descriptors, paths, problems, .. } = reading;
         if problems.is_empty() {
-            Ok(Material { routes_name, routes, descriptors, ..Material::default() })
+            Ok(Material { routes_name, routes, descriptors, paths, ..Material::default() })
         } else {
             Err(problems)
         }
@@ -63,6 +63,7 @@ pub fn folder_of(file: &Path) -> PathBuf {
 #[derive(Default)]
 struct Reading {
     files: Vec<SourceFile>,
+    paths: Paths,
     bytes: usize,
     problems: Vec<Problem>,
 }
@@ -125,6 +126,7 @@ impl Reading {
         match read(path, left.min(DESCRIPTOR_BYTES_MAX)) {
             Ok(bytes) => {
                 self.bytes += bytes.len();
+                self.paths.insert(name.clone(), path.display().to_string());
                 self.files.push(SourceFile { name, bytes });
             }
             Err(text) => self.problem(&path.display().to_string(), text, ""),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::manifest;
 use super::problem::{Place, Problem};
 use super::{Snapshot, build};
-use crate::schema::{self, SourceFile};
+use crate::schema::{self, Paths, SourceFile};
 
 pub use bucket::{BucketSource, Revision, TableAddress, TableBucket};
 pub use files::{Files, folder_of};
@@ -29,6 +29,8 @@ pub struct Material {
     pub routes: String,
     /// Descriptors.
     pub descriptors: Vec<SourceFile>,
+    /// Where they were read from.
+    pub paths: Paths,
     /// Whoever wrote it knows what of the schema breaks for clients, and means it.
     pub allows_breaking: bool,
     /// Services whose workers announce themselves, by full name: their routes are those that their descriptors declare.
@@ -84,7 +86,7 @@ impl Material {
             manifest.discovered.clone_from(&self.discovered);
             manifest
         });
-        let schema = schema::load(&self.descriptors);
+        let schema = schema::load_from(&self.descriptors, &self.paths);
         let mut problems: Vec<Problem> = self.empty_descriptors().collect();
         match (parsed, schema) {
             (Ok(manifest), Ok(schema)) if problems.is_empty() => {
@@ -104,7 +106,7 @@ impl Material {
     fn empty_descriptors(&self) -> impl Iterator<Item = Problem> {
         let is_empty = |file: &&SourceFile| file.bytes.trim_ascii().is_empty() && file.name.ends_with(".proto");
         self.descriptors.iter().filter(is_empty).map(|file| {
-            let place = Place::new(&file.name, 1, 1);
+            let place = Place::new(self.path_of(file), 1, 1);
             Problem::new(place, "this file is empty, as one that is still being written")
         })
     }
@@ -114,8 +116,13 @@ impl Material {
         if file == self.routes_name {
             return Some(self.routes.clone());
         }
-        let found = self.descriptors.iter().find(|source| source.name == file)?;
+        let found = self.descriptors.iter().find(|source| self.path_of(source) == file)?;
         String::from_utf8(found.bytes.clone()).ok()
+    }
+
+    /// What problems call a file of the descriptors.
+    fn path_of<'m>(&'m self, file: &'m SourceFile) -> &'m str {
+        self.paths.get(&file.name).unwrap_or(&file.name)
     }
 
     /// Tells one content from another; what it is called does not count.

@@ -1,21 +1,21 @@
 //! Tables from the workers themselves: a worker that announces its schema has its routes as long as one of its kind is
-//! there. The other source, beneath, is asked first, and wins wherever both say something.
+//! there. The other source, beneath, is asked first, and wins wherever both say something. Anybody on the bus may
+//! announce anything, so a route leads only to subjects that the gateway's operator has named.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use super::super::problem::{Place, Problem};
 use super::{Changes, Material, Source};
-use crate::bus::discovery::{ANNOUNCED, BYTES, DIGEST, ask, digest};
-use crate::bus::{Bus, BusError, Headers, Request, Subject};
+use crate::bus::discovery::{ANNOUNCED, Answer, BYTES, DIGEST, ask, digest};
+use crate::bus::{Bus, BusError, Headers, Pattern, Request, Subject};
 use crate::schema::SourceFile;
 
-/// Pause between two looks at who is there.
+/// Pause between two looks at who is there, and so between two changes of the tables that workers bring about.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long further answers are waited for.
 const QUIET: Duration = Duration::from_millis(250);
@@ -36,6 +36,8 @@ const SERVICES_MAX: usize = 256;
 pub struct WorkersSource {
     beneath: Arc<dyn Source>,
     bus: Bus,
+    /// Where routes may lead.
+    subjects: Vec<Pattern>,
     found: Mutex<BTreeMap<String, Found>>,
     count: watch::Sender<u64>,
 }
@@ -62,9 +64,11 @@ struct Announced {
 }
 
 impl WorkersSource {
-    /// Looks who is there until nobody holds the source any more.
-    pub fn follow(beneath: Arc<dyn Source>, bus: Bus) -> Arc<WorkersSource> {
-        let source = Arc::new(WorkersSource { beneath, bus, found: Mutex::default(), count: watch::Sender::new(0) });
+    /// Looks who is there until nobody holds the source any more. Services with a route to a subject that none of
+    /// `subjects` takes are left out.
+    pub fn follow(beneath: Arc<dyn Source>, bus: Bus, subjects: Vec<Pattern>) -> Arc<WorkersSource> {
+        let (found, count) = (Mutex::default(), watch::Sender::new(0));
+        let source = Arc::new(WorkersSource { beneath, bus, subjects, found, count });
         tokio::spawn(look(Arc::downgrade(&source)));
         source
     }
@@ -125,10 +129,28 @@ impl WorkersSource {
         }
     }
 
+    /// Why tables with what workers bring are no good. Looks at the routes as they would run: which descriptor of one name
+    /// is in force is known only there.
+    fn build(&self, material: &Material) -> Result<(), String> {
+        let snapshot = material.build(None).map_err(|problems| {
+            let text = |problem: &Problem| format!("{}: {}", problem.place, problem.message);
+            problems.iter().map(text).collect::<Vec<_>>().join("; ")
+        })?;
+        let is_barred = |subject: &str| !self.subjects.iter().any(|pattern| pattern.matches(subject));
+        let mut discovered = snapshot.routes.iter().filter(|route| route.is_discovered);
+        match discovered.find(|route| is_barred(route.method.subject.as_str())) {
+            None => Ok(()),
+            Some(route) => Err(format!(
+                "`{} {}` leads to `{}`, which is none of the subjects that workers may bring routes to",
+                route.verb, route.template, route.method.subject
+            )),
+        }
+    }
+
     /// One look; true where something has changed.
     async fn look(&self, told: &mut BTreeSet<String>) -> Result<bool, BusError> {
         let answers = ask(&self.bus, "$SRV.INFO", QUIET, LONGEST).await?;
-        let seen = answers.iter().filter_map(|answer| announced(&serde_json::from_slice(&answer.payload).ok()?));
+        let seen = answers.iter().filter_map(Answer::read).filter_map(announced);
         let (mut is_changed, missing) = self.note(seen.collect());
         for worker in missing {
             let is_known = self.found().contains_key(&worker.name);
@@ -177,19 +199,17 @@ impl Source for WorkersSource {
         for (name, found) in &found {
             add(&mut all, name, found, &described);
         }
-        if all.build(None).is_ok() {
+        if self.build(&all).is_ok() {
             return Ok(all);
         }
         let mut good = material;
         for (name, found) in &found {
             let mut next = good.clone();
             add(&mut next, name, found, &described);
-            match next.build(None) {
-                Ok(_) => good = next,
-                Err(problems) => {
-                    let text = |problem: &Problem| format!("{}: {}", problem.place, problem.message);
-                    let why: Vec<String> = problems.iter().map(text).collect();
-                    let text = format!("the routes of service `{name}` are left out: {}", why.join("; "));
+            match self.build(&next) {
+                Ok(()) => good = next,
+                Err(why) => {
+                    let text = format!("the routes of service `{name}` are left out: {why}");
                     good.left_out.push(Problem::new(Place::new(&origin(name), 1, 1), text));
                 }
             }
@@ -231,14 +251,13 @@ async fn look(source: Weak<WorkersSource>) {
 }
 
 /// What an answer to `$SRV.INFO` announces; nothing where it announces nothing.
-fn announced(answer: &Value) -> Option<Announced> {
-    let metadata = &answer["metadata"];
-    let services = metadata[ANNOUNCED].as_str()?;
+fn announced(answer: Answer) -> Option<Announced> {
+    let services = answer.metadata.get(ANNOUNCED)?;
     Some(Announced {
-        name: answer["name"].as_str()?.to_owned(),
-        instance: answer["id"].as_str()?.to_owned(),
         services: services.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
-        digest: metadata[DIGEST].as_str()?.to_owned(),
-        bytes: metadata[BYTES].as_str()?.parse().ok()?,
+        digest: answer.metadata.get(DIGEST)?.clone(),
+        bytes: answer.metadata.get(BYTES)?.parse().ok()?,
+        name: answer.name,
+        instance: answer.id,
     })
 }

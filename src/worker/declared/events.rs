@@ -55,6 +55,7 @@ pub(super) async fn read(found: &Found<'_>, operation: &Operation, outlet: &Outl
     Pattern::new(filter.as_str())
         .map_err(|error| Fault::ours(Code::Internal, "a filter is no pattern").internal(error.to_string()))?;
     let mut reader = context.store().read_log(log, &filter, found.number(after.as_ref())).await?;
+    context.begin_stream();
     loop {
         let event = tokio::select! {
             event = reader.next() => event?,

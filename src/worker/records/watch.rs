@@ -16,6 +16,8 @@ pub struct RecordWatch<T> {
     /// Changes up to here are known to the reader.
     after: u64,
     is_reset: bool,
+    /// What was there has been told, and the reader has not come back since.
+    is_current: bool,
     /// Revision of the last change told, by key.
     told: HashMap<String, u64>,
     kind: std::marker::PhantomData<fn() -> T>,
@@ -43,14 +45,21 @@ pub enum RecordSeen<T> {
 
 impl<T: DeserializeOwned> RecordWatch<T> {
     pub(super) fn new(watch: Watch, after: u64, is_reset: bool) -> RecordWatch<T> {
-        RecordWatch { watch, after, is_reset, told: HashMap::new(), kind: std::marker::PhantomData }
+        RecordWatch { watch, after, is_reset, is_current: false, told: HashMap::new(), kind: std::marker::PhantomData }
     }
 
     /// The next change, as soon as there is one. Can be dropped while it waits.
     pub async fn next(&mut self, context: &Context) -> Result<RecordSeen<T>, Fault> {
+        // Nothing of what was there was refused: a stream about it has begun, even with nothing to tell.
+        if std::mem::take(&mut self.is_current) {
+            context.begin_stream();
+        }
         loop {
             match self.watch.next().await? {
-                Seen::Current => return Ok(RecordSeen::Current),
+                Seen::Current => {
+                    self.is_current = true;
+                    return Ok(RecordSeen::Current);
+                }
                 Seen::Change(change) => {
                     if let Some(seen) = self.read(change, context.now_ms())? {
                         return Ok(seen);

@@ -1,6 +1,8 @@
 //! Chunks of a stream: numbered, within the caller's credit, cancelled within one chunk, with a heartbeat in silence,
 //! and exactly one end.
 
+mod signs;
+
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,6 +86,8 @@ struct Sent {
     chunks: u64,
     bytes: u64,
     at: Instant,
+    /// The caller knows that the stream is there, by its first chunk or by our word.
+    is_begun: bool,
     is_over: bool,
 }
 
@@ -182,7 +186,7 @@ impl Outlet {
             control,
             // Who sends no window gives no credit, and none is waited for.
             credit: watch::Sender::new(window.unwrap_or((u64::MAX, u64::MAX))),
-            sent: Mutex::new(Sent { chunks: 0, bytes: 0, at: Instant::now(), is_over: false }),
+            sent: Mutex::new(Sent { chunks: 0, bytes: 0, at: Instant::now(), is_begun: false, is_over: false }),
         }))
     }
 
@@ -264,7 +268,7 @@ impl Outlet {
             let mut sent = self.sent();
             let index = sent.chunks;
             let bytes = sent.bytes + out.len() as u64;
-            *sent = Sent { chunks: index + 1, bytes, at: Instant::now(), is_over: is_last };
+            *sent = Sent { chunks: index + 1, bytes, at: Instant::now(), is_begun: true, is_over: is_last };
             index
         };
         if index == 0 {
@@ -350,29 +354,9 @@ impl Outlet {
                 () = until_true(&mut draining) => return Stop { reason: "draining", is_ours: true },
                 () = sleep_until(old) => return Stop { reason: "age", is_ours: true },
                 () = sleep_until(silent) => self.beat().await,
+                () = self.0.context.until_begun() => self.begin().await,
             }
         }
-    }
-
-    /// A sign of life; not a chunk.
-    async fn beat(&self) {
-        if self.sent().at.elapsed() >= self.0.context.around().heartbeat {
-            self.sent().at = Instant::now();
-            let mut headers = Headers::with_capacity(1);
-            headers.push("Stream-Heartbeat", "1");
-            let _ = self.publish_raw(headers, Bytes::new()).await;
-        }
-    }
-
-    /// Returns at the deadline if no chunk has been sent by then: it is the caller's limit for the first one.
-    async fn until_late(&self) {
-        if let Some(deadline) = self.0.context.deadline() {
-            sleep_until(deadline).await;
-            if self.sent().chunks == 0 {
-                return;
-            }
-        }
-        std::future::pending::<()>().await;
     }
 }
 
