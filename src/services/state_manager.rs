@@ -10,10 +10,10 @@ use super::checks::{document, id, invalid, out_of_range, unknown_value};
 use super::notices::{notice, records};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
-use crate::store::{BucketConfig, Keys, Store, key};
-use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
+use crate::store::{BucketConfig, Store, key};
+use crate::worker::records::{Change, Current, EventId, Notice, Records};
 use crate::worker::types::{Struct, Timestamp};
-use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use crate::worker::{Context, Failed, Repeats, Service};
 
 /// How far an event time may lie ahead.
 const AHEAD_MAX_MS: i64 = 5 * 60 * 1_000;
@@ -25,10 +25,11 @@ pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, 
     let documents = Records::open(store, records(BucketConfig { name: "tg_state", ttl: None, history: 8 })).await?;
     let state = StateManager { documents, repeats: Repeats::open(store).await? };
     Ok(Service::new("state-manager", VERSION)
+        .keeping(&state.documents)
         .sharing(state)
         .unary("state_manager.v1.StateManagerService/UpdateState", StateManager::update)
-        .unary("state_manager.v1.StateManagerService/GetState", StateManager::get)
-        .stream("state_manager.v1.StateManagerService/WatchState", StateManager::watch)
+        .declared("state_manager.v1.StateManagerService/GetState")
+        .declared("state_manager.v1.StateManagerService/WatchState")
         .task("sweeper", StateManager::sweep)
         .done())
 }
@@ -81,39 +82,7 @@ struct Ack {
     new_version: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct GetState {
-    target: Option<TargetId>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum TargetId {
-    PlayerId(String),
-    EntityId(String),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Found {
-    state: Option<Struct>,
-    version: u64,
-    updated_at: Option<Timestamp>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WatchState {
-    target: Option<TargetId>,
-    after_revision: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Item {
-    revision: u64,
-    state: Option<Struct>,
-    version: u64,
-    op: Operation,
-}
-
-/// What the store holds of a key.
+/// What the store holds of a key. Reads and watches are declared: their fields have the same names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Stored {
     state: Struct,
@@ -132,15 +101,6 @@ impl Owner<'_> {
     }
 }
 
-fn owner(target: Option<&TargetId>) -> Result<Owner<'_>, Fault> {
-    let (owner, field) = match target {
-        Some(TargetId::PlayerId(id)) => (Owner { kind: "player", id }, "player_id"),
-        Some(TargetId::EntityId(id)) => (Owner { kind: "entity", id }, "entity_id"),
-        None => return Err(invalid("target", "required", "player_id or entity_id is required")),
-    };
-    id(field, owner.id).map(|()| owner)
-}
-
 impl StateManager {
     async fn update(self: Arc<Self>, context: Context, update: Update) -> Result<Ack, Failed<Ack>> {
         let (owner, state) = check(&context, &update)?;
@@ -153,45 +113,6 @@ impl StateManager {
             Ok(self.documents.change(&context, &key, rule).await?.reply)
         };
         self.repeats.once(&context, write).await
-    }
-
-    async fn get(self: Arc<Self>, context: Context, request: GetState) -> Result<Found, Fault> {
-        let owner = owner(request.target.as_ref())?;
-        let key = owner.key(&context);
-        let found = match context.caller().label("consistency") {
-            Some("cached") => self.documents.get_cached(&context, &key).await?,
-            _ => self.documents.get(&context, &key).await?,
-        };
-        let Some(found) = found else {
-            return Err(Fault::client(Code::NotFound, format!("no state for {} {}", owner.kind, owner.id))
-                .detail("field", format!("{}_id", owner.kind)));
-        };
-        let updated_at = Some(Timestamp::from_millis(found.updated_ms));
-        Ok(Found { state: Some(found.value.state), version: found.version, updated_at })
-    }
-
-    async fn watch(
-        self: Arc<Self>,
-        context: Context,
-        request: WatchState,
-        mut chunks: Chunks<Item>,
-    ) -> Result<(), Fault> {
-        let key = owner(request.target.as_ref())?.key(&context);
-        let mut watch = self.documents.watch(Keys::One(key), Some(request.after_revision)).await?;
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
-            if let RecordSeen::Change { document, version, revision, .. } = seen {
-                let op = if document.is_none() { Operation::Delete } else { Operation::Upsert };
-                let state = Some(document.map(|document| document.value.state).unwrap_or_default());
-                chunks.send(&Item { revision, state, version, op }).await?;
-            }
-        }
     }
 
     async fn sweep(self: Arc<Self>, context: Context) {

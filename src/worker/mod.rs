@@ -35,6 +35,7 @@ use tokio::task::JoinSet;
 
 use crate::bus::{Bus, BusError};
 use crate::config;
+use crate::fault::Fault;
 use crate::schema::SourceFile;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
@@ -141,6 +142,13 @@ pub enum StartError {
     Problems(Vec<StartProblem>),
     /// The bus refused a subscription.
     Bus(BusError),
+    /// The store of declared methods does not answer.
+    Documents {
+        /// Name of the service.
+        service: String,
+        /// Why not.
+        fault: Fault,
+    },
     /// A durable consumer cannot be read, because it is not there or the store does not answer.
     Consumer {
         /// Name of the service.
@@ -164,6 +172,9 @@ impl fmt::Display for StartError {
                 })
             }
             StartError::Bus(error) => write!(f, "the bus refused a subscription: {error}"),
+            StartError::Documents { service, fault } => {
+                write!(f, "service `{service}` cannot open what its declared methods need: {fault}")
+            }
             StartError::Consumer { service, log, name, error } => {
                 write!(f, "service `{service}` cannot read consumer `{name}` of log `{log}`: {error}")?;
                 let is_missing = matches!(error, StoreError::NoLog(_) | StoreError::NoConsumer { .. });
@@ -205,6 +216,9 @@ impl Worker {
             for task in service.take_tasks() {
                 worker.tasks.spawn(tasks::run(around.clone(), task));
             }
+            let name = service.name().to_owned();
+            let opened = service.open_declared(&options.store, &options.snapshot).await;
+            let service = opened.map_err(|fault| StartError::Documents { service: name, fault })?;
             let endpoints = Endpoint::all_of(&around, &options, &parallel, service);
             for endpoint in &endpoints {
                 let requests = endpoint.subscribe().await.map_err(StartError::Bus)?;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::StartProblem;
 use super::consume::{Consume, Consuming, Setback};
 use super::context::Context;
+use super::declared::Rows;
 use super::reply;
 use super::streams::{Chunks, Outlet};
 use super::tasks::Task;
@@ -19,6 +20,10 @@ use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot, Streaming};
 use crate::store::Logged;
 use crate::transcode::{ShapeProblem, from_wire, shape_check};
+
+/// Why a method is not served that the tables do not have.
+pub(super) const UNKNOWN: &str = "the tables do not have it: correct the name, list its service under `annotations`, or \
+                                  add a route that calls it";
 
 /// What a handler runs as.
 pub(super) type Running<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -75,6 +80,7 @@ pub struct Service {
     rows: Vec<Row>,
     tasks: Vec<Task>,
     consumers: Vec<Consuming>,
+    pub(super) declared_rows: Rows,
 }
 
 impl Service {
@@ -86,6 +92,7 @@ impl Service {
             rows: Vec::new(),
             tasks: Vec::new(),
             consumers: Vec::new(),
+            declared_rows: Rows::default(),
         }
     }
 
@@ -213,11 +220,7 @@ impl Service {
                 problem("it is registered twice: remove one".to_owned());
             }
             let Some(method) = snapshot.method(&row.method) else {
-                problem(
-                    "the tables do not have it: correct the name, list its service under `annotations`, or add a \
-                     route that calls it"
-                        .to_owned(),
-                );
+                problem(UNKNOWN.to_owned());
                 continue;
             };
             match method.streaming {
@@ -227,6 +230,8 @@ impl Service {
             }
             (row.check)(method).into_iter().for_each(&mut problem);
         }
+        let has_handler = |method: &str| self.rows.iter().any(|row| row.method == method);
+        problems.extend(self.declared_rows.check(&self.name, snapshot, has_handler));
         problems
     }
 
@@ -247,7 +252,7 @@ impl Service {
 /// A service whose handlers share a state: `async fn update(self: Arc<Self>, context: Context, request: Update)` is a
 /// handler as it stands.
 pub struct Sharing<S> {
-    service: Service,
+    pub(super) service: Service,
     state: Arc<S>,
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use prost_reflect::DynamicMessage;
 
+use super::message::Message;
 use super::rule::Rule;
-use super::{DocumentKind, From, HISTORY_MAX, Into, Mode, Operation, ScalarAt, Token, Updated};
-use crate::transcode::table::{Cardinality, Field, Kind, Shape};
-use crate::transcode::{FieldPath, MessageId, Tables};
+use super::{Choice, DocumentKind, Filter, From, HISTORY_MAX, Into, Mode, Operation, ScalarAt, Token, Watch, Watched};
+use crate::transcode::{MessageId, Tables};
 
 /// What is wrong with a declaration.
 pub(in crate::schema) type Problems = Vec<String>;
@@ -42,7 +42,8 @@ fn document(tables: &Tables, rule: &Rule<'_>) -> Result<DocumentKind, String> {
         history @ 1..=HISTORY_MAX => history as u8,
         other => return Err(format!("bucket `{bucket}`: `history` is 1 to {HISTORY_MAX}, found {other}")),
     };
-    Ok(DocumentKind { bucket, message, message_name, version, updated, ttl: rule.duration("ttl"), history })
+    let (ttl, name) = (rule.duration("ttl"), rule.given("name"));
+    Ok(DocumentKind { bucket, message, message_name, version, updated, ttl, history, name })
 }
 
 /// What a method's declaration is compiled against.
@@ -92,6 +93,10 @@ impl Around<'_> {
         Message { tables: self.tables, id: self.reply, role: if self.is_streaming { "chunk" } else { "reply" } }
     }
 
+    fn kept(&self, kind: &DocumentKind) -> Message<'_> {
+        Message { tables: self.tables, id: kind.message, role: "document" }
+    }
+
     fn kind(&self, rule: &Rule<'_>) -> Result<Arc<DocumentKind>, String> {
         let bucket = rule.text("bucket");
         self.kinds.iter().find(|kind| kind.bucket == bucket).cloned().ok_or_else(|| {
@@ -101,20 +106,17 @@ impl Around<'_> {
 
     fn get(&self, rule: &Rule<'_>) -> Result<Operation, String> {
         let kind = self.kind(rule)?;
-        let into = match self.place(rule, &kind)? {
-            Some(Into::Field(number)) => Some(number),
-            Some(Into::Whole) => None,
-            None => return Err(format!("the reply is no `{}`: name a field with `into`", kind.message_name)),
-        };
-        Ok(Operation::Get { key: self.key(rule, "key")?, into, cache: cache(rule), kind })
+        let (key, into) = (self.choice(rule)?, self.place(rule, &kind)?);
+        Ok(Operation::Get { key, into, cache: cache(rule), may_lag: rule.is_set("may_lag"), kind })
     }
 
     fn put(&self, rule: &Rule<'_>) -> Result<Operation, String> {
         let kind = self.kind(rule)?;
         let from = match rule.given("from") {
             Some(name) => From::Field(self.asked().message(&name, kind.message, &kind.message_name)?),
-            None => From::SameNames(self.same_names(&kind)?),
+            None => From::SameNames(self.asked().same_names(&self.kept(&kind))?),
         };
+        let has_place = rule.given("into").is_some() || self.reply == kind.message;
         Ok(Operation::Put {
             key: self.key(rule, "key")?,
             from,
@@ -124,7 +126,7 @@ impl Around<'_> {
                 _ => Mode::Any,
             },
             expected_version: self.asked_at(rule, "expected_version")?,
-            into: self.place(rule, &kind)?,
+            into: has_place.then(|| self.place(rule, &kind)).transpose()?,
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             event: self.event(rule)?,
             kind,
@@ -138,19 +140,25 @@ impl Around<'_> {
             expected_version: self.asked_at(rule, "expected_version")?,
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             event: self.event(rule)?,
+            deleted_into: self.answered_at(rule, "deleted_into", Message::boolean)?,
+            may_be_missing: rule.is_set("may_be_missing"),
         })
     }
 
     fn list(&self, rule: &Rule<'_>) -> Result<Operation, String> {
         let kind = self.kind(rule)?;
-        let of = Message { tables: self.tables, id: kind.message, role: "document" };
-        let filter = |name: String| {
-            let (asked, kept) = (self.asked().scalar(&name)?, of.scalar(&name)?);
-            if asked.kind == kept.kind { Ok((asked, kept)) } else { Err(format!("filter `{name}`: two types")) }
+        let filter = |rule: DynamicMessage| {
+            let (rule, field) = (Rule(&rule), Rule(&rule).text("field"));
+            let document = rule.given("document").unwrap_or_else(|| field.clone());
+            let (asked, kept) = (self.asked().scalar(&field)?, self.kept(&kind).scalar(&document)?);
+            let is_same = asked.kind == kept.kind;
+            is_same
+                .then(|| Filter { asked, kept, one_of: rule.texts("one_of") })
+                .ok_or_else(|| format!("filter `{field}`: it and `{document}` of the document are of two types"))
         };
         Ok(Operation::List {
             under: self.tokens(&rule.text("under"), false)?,
-            filters: rule.texts("filter").into_iter().map(filter).collect::<Result<_, _>>()?,
+            filters: rule.messages("filter").into_iter().map(filter).collect::<Result<_, _>>()?,
             page_size: self.asked_at(rule, "page_size")?,
             page_token: self.asked_at(rule, "page_token")?,
             into: self.answered().list_of(&rule.text("into"), kind.message, &kind.message_name)?,
@@ -162,15 +170,35 @@ impl Around<'_> {
 
     fn watch(&self, rule: &Rule<'_>) -> Result<Operation, String> {
         let kind = self.kind(rule)?;
-        Ok(Operation::Watch {
-            under: self.tokens(&rule.text("under"), false)?,
+        let (under, is_one) = (self.tokens(&rule.text("under"), false)?, !rule.texts("key").is_empty());
+        let of = match is_one {
+            true if !under.is_empty() => return Err("`key` is one document, `under` are many: name one of them".into()),
+            true => Watched::One(self.choice(rule)?),
+            false => Watched::Under(under),
+        };
+        let must_exist = rule.is_set("must_exist");
+        if must_exist && !is_one {
+            return Err("`must_exist` is for one document: name it with `key`".to_owned());
+        }
+        let into = self.place(rule, &kind)?;
+        let version_into = match &into {
+            Into::SameNames(None, pairs) => pairs.iter().find(|pair| kind.version == Some(pair.0)).map(|pair| pair.1),
+            _ => None,
+        };
+        Ok(Operation::Watch(Box::new(Watch {
+            of,
             after_revision: self.asked_at(rule, "after_revision")?,
-            into: self.answered().message(&rule.text("into"), kind.message, &kind.message_name)?,
+            into,
+            version_into,
             revision_into: self.answered_at(rule, "revision_into", Message::integer)?,
             key_into: self.answered_at(rule, "key_into", Message::text)?,
             deleted_into: self.answered_at(rule, "deleted_into", Message::boolean)?,
+            written: self.answered().presets(&rule.messages("written"))?,
+            deleted: self.answered().presets(&rule.messages("deleted"))?,
+            must_exist,
+            last: rule.given("last").map(|name| self.kept(&kind).flag(&name)).transpose()?,
             kind,
-        })
+        })))
     }
 
     fn publish(&self, rule: &Rule<'_>) -> Result<Operation, String> {
@@ -209,14 +237,32 @@ impl Around<'_> {
     }
 
     /// Where the document goes in the reply.
-    fn place(&self, rule: &Rule<'_>, kind: &DocumentKind) -> Result<Option<Into>, String> {
-        match rule.given("into") {
-            Some(name) => {
-                let number = self.answered().message(&name, kind.message, &kind.message_name)?;
-                Ok(Some(Into::Field(number)))
+    fn place(&self, rule: &Rule<'_>, kind: &DocumentKind) -> Result<Into, String> {
+        let (answered, kept) = (self.answered(), self.kept(kind));
+        let Some(name) = rule.given("into") else {
+            if self.reply == kind.message {
+                return Ok(Into::Whole);
             }
-            None => Ok((self.reply == kind.message).then_some(Into::Whole)),
+            return Ok(Into::SameNames(None, kept.same_names(&answered)?));
+        };
+        let field = answered.one(&name)?;
+        if field.message() == Some(kind.message) {
+            return Ok(Into::Field(field.spec.number));
         }
+        let refused = || format!("`{name}` of the {} is no `{}`", answered.role, kind.message_name);
+        let inside = field.message().map(|id| Message { tables: self.tables, id, role: answered.role });
+        let pairs = kept.same_names(&inside.ok_or_else(refused)?).map_err(|_| refused())?;
+        Ok(Into::SameNames(Some(field.spec.number), pairs))
+    }
+
+    /// The keys of a document, and what is missing without all of them.
+    fn choice(&self, rule: &Rule<'_>) -> Result<Choice, String> {
+        let texts = rule.texts("key");
+        let keys: Vec<Vec<Token>> = texts.iter().map(|text| self.tokens(text, false)).collect::<Result<_, _>>()?;
+        let first = keys.first().filter(|key| !key.is_empty()).ok_or("`key` is missing")?;
+        let lacks = first.iter().rev().find_map(Token::field).map(|at| self.asked().oneof_or_name(&at.name));
+        let lacks = lacks.transpose()?.unwrap_or_default();
+        Ok(Choice { keys, lacks })
     }
 
     fn event(&self, rule: &Rule<'_>) -> Result<Option<Vec<Token>>, String> {
@@ -270,117 +316,5 @@ impl Around<'_> {
         number: fn(&Message<'s>, &str) -> Result<u32, String>,
     ) -> Result<Option<u32>, String> {
         rule.given(name).map(|field| number(&self.answered(), &field)).transpose()
-    }
-
-    /// The request's fields that the document has as well.
-    fn same_names(&self, kind: &DocumentKind) -> Result<Vec<(u32, u32)>, String> {
-        let document = self.tables.message(kind.message);
-        let mut pairs = Vec::new();
-        for field in &self.tables.message(self.request).fields {
-            let Some(id) = document.field_by_name(field.spec.name.as_bytes()) else { continue };
-            let kept = document.field(id);
-            if (kept.spec.kind, kept.spec.cardinality) == (field.spec.kind, field.spec.cardinality) {
-                pairs.push((field.spec.number, kept.spec.number));
-            }
-        }
-        if pairs.is_empty() {
-            return Err(format!("the request has no field of `{}`: name one with `from`", kind.message_name));
-        }
-        Ok(pairs)
-    }
-}
-
-/// A message that a declaration names fields of.
-struct Message<'t> {
-    tables: &'t Tables,
-    id: MessageId,
-    role: &'static str,
-}
-
-impl<'t> Message<'t> {
-    fn path(&self, path: &str) -> Result<FieldPath, String> {
-        FieldPath::resolve(self.tables, self.id, path).map_err(|error| {
-            let name = &self.tables.message(self.id).name;
-            format!("`{path}` of the {} (`{name}`): {error}", self.role)
-        })
-    }
-
-    /// A top-level field that is no list.
-    fn one(&self, name: &str) -> Result<&'t Field, String> {
-        let path = self.path(name)?;
-        let field = path.field(self.tables);
-        if path.steps().len() != 1 || field.spec.cardinality != Cardinality::Single {
-            return Err(format!("`{name}` of the {} is no single field of its own", self.role));
-        }
-        Ok(field)
-    }
-
-    fn of_kind(&self, name: &str, what: &str, is_it: impl Fn(Kind) -> bool) -> Result<u32, String> {
-        let field = self.one(name)?;
-        if is_it(field.spec.kind) {
-            Ok(field.spec.number)
-        } else {
-            Err(format!("`{name}` of the {} is no {what}", self.role))
-        }
-    }
-
-    fn integer(&self, name: &str) -> Result<u32, String> {
-        use Kind::{Int32, Int64, Uint32, Uint64};
-        self.of_kind(name, "integer", |kind| matches!(kind, Int32 | Int64 | Uint32 | Uint64))
-    }
-
-    fn text(&self, name: &str) -> Result<u32, String> {
-        self.of_kind(name, "string", |kind| kind == Kind::String)
-    }
-
-    fn boolean(&self, name: &str) -> Result<u32, String> {
-        self.of_kind(name, "bool", |kind| kind == Kind::Bool)
-    }
-
-    fn time(&self, name: &str) -> Result<Updated, String> {
-        let field = self.one(name)?;
-        let shape = field.message().map(|message| self.tables.message(message).shape);
-        match (field.spec.kind, shape) {
-            (_, Some(Shape::Timestamp)) => Ok(Updated::Timestamp(field.spec.number)),
-            (Kind::Int64, _) => Ok(Updated::Millis(field.spec.number)),
-            _ => Err(format!("`{name}` of the {} is neither a Timestamp nor an int64", self.role)),
-        }
-    }
-
-    fn message(&self, name: &str, message: MessageId, message_name: &str) -> Result<u32, String> {
-        let field = self.one(name)?;
-        if field.message() == Some(message) {
-            Ok(field.spec.number)
-        } else {
-            Err(format!("`{name}` of the {} is no `{message_name}`", self.role))
-        }
-    }
-
-    fn list_of(&self, name: &str, message: MessageId, message_name: &str) -> Result<u32, String> {
-        let path = self.path(name)?;
-        let field = path.field(self.tables);
-        if path.steps().len() == 1
-            && field.spec.cardinality == Cardinality::Repeated
-            && field.message() == Some(message)
-        {
-            Ok(field.spec.number)
-        } else {
-            Err(format!("`{name}` of the {} is no list of `{message_name}`", self.role))
-        }
-    }
-
-    /// A text, integer or boolean, also of a message inside.
-    fn scalar(&self, name: &str) -> Result<ScalarAt, String> {
-        use Kind::{Bool, Fixed32, Fixed64, Int32, Int64, String, Uint32, Uint64};
-        let path = self.path(name)?;
-        let field = path.field(self.tables);
-        let is_scalar = matches!(field.spec.kind, String | Bool | Int32 | Int64 | Uint32 | Uint64 | Fixed32 | Fixed64);
-        if !is_scalar || field.spec.cardinality != Cardinality::Single {
-            return Err(format!("`{name}` of the {} is no single string, integer or bool", self.role));
-        }
-        let steps = path.steps();
-        let number = |(message, field): &(MessageId, _)| self.tables.message(*message).field(*field).spec.number;
-        let through = steps[..steps.len() - 1].iter().map(number).collect();
-        Ok(ScalarAt { through, number: field.spec.number, kind: field.spec.kind, name: path.name(self.tables) })
     }
 }

@@ -2,6 +2,7 @@
 //! compiled to field numbers, so that nothing about a declaration can fail later.
 
 mod compile;
+mod message;
 mod rule;
 
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct DocumentKind {
     pub ttl: Option<Duration>,
     /// Revisions kept of each document.
     pub history: u8,
+    /// What people call one of them.
+    pub name: Option<String>,
 }
 
 /// A field that holds a time.
@@ -66,6 +69,8 @@ pub struct ScalarAt {
     pub number: u32,
     /// Its kind.
     pub kind: Kind,
+    /// Where the field is a map: the entry's key; the kind is that of its value.
+    pub entry: Option<String>,
     /// The dotted path in proto names.
     pub name: String,
 }
@@ -77,6 +82,33 @@ pub enum Token {
     Literal(String),
     /// A field of the request.
     Field(ScalarAt),
+}
+
+impl Token {
+    /// The field that it comes from.
+    pub fn field(&self) -> Option<&ScalarAt> {
+        if let Token::Field(at) = self { Some(at) } else { None }
+    }
+}
+
+/// Keys of which the first one counts whose fields the request has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The keys; one at least.
+    pub keys: Vec<Vec<Token>>,
+    /// What a request lacks that has none of the fields: their oneof, or the first of them.
+    pub lacks: String,
+}
+
+/// What documents of a list must have, where a request asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Field of the request.
+    pub asked: ScalarAt,
+    /// Field of the document.
+    pub kept: ScalarAt,
+    /// The values that there are; any without them.
+    pub one_of: Vec<String>,
 }
 
 /// Where a document comes from.
@@ -105,9 +137,10 @@ pub enum Mode {
 pub enum Operation {
     Get {
         kind: Arc<DocumentKind>,
-        key: Vec<Token>,
-        into: Option<u32>,
+        key: Choice,
+        into: Into,
         cache: Option<Duration>,
+        may_lag: bool,
     },
     Put {
         kind: Arc<DocumentKind>,
@@ -126,27 +159,20 @@ pub enum Operation {
         expected_version: Option<ScalarAt>,
         version_into: Option<u32>,
         event: Option<Vec<Token>>,
+        deleted_into: Option<u32>,
+        may_be_missing: bool,
     },
     List {
         kind: Arc<DocumentKind>,
         under: Vec<Token>,
-        /// Fields of the request, and of the document.
-        filters: Vec<(ScalarAt, ScalarAt)>,
+        filters: Vec<Filter>,
         page_size: Option<ScalarAt>,
         page_token: Option<ScalarAt>,
         into: u32,
         next_page_token_into: Option<u32>,
         cache: Option<Duration>,
     },
-    Watch {
-        kind: Arc<DocumentKind>,
-        under: Vec<Token>,
-        after_revision: Option<ScalarAt>,
-        into: u32,
-        revision_into: Option<u32>,
-        key_into: Option<u32>,
-        deleted_into: Option<u32>,
-    },
+    Watch(Box<Watch>),
     Publish {
         subject: Vec<Token>,
         /// The event's field; the request itself without it.
@@ -169,12 +195,44 @@ pub enum Operation {
 }
 
 /// Where a document goes in a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Into {
     /// It is the reply.
     Whole,
     /// This field.
     Field(u32),
+    /// Its fields of the same names and types, numbers in the document and there: in the message of this field, or in the
+    /// reply itself.
+    SameNames(Option<u32>, Vec<(u32, u32)>),
+}
+
+/// A stream of documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of tidegate/options.proto")]
+pub struct Watch {
+    pub kind: Arc<DocumentKind>,
+    pub of: Watched,
+    pub after_revision: Option<ScalarAt>,
+    pub into: Into,
+    /// The chunk's field for the version where it gets fields of the same names.
+    pub version_into: Option<u32>,
+    pub revision_into: Option<u32>,
+    pub key_into: Option<u32>,
+    pub deleted_into: Option<u32>,
+    /// Encoded fields of the chunk.
+    pub written: Vec<u8>,
+    pub deleted: Vec<u8>,
+    pub must_exist: bool,
+    pub last: Option<ScalarAt>,
+}
+
+/// What a watch is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// One document.
+    One(Choice),
+    /// Those whose keys begin with these tokens.
+    Under(Vec<Token>),
 }
 
 impl Operation {
@@ -184,8 +242,8 @@ impl Operation {
             Operation::Get { kind, .. }
             | Operation::Put { kind, .. }
             | Operation::Delete { kind, .. }
-            | Operation::List { kind, .. }
-            | Operation::Watch { kind, .. } => Some(kind),
+            | Operation::List { kind, .. } => Some(kind),
+            Operation::Watch(watch) => Some(&watch.kind),
             Operation::Publish { .. } | Operation::Read { .. } => None,
         }
     }
@@ -200,6 +258,6 @@ impl Operation {
 
     /// True where it answers with a stream.
     pub fn streams(&self) -> bool {
-        matches!(self, Operation::Watch { .. } | Operation::Read { .. })
+        matches!(self, Operation::Watch(_) | Operation::Read { .. })
     }
 }

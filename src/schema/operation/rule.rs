@@ -30,6 +30,16 @@ impl Rule<'_> {
         items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
     }
 
+    pub(super) fn messages(&self, name: &str) -> Vec<DynamicMessage> {
+        let value = self.field(name);
+        let items = value.as_ref().and_then(Value::as_list).unwrap_or_default();
+        items.iter().filter_map(|item| item.as_message().cloned()).collect()
+    }
+
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.field(name).and_then(|value| value.as_bool()).unwrap_or(false)
+    }
+
     pub(super) fn number(&self, name: &str) -> i64 {
         match self.field(name) {
             Some(Value::I32(number) | Value::EnumNumber(number)) => number.into(),

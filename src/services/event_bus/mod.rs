@@ -21,7 +21,7 @@ use super::seed::{Part, canonical_json, seed, tenant_part};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Store, key, key_token};
-use crate::worker::records::{Change, Current, Records, RecordsConfig};
+use crate::worker::records::{Change, Changed, Current, Records, RecordsConfig};
 use crate::worker::types::{Struct, Value};
 use crate::worker::{Context, Failed, Repeats, Service};
 use patterns::{active, check_pattern, check_type, takes};
@@ -66,20 +66,26 @@ const OWNERS: [(&str, &str); 19] = [
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_event_subs", ttl: Some(Duration::from_secs(7 * 24 * 3_600)), history: 1 };
-    let config = RecordsConfig { keeps_tombstones: false, ..records(bucket) };
+    let index = Arc::new(Index::new());
+    let changed: Changed = {
+        let index = index.clone();
+        Arc::new(move |key, kept| index.note(key, kept))
+    };
+    let config = RecordsConfig { keeps_tombstones: false, changed: Some(changed), ..records(bucket) };
     let bus = EventBus {
         kept: Records::open(store, config).await?,
         repeats: Repeats::open(store).await?,
-        index: Index::new(),
+        index,
         hub: Hub::default(),
         settings: settings.clone(),
         lease: settings.now().event_bus.lease,
     };
     let mut sharing = Service::new("event-bus", VERSION)
+        .keeping(&bus.kept)
         .sharing(bus)
         .unary("event_bus.v1.EventBusService/Publish", EventBus::publish)
         .unary("event_bus.v1.EventBusService/Subscribe", EventBus::subscribe)
-        .unary("event_bus.v1.EventBusService/Unsubscribe", EventBus::unsubscribe)
+        .declared("event_bus.v1.EventBusService/Unsubscribe")
         .unary("event_bus.v1.EventBusService/GetEventStats", EventBus::stats)
         .stream("event_bus.v1.EventBusService/StreamEvents", EventBus::stream)
         .task("subscriptions", EventBus::follow_subscriptions)
@@ -95,7 +101,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
 struct EventBus {
     kept: Records<Kept>,
     repeats: Repeats,
-    index: Index,
+    index: Arc<Index>,
     hub: Hub,
     settings: LiveSettings,
     lease: Duration,
@@ -132,16 +138,6 @@ struct Subscribed {
     subscription_id: String,
     active_patterns: Vec<String>,
     expires_at_ms: i64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Unsubscribe {
-    subscription_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Unsubscribed {
-    success: bool,
 }
 
 impl EventBus {
@@ -250,33 +246,13 @@ impl EventBus {
         let write = async {
             let is_new = self.kept.get(&context, &place).await?.is_none();
             let reply = self.kept.change(&context, &place, rule).await?.reply;
-            let stored = self.kept.get(&context, &place).await?;
-            if let Some(Kept::Subscription(subscription)) = stored.map(|document| document.value) {
-                if is_new && from_last {
-                    self.bring_last(&context, &subscription).await?;
-                }
-                self.index.note(&place, Some(subscription));
+            if is_new
+                && from_last
+                && let Some(stored) = self.kept.get(&context, &place).await?
+                && let Kept::Subscription(subscription) = stored.value
+            {
+                self.bring_last(&context, &subscription).await?;
             }
-            Ok(reply)
-        };
-        self.repeats.once(&context, write).await
-    }
-
-    async fn unsubscribe(
-        self: Arc<Self>,
-        context: Context,
-        request: Unsubscribe,
-    ) -> Result<Unsubscribed, Failed<Unsubscribed>> {
-        id("subscription_id", &request.subscription_id)?;
-        let place = key(&[context.tenant(), &request.subscription_id]);
-        let rule = |current: &Current<Kept>| {
-            let is_there = matches!(current.value, Some(Kept::Subscription(_)));
-            let reply = Unsubscribed { success: is_there };
-            Ok(if is_there { Change::delete(reply) } else { Change::nothing(reply) })
-        };
-        let write = async {
-            let reply = self.kept.change(&context, &place, rule).await?.reply;
-            self.index.note(&place, None);
             Ok(reply)
         };
         self.repeats.once(&context, write).await

@@ -167,12 +167,15 @@ impl Index {
         }
     }
 
-    /// Knows a subscription at once that this replica has stored.
-    pub(super) fn note(&self, key: &str, subscription: Option<Subscription>) {
-        self.with(|all| match subscription {
-            Some(subscription) => drop(all.insert(key.to_owned(), Arc::new(subscription))),
-            None => drop(all.remove(key)),
-        });
+    /// Knows at once what this replica has changed.
+    pub(super) fn note(&self, key: &str, kept: Option<serde_json::Value>) {
+        match kept.map(serde_json::from_value) {
+            Some(Ok(Kept::Subscription(subscription))) => {
+                self.with(|all| drop(all.insert(key.to_owned(), Arc::new(subscription))));
+            }
+            Some(_) => {}
+            None => self.with(|all| drop(all.remove(key))),
+        }
     }
 
     fn with<A>(&self, use_it: impl FnOnce(&mut BTreeMap<String, Arc<Subscription>>) -> A) -> A {

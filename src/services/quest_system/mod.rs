@@ -8,13 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::{id, unknown_value};
+use super::checks::id;
 use super::notices::{notice, records};
-use super::paging::{Page, Pagination};
 use super::prose::{self, Wish};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
-use crate::store::{BucketConfig, Keys, Store, key};
+use crate::store::{BucketConfig, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, Records};
 use crate::worker::types::Struct;
 use crate::worker::{Chunks, Context, Failed, Repeats, Service};
@@ -23,18 +22,18 @@ use crate::worker::{Chunks, Context, Failed, Repeats, Service};
 const TTL: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3_600);
 /// Longest description, in characters.
 const DESCRIPTION_MAX: usize = 2_000;
-const STATUSES: [&str; 4] = ["active", "in_progress", "completed", "failed"];
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let quests = Records::open(store, records(BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 })).await?;
     let quests = Quests { quests, repeats: Repeats::open(store).await?, settings: settings.clone() };
     Ok(Service::new("quest-system", VERSION)
+        .keeping(&quests.quests)
         .sharing(quests)
         .unary("quest.v1.QuestService/GenerateQuest", Quests::generate)
         .stream("quest.v1.QuestService/GenerateQuestStream", Quests::generate_stream)
-        .unary("quest.v1.QuestService/GetQuest", Quests::get)
-        .unary("quest.v1.QuestService/ListQuests", Quests::list)
+        .declared("quest.v1.QuestService/GetQuest")
+        .declared("quest.v1.QuestService/ListQuests")
         .unary("quest.v1.QuestService/ReportProgress", Quests::report)
         .task("sweeper", Quests::sweep)
         .done())
@@ -84,25 +83,6 @@ struct Item {
     revision: u64,
     quest: Option<Quest>,
     description_delta: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct GetQuest {
-    player_id: String,
-    quest_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ListQuests {
-    player_id: String,
-    status: String,
-    page: Option<Pagination>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Listed {
-    quests: Vec<Quest>,
-    next_page_token: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -183,31 +163,6 @@ impl Quests {
             chunks.send(&Item { revision: 0, quest: None, description_delta: word.to_owned() }).await?;
         }
         chunks.finish(&Item { revision: 0, quest: Some(quest), description_delta: String::new() }).await
-    }
-
-    async fn get(self: Arc<Self>, context: Context, request: GetQuest) -> Result<Generated, Fault> {
-        id("player_id", &request.player_id)?;
-        id("quest_id", &request.quest_id)?;
-        let key = key(&[context.tenant(), &request.player_id, &request.quest_id]);
-        match self.quests.get_cached(&context, &key).await? {
-            Some(found) => Ok(Generated { quest: Some(found.value) }),
-            None => Err(not_found(&request.quest_id)),
-        }
-    }
-
-    async fn list(self: Arc<Self>, context: Context, request: ListQuests) -> Result<Listed, Fault> {
-        id("player_id", &request.player_id)?;
-        let wanted = request.status.to_ascii_lowercase();
-        if !wanted.is_empty() && !STATUSES.contains(&wanted.as_str()) {
-            let text = "status must be active, in_progress, completed or failed";
-            return Err(unknown_value("status", text, &STATUSES));
-        }
-        let page = Page::of(request.page.as_ref())?;
-        let found = self.quests.list(&context, &Keys::Under(key(&[context.tenant(), &request.player_id]))).await?;
-        let quests = found.into_iter().map(|(key, found)| (key, found.value));
-        let (quests, next_page_token) =
-            page.take(quests.filter(|(_, quest)| wanted.is_empty() || status(quest) == wanted));
-        Ok(Listed { quests, next_page_token })
     }
 
     async fn report(self: Arc<Self>, context: Context, request: Progress) -> Result<Progressed, Failed<Progressed>> {

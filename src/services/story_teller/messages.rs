@@ -72,25 +72,7 @@ pub(super) struct Piece {
     pub(super) story: Option<Story>,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(super) struct GetCheckpoint {
-    pub(super) checkpoint_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct GotCheckpoint {
-    pub(super) story: Option<Story>,
-    pub(super) parent_checkpoint_id: String,
-}
-
-/// What the store holds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Kept {
-    Checkpoint(Box<Checkpoint>),
-    Branch(Branch),
-}
-
-/// A story that was told, and how to go on from it.
+/// A story that was told, and how to go on from it. `GetCheckpoint` is declared and shows the fields that it names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
     pub(super) asked: Asked,

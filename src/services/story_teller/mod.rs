@@ -12,8 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::messages::{
-    Asked, Branch, Checkpoint, Continue, Continued, Evaluate, Evaluated, Generated, Generation, GetCheckpoint,
-    GotCheckpoint, Kept, Piece, Story,
+    Asked, Branch, Checkpoint, Continue, Continued, Evaluate, Evaluated, Generated, Generation, Piece, Story,
 };
 use self::tell::{Origin, Told};
 use super::VERSION;
@@ -34,22 +33,26 @@ const DEPTH_MAX: u32 = 10;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let kept = Records::open(store, records(BucketConfig { name: "tg_story", ttl: Some(TTL), history: 2 })).await?;
-    let stories = Stories { kept, repeats: Repeats::open(store).await?, settings: settings.clone() };
+    let bucket = BucketConfig { name: "tg_story", ttl: Some(TTL), history: 2 };
+    let checkpoints: Records<Checkpoint> = Records::open(store, records(bucket)).await?;
+    let (branches, repeats) = (checkpoints.also(), Repeats::open(store).await?);
+    let stories = Stories { checkpoints, branches, repeats, settings: settings.clone() };
     Ok(Service::new("story-teller", VERSION)
+        .keeping(&stories.checkpoints)
         .sharing(stories)
         .unary("story_teller.v1.StoryTellerService/Generate", Stories::generate)
         .unary("story_teller.v1.StoryTellerService/Evaluate", Stories::evaluate)
         .unary("story_teller.v1.StoryTellerService/Continue", Stories::go_on)
         .stream("story_teller.v1.StoryTellerService/GenerateStream", Stories::generate_stream)
         .stream("story_teller.v1.StoryTellerService/ContinueStream", Stories::go_on_stream)
-        .unary("story_teller.v1.StoryTellerService/GetCheckpoint", Stories::get)
+        .declared("story_teller.v1.StoryTellerService/GetCheckpoint")
         .task("sweeper", Stories::sweep)
         .done())
 }
 
 struct Stories {
-    kept: Records<Kept>,
+    checkpoints: Records<Checkpoint>,
+    branches: Records<Branch>,
     repeats: Repeats,
     settings: LiveSettings,
 }
@@ -78,7 +81,7 @@ impl Stories {
     async fn told(&self, context: &Context, asked: &Asked, chosen: u64, origin: Origin) -> Result<Story, Fault> {
         let Told { mut checkpoint, branches } = tell::told(context.tenant(), asked, chosen, origin)?;
         let place = place(context, "cp", &checkpoint_id(&checkpoint.story));
-        if self.settings.now().story_teller.text_llm && self.kept.get(context, &place).await?.is_none() {
+        if self.settings.now().story_teller.text_llm && self.checkpoints.get(context, &place).await?.is_none() {
             let wish = Wish {
                 text: &checkpoint.story.content,
                 about: &asked.themes.join(", "),
@@ -93,29 +96,10 @@ impl Stories {
         }
         // Branches first, so that a story that can be seen leads on.
         for (branch_id, branch) in branches {
-            self.create(context, &self::place(context, "br", &branch_id), Kept::Branch(branch), None).await?;
+            create(&self.branches, context, &self::place(context, "br", &branch_id), branch, None).await?;
         }
         let event = announcement(context, &checkpoint)?;
-        match self.create(context, &place, Kept::Checkpoint(Box::new(checkpoint)), Some(event)).await? {
-            Kept::Checkpoint(kept) => Ok(kept.story),
-            Kept::Branch(_) => Err(Fault::ours(Code::Internal, "a stored checkpoint is none")),
-        }
-    }
-
-    /// Keeps something under a key that has nothing yet; what is kept there then.
-    async fn create(&self, context: &Context, key: &str, kept: Kept, event: Option<Notice>) -> Result<Kept, Fault> {
-        let rule = |current: &Current<Kept>| {
-            if let Some(first) = &current.value {
-                return Ok(Change::nothing(first.clone()));
-            }
-            let expires_at_ms = current.now_ms + TTL.as_millis() as i64;
-            let change = Change::put(kept.clone(), kept.clone()).expires_at_ms(expires_at_ms);
-            Ok(match &event {
-                Some(event) => change.event(event.clone()),
-                None => change,
-            })
-        };
-        Ok(self.kept.change(context, key, rule).await.map_err(|failed| failed.fault)?.reply)
+        Ok(create(&self.checkpoints, context, &place, checkpoint, Some(event)).await?.story)
     }
 
     async fn evaluate(self: Arc<Self>, context: Context, request: Evaluate) -> Result<Evaluated, Fault> {
@@ -193,31 +177,46 @@ impl Stories {
         self.repeats.once(context, work).await.map_err(|failed| failed.fault)
     }
 
-    async fn get(self: Arc<Self>, context: Context, request: GetCheckpoint) -> Result<GotCheckpoint, Fault> {
-        id("checkpoint_id", &request.checkpoint_id)?;
-        let Checkpoint { story, parent_checkpoint_id, .. } = self.checkpoint(&context, &request.checkpoint_id).await?;
-        Ok(GotCheckpoint { story: Some(story), parent_checkpoint_id })
-    }
-
     async fn checkpoint(&self, context: &Context, checkpoint_id: &str) -> Result<Checkpoint, Fault> {
-        match self.kept.get_cached(context, &place(context, "cp", checkpoint_id)).await?.map(|found| found.value) {
-            Some(Kept::Checkpoint(checkpoint)) => Ok(*checkpoint),
-            _ => Err(not_found("checkpoint_id", format!("checkpoint {checkpoint_id} does not exist"))),
-        }
+        let found = self.checkpoints.get_cached(context, &place(context, "cp", checkpoint_id)).await?;
+        let unknown = || not_found("checkpoint_id", format!("checkpoint {checkpoint_id} does not exist"));
+        found.map(|found| found.value).ok_or_else(unknown)
     }
 
     async fn branch(&self, context: &Context, branch_id: &str) -> Result<(Branch, Checkpoint), Fault> {
         let unknown = || not_found("story_branch_id", format!("branch {branch_id} does not exist"));
-        let found = self.kept.get_cached(context, &place(context, "br", branch_id)).await?;
-        let Some(Kept::Branch(branch)) = found.map(|found| found.value) else { return Err(unknown()) };
+        let found = self.branches.get_cached(context, &place(context, "br", branch_id)).await?;
+        let branch = found.ok_or_else(unknown)?.value;
         let checkpoint = self.checkpoint(context, &branch.checkpoint_id).await;
         let checkpoint = checkpoint.map_err(|fault| if fault.code() == Code::NotFound { unknown() } else { fault })?;
         Ok((branch, checkpoint))
     }
 
     async fn sweep(self: Arc<Self>, context: Context) {
-        self.kept.sweeper(&context).await;
+        self.checkpoints.sweeper(&context).await;
     }
+}
+
+/// Keeps something under a key that has nothing yet; what is kept there then.
+async fn create<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static>(
+    records: &Records<T>,
+    context: &Context,
+    key: &str,
+    made: T,
+    event: Option<Notice>,
+) -> Result<T, Fault> {
+    let rule = |current: &Current<T>| {
+        if let Some(first) = &current.value {
+            return Ok(Change::nothing(first.clone()));
+        }
+        let expires_at_ms = current.now_ms + TTL.as_millis() as i64;
+        let change = Change::put(made.clone(), made.clone()).expires_at_ms(expires_at_ms);
+        Ok(match &event {
+            Some(event) => change.event(event.clone()),
+            None => change,
+        })
+    };
+    Ok(records.change(context, key, rule).await.map_err(|failed| failed.fault)?.reply)
 }
 
 /// A story word by word, the whole of it at the end.

@@ -43,11 +43,12 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         settings: settings.clone(),
     };
     Ok(Service::new("world-state", VERSION)
+        .keeping(&worlds.subscriptions)
         .sharing(worlds)
         .unary("world_state.v1.WorldStateService/GetState", Worlds::get)
         .unary("world_state.v1.WorldStateService/UpdateState", Worlds::update)
         .unary("world_state.v1.WorldStateService/Subscribe", Worlds::subscribe)
-        .unary("world_state.v1.WorldStateService/Unsubscribe", Worlds::unsubscribe)
+        .declared("world_state.v1.WorldStateService/Unsubscribe")
         .unary("world_state.v1.WorldStateService/Simulate", Worlds::simulate)
         .stream("world_state.v1.WorldStateService/WatchWorld", Worlds::watch)
         .consumer(WORLD_STATE_SYNC, Worlds::push_changes)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Worlds;
 use super::entities::{Entity, entity_type, list};
-use crate::fault::{Code, Fault};
+use crate::fault::Fault;
 use crate::services::checks::{callback, id, out_of_range};
 use crate::services::notices::{GameEvent, push};
 use crate::services::seed::{Part, seed, tenant_part};
@@ -44,17 +44,6 @@ pub(super) struct Subscribed {
     subscription_id: String,
     matched_entities: i32,
     expires_at_ms: i64,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct Unsubscribe {
-    world_id: String,
-    subscription_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct Unsubscribed {
-    success: bool,
 }
 
 /// True where an entity of that type with those tags is wanted.
@@ -113,24 +102,6 @@ impl Worlds {
             Ok(Change::put(subscription.clone(), reply).expires_at_ms(expires_at_ms))
         };
         let at = key(&[context.tenant(), &request.world_id, &subscription_id]);
-        let write = async { Ok(self.subscriptions.change(&context, &at, rule).await?.reply) };
-        self.repeats.once(&context, write).await
-    }
-
-    pub(super) async fn unsubscribe(
-        self: Arc<Self>,
-        context: Context,
-        request: Unsubscribe,
-    ) -> Result<Unsubscribed, Failed<Unsubscribed>> {
-        id("world_id", &request.world_id)?;
-        id("subscription_id", &request.subscription_id)?;
-        let rule = |current: &Current<Subscription>| match &current.value {
-            Some(_) => Ok(Change::delete(Unsubscribed { success: true })),
-            None => {
-                Err(Fault::client(Code::NotFound, "no such subscription").detail("field", "subscription_id").into())
-            }
-        };
-        let at = key(&[context.tenant(), &request.world_id, &request.subscription_id]);
         let write = async { Ok(self.subscriptions.change(&context, &at, rule).await?.reply) };
         self.repeats.once(&context, write).await
     }

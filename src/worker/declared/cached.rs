@@ -2,6 +2,7 @@
 //! kept of it. Lists are kept until they are as old as they may be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use super::documents::key_of;
 use super::fields::Found;
 use crate::fault::Fault;
 use crate::schema::operation::{DocumentKind, Operation};
-use crate::snapshot::ServiceRow;
+use crate::snapshot::Method;
 use crate::store::{BucketConfig, Store, interned};
 use crate::worker::records::base64_text;
 use crate::worker::{Cache, CacheConfig, CacheKey, Context, Keep, Made};
@@ -33,9 +34,9 @@ struct OfBucket {
 struct Reply(#[serde(with = "base64_text")] Vec<u8>);
 
 impl Replies {
-    pub(super) async fn open(store: &Store, row: &ServiceRow) -> Result<Replies, Fault> {
+    pub(super) async fn open(store: &Store, methods: &[Arc<Method>]) -> Result<Replies, Fault> {
         let mut longest: BTreeMap<&str, (Duration, Vec<String>)> = BTreeMap::new();
-        for method in &row.methods {
+        for method in methods {
             let Some(operation) = &method.operation else { continue };
             let (Some(kind), Some(ttl)) = (operation.kind(), operation.cache()) else { continue };
             let (longest, gets) = longest.entry(&kind.bucket).or_default();
@@ -66,7 +67,9 @@ impl Replies {
         let context = found.context;
         let key = match operation {
             // By its document, so that a change of that finds it.
-            Operation::Get { key, .. } => of_document(context, context.method().subject.as_str(), &key_of(found, key)?),
+            Operation::Get { key, .. } => {
+                of_document(context, context.method().subject.as_str(), &key_of(found, found.chosen(key)?)?)
+            }
             _ => CacheKey::of_request(context)?,
         };
         let make = async { Ok(Made { value: Reply(make.await?), is_kept: true }) };

@@ -2,26 +2,31 @@
 
 use serde_json::Value;
 
-use super::fields::{Found, content, printed, stored};
+use super::fields::{Found, content, place as put_document, printed, stored};
 use super::{Declared, unanswered};
 use crate::fault::{Code, Fault};
-use crate::schema::operation::{DocumentKind, Into, Mode, Operation, Token};
+use crate::schema::operation::{DocumentKind, Mode, Operation, Token};
 use crate::store::key;
-use crate::transcode::wire::{put_bytes, put_number};
+use crate::transcode::wire::put_number;
 use crate::worker::Failed;
-use crate::worker::records::{Change, Current, Document, EventId, Notice, Records};
+use crate::worker::records::{Change, Current, Document, EventId, Notice};
 
-pub(super) async fn get(
-    found: &Found<'_>,
-    documents: &Records<Value>,
-    kind: &DocumentKind,
-    tokens: &[Token],
-    into: Option<u32>,
-) -> Result<Vec<u8>, Fault> {
-    let key = key_of(found, tokens)?;
-    let document = documents.get(found.context, &key).await?.ok_or_else(|| missing(found, tokens))?;
-    let wire = printed(found.context, kind, &document)?;
-    Ok(placed(into.map_or(Into::Whole, Into::Field), &wire))
+/// A caller on the bus may take any replica's answer, and says so by the label `consistency = cached`.
+const CONSISTENCY: (&str, &str) = ("consistency", "cached");
+
+pub(super) async fn get(found: &Found<'_>, declared: &Declared, operation: &Operation) -> Result<Vec<u8>, Fault> {
+    let Operation::Get { kind, key, into, may_lag, .. } = operation else { return Err(unanswered()) };
+    let (context, documents) = (found.context, declared.documents(kind)?);
+    let tokens = found.chosen(key)?;
+    let place = key_of(found, tokens)?;
+    let document = match *may_lag || context.caller().label(CONSISTENCY.0) == Some(CONSISTENCY.1) {
+        true => documents.get_cached(context, &place).await?,
+        false => documents.get(context, &place).await?,
+    };
+    let document = document.ok_or_else(|| missing(found, kind, tokens))?;
+    let mut reply = Vec::new();
+    put_document(into, &printed(context, kind, &document)?, &mut reply)?;
+    Ok(reply)
 }
 
 pub(super) async fn put(found: &Found<'_>, declared: &Declared, operation: &Operation) -> Result<Vec<u8>, Failed<()>> {
@@ -39,7 +44,7 @@ pub(super) async fn put(found: &Found<'_>, declared: &Declared, operation: &Oper
                 let fault = Fault::client(Code::AlreadyExists, format!("{} exists already", name(found, key)));
                 return Err(versioned(fault.detail("reason", "exists"), current).into());
             }
-            (Mode::Replace, None) => return Err(missing(found, key).into()),
+            (Mode::Replace, None) => return Err(missing(found, kind, key).into()),
             _ => check_version(expected, current)?,
         }
         let version = current.version + 1;
@@ -55,7 +60,10 @@ pub(super) async fn put(found: &Found<'_>, declared: &Declared, operation: &Oper
     let write = async {
         let done = documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
         declared.replies.forget(context, kind, &place).await;
-        let mut reply = into.map(|into| placed(into, &done.reply)).unwrap_or_default();
+        let mut reply = Vec::new();
+        if let Some(into) = into {
+            put_document(into, &done.reply, &mut reply)?;
+        }
         if let Some(number) = version_into {
             put_number(*number, done.version, &mut reply);
         }
@@ -69,17 +77,21 @@ pub(super) async fn delete(
     declared: &Declared,
     operation: &Operation,
 ) -> Result<Vec<u8>, Failed<()>> {
-    let Operation::Delete { kind, key, expected_version, version_into, event } = operation else {
+    let Operation::Delete { kind, key, expected_version, version_into, event, deleted_into, may_be_missing } =
+        operation
+    else {
         return Err(unanswered().into());
     };
     let context = found.context;
     let (documents, place) = (declared.documents(kind)?, key_of(found, key)?);
     let expected = found.number(expected_version.as_ref());
     let rule = |current: &Current<Value>| {
-        let Some(value) = &current.value else { return Err(missing(found, key).into()) };
+        let Some(value) = &current.value else {
+            return if *may_be_missing { Ok(Change::nothing(false)) } else { Err(missing(found, kind, key).into()) };
+        };
         check_version(expected, current)?;
-        let was = content(context, kind, value)?;
-        let change = Change::delete(());
+        let was = if event.is_some() { content(context, kind, value)? } else { Vec::new() };
+        let change = Change::delete(true);
         Ok(match notice(found, kind, event.as_deref(), &place, current.version + 1, was)? {
             Some(notice) => change.event(notice.with("op", "delete")),
             None => change,
@@ -91,6 +103,9 @@ pub(super) async fn delete(
         let mut reply = Vec::new();
         if let Some(number) = version_into {
             put_number(*number, done.version, &mut reply);
+        }
+        if let Some(number) = deleted_into.filter(|_| done.reply) {
+            put_number(number, 1, &mut reply);
         }
         Ok(reply)
     };
@@ -112,18 +127,6 @@ pub(super) fn key_of(found: &Found<'_>, tokens: &[Token]) -> Result<String, Faul
     let mut all = vec![found.context.tenant().to_owned()];
     all.extend(found.tokens(tokens)?);
     Ok(key(&all))
-}
-
-/// A document where a reply has it.
-fn placed(into: Into, wire: &[u8]) -> Vec<u8> {
-    match into {
-        Into::Whole => wire.to_vec(),
-        Into::Field(number) => {
-            let mut out = Vec::with_capacity(wire.len() + 8);
-            put_bytes(number, wire, &mut out);
-            out
-        }
-    }
 }
 
 /// The event of a change: the document as written, under an id of bucket, key and version.
@@ -156,21 +159,21 @@ fn versioned(fault: Fault, current: &Current<Value>) -> Fault {
 
 /// What a key's fields name, for people.
 fn name(found: &Found<'_>, tokens: &[Token]) -> String {
-    let field = |token: &Token| match token {
-        Token::Field(at) => Some(format!("{} {}", at.name, found.text(at)?)),
-        Token::Literal(_) => None,
-    };
+    let field = |token: &Token| token.field().and_then(|at| Some(format!("{} {}", at.name, found.text(at)?)));
     tokens.iter().filter_map(field).collect::<Vec<_>>().join(", ")
 }
 
-fn missing(found: &Found<'_>, tokens: &[Token]) -> Fault {
-    let last = tokens.iter().rev().find_map(|token| match token {
-        Token::Field(at) => Some(at.name.clone()),
-        Token::Literal(_) => None,
-    });
-    let fault = Fault::client(Code::NotFound, format!("there is nothing under {}", name(found, tokens)));
+/// There is no such document.
+pub(super) fn missing(found: &Found<'_>, kind: &DocumentKind, tokens: &[Token]) -> Fault {
+    let last = tokens.iter().rev().find_map(Token::field);
+    let own_id = last.and_then(|at| found.text(at));
+    let text = match (&kind.name, own_id) {
+        (Some(name), Some(own_id)) => format!("{name} {own_id} does not exist"),
+        _ => format!("there is nothing under {}", name(found, tokens)),
+    };
+    let fault = Fault::client(Code::NotFound, text);
     match last {
-        Some(field) => fault.detail("field", field),
+        Some(at) => fault.detail("field", at.name.as_str()),
         None => fault,
     }
 }

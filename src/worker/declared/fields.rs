@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::fault::{Code, Fault};
-use crate::schema::operation::{DocumentKind, From, ScalarAt, Token, Updated};
-use crate::transcode::table::WireType;
+use crate::schema::operation::{Choice, DocumentKind, From, Into, ScalarAt, Token, Updated};
+use crate::transcode::table::{Kind, WireType};
 use crate::transcode::wire::{WireReader, each_message, put_bytes, put_number, put_varint, scalar_text};
 use crate::transcode::{
     BodyPlan, Claims, Defaults, Enums, JsonIn, JsonOut, Names, Root, Scratch, TranscodeError, Unknown, json_to_wire,
@@ -38,6 +38,23 @@ impl Found<'_> {
     /// A field's number; 0 where it is absent.
     pub(super) fn number(&self, at: Option<&ScalarAt>) -> u64 {
         at.and_then(|at| self.text(at)).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// The key whose fields the request has; INVALID_ARGUMENT where it has those of none.
+    pub(super) fn chosen<'c>(&self, choice: &'c Choice) -> Result<&'c [Token], Fault> {
+        let has = |token: &Token| !matches!(token, Token::Field(at) if self.text(at).is_none());
+        if let Some(key) = choice.keys.iter().find(|key| key.iter().all(has)) {
+            return Ok(key);
+        }
+        if let [only] = choice.keys.as_slice() {
+            // Which of its fields is missing is said where it is read.
+            return Ok(only);
+        }
+        let last = |key: &Vec<Token>| key.iter().rev().find_map(Token::field).map(|at| at.name.clone());
+        let names: Vec<String> = choice.keys.iter().filter_map(last).collect();
+        Err(Fault::client(Code::InvalidArgument, format!("{} is required", names.join(" or ")))
+            .detail("field", choice.lacks.as_str())
+            .detail("reason", "required"))
     }
 
     /// The tokens of a key or subject.
@@ -119,7 +136,36 @@ pub(super) fn text_of(wire: &[u8], at: &ScalarAt) -> Option<String> {
         .ok()?;
         inside = content;
     }
-    scalar_text(&inside, at.number, at.kind)
+    let Some(key) = &at.entry else { return scalar_text(&inside, at.number, at.kind) };
+    let mut found = None;
+    each_message(&inside, at.number, |entry| {
+        if scalar_text(entry, 1, Kind::String).unwrap_or_default() == *key {
+            found = scalar_text(entry, 2, at.kind);
+        }
+        Ok(())
+    })
+    .ok()?;
+    found
+}
+
+/// Puts a document where a reply has it.
+pub(super) fn place(into: &Into, wire: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+    match into {
+        Into::Whole => out.extend_from_slice(wire),
+        Into::Field(number) => put_bytes(*number, wire, out),
+        Into::SameNames(at, pairs) => {
+            let there = |number: u32| pairs.iter().find(|pair| pair.0 == number).map(|pair| pair.1);
+            match at {
+                None => copy(wire, out, there)?,
+                Some(number) => {
+                    let mut inside = Vec::with_capacity(wire.len());
+                    copy(wire, &mut inside, there)?;
+                    put_bytes(*number, &inside, out);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A document as it is stored: ProtoJSON with proto names, which people and other handlers can read.

@@ -7,6 +7,7 @@ mod documents;
 mod events;
 mod fields;
 mod lists;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,16 +22,20 @@ use super::streams::Outlet;
 use super::{Context, Repeats};
 use crate::fault::{Code, Fault};
 use crate::schema::operation::{DocumentKind, Operation};
-use crate::snapshot::{ServiceRow, Snapshot};
+use crate::snapshot::{Method, ServiceRow, Snapshot};
 use crate::store::{BucketConfig, LogConfig, Store, interned};
 use crate::transcode::check;
 use cached::Replies;
 use fields::Found;
 
+pub(super) use rows::Rows;
+
+/// Documents by bucket, as ProtoJSON with proto names.
+type Documents = BTreeMap<String, Records<Value>>;
+
 /// The declared methods of one service, with their buckets open.
 struct Declared {
-    /// Documents by bucket, as ProtoJSON with proto names.
-    documents: BTreeMap<String, Records<Value>>,
+    documents: Documents,
     repeats: Repeats,
     /// Replies that may be a moment old.
     replies: Replies,
@@ -49,44 +54,46 @@ pub async fn declared(store: &Store, snapshot: &Snapshot, name: &str) -> Result<
         let text = format!("`{}` declares no operation: add `option (tidegate.operation)` to it", method.name);
         return Err(Fault::client(Code::Unimplemented, text));
     }
-    let declared = Arc::new(Declared::open(store, row).await?);
+    provide_logs(store, row).await?;
     let mut service = Service::new(&*row.short_name, env!("CARGO_PKG_VERSION"));
-    for method in &row.methods {
-        if let Some(operation) = &method.operation {
-            service = service.encoded(&method.name, call(&declared, operation));
-        }
-    }
-    for records in declared.documents.values() {
-        let records = records.clone();
-        service = service.task("sweeper", move |context| {
+    for records in open_documents(store, row).await?.into_values() {
+        service = service.keeping(&records).task("sweeper", move |context| {
             let records = records.clone();
             async move { records.sweeper(&context).await }
         });
     }
-    Ok(service)
+    Ok(row.methods.iter().fold(service, |service, method| service.declared(&method.name)))
+}
+
+async fn provide_logs(store: &Store, row: &ServiceRow) -> Result<(), Fault> {
+    for log in &row.logs {
+        let subjects: Vec<&'static str> = log.subjects.iter().map(|subject| interned(subject)).collect();
+        let config = LogConfig {
+            name: interned(&log.name),
+            subjects: subjects.leak(),
+            max_age: log.max_age,
+            duplicate_window: log.duplicate_window.min(log.max_age),
+            ..LogConfig::DEFAULT
+        };
+        store.provide_log(config).await?;
+    }
+    Ok(())
+}
+
+async fn open_documents(store: &Store, row: &ServiceRow) -> Result<Documents, Fault> {
+    let mut documents = Documents::new();
+    for kind in row.methods.iter().filter_map(|method| method.operation.as_ref()?.kind()) {
+        if !documents.contains_key(&kind.bucket) {
+            let bucket = BucketConfig { name: interned(&kind.bucket), ttl: None, history: kind.history };
+            documents.insert(kind.bucket.clone(), Records::open(store, RecordsConfig::new(bucket)).await?);
+        }
+    }
+    Ok(documents)
 }
 
 impl Declared {
-    async fn open(store: &Store, row: &ServiceRow) -> Result<Declared, Fault> {
-        for log in &row.logs {
-            let subjects: Vec<&'static str> = log.subjects.iter().map(|subject| interned(subject)).collect();
-            let config = LogConfig {
-                name: interned(&log.name),
-                subjects: subjects.leak(),
-                max_age: log.max_age,
-                duplicate_window: log.duplicate_window.min(log.max_age),
-                ..LogConfig::DEFAULT
-            };
-            store.provide_log(config).await?;
-        }
-        let mut documents = BTreeMap::new();
-        let kinds = row.methods.iter().filter_map(|method| method.operation.as_ref()?.kind());
-        for kind in kinds {
-            if !documents.contains_key(&kind.bucket) {
-                documents.insert(kind.bucket.clone(), open(store, kind).await?);
-            }
-        }
-        let (repeats, replies) = (Repeats::open(store).await?, Replies::open(store, row).await?);
+    async fn open(store: &Store, documents: Documents, methods: &[Arc<Method>]) -> Result<Declared, Fault> {
+        let (repeats, replies) = (Repeats::open(store).await?, Replies::open(store, methods).await?);
         Ok(Declared { documents, repeats, replies })
     }
 
@@ -100,9 +107,8 @@ impl Declared {
         check(context.tables(), context.method().request, payload).map_err(|error| fields::malformed(&error))?;
         let found = Found { context, payload };
         match operation {
-            Operation::Get { kind, key, into, .. } => {
-                let make = documents::get(&found, self.documents(kind)?, kind, key, *into);
-                Ok(self.replies.read(&found, operation, make).await?)
+            Operation::Get { .. } => {
+                Ok(self.replies.read(&found, operation, documents::get(&found, self, operation)).await?)
             }
             Operation::Put { .. } => documents::put(&found, self, operation).await,
             Operation::Delete { .. } => documents::delete(&found, self, operation).await,
@@ -110,7 +116,7 @@ impl Declared {
                 Ok(self.replies.read(&found, operation, lists::list(&found, self, operation)).await?)
             }
             Operation::Publish { .. } => Ok(events::publish(&found, operation).await?),
-            Operation::Watch { .. } | Operation::Read { .. } => Err(unanswered().into()),
+            Operation::Watch(_) | Operation::Read { .. } => Err(unanswered().into()),
         }
     }
 
@@ -119,7 +125,7 @@ impl Declared {
         check(context.tables(), context.method().request, payload).map_err(|error| fields::malformed(&error))?;
         let found = Found { context, payload };
         match operation {
-            Operation::Watch { .. } => lists::watch(&found, self, operation, &outlet).await,
+            Operation::Watch(plan) => lists::watch(&found, self, plan, &outlet).await,
             Operation::Read { .. } => events::read(&found, operation, &outlet).await,
             _ => Err(unanswered()),
         }
@@ -129,11 +135,6 @@ impl Declared {
 /// The build has matched operations and kinds of methods, so this is a defect.
 fn unanswered() -> Fault {
     Fault::ours(Code::Internal, "the operation does not fit its method")
-}
-
-async fn open(store: &Store, kind: &DocumentKind) -> Result<Records<Value>, Fault> {
-    let bucket = BucketConfig { name: interned(&kind.bucket), ttl: None, history: kind.history };
-    Records::open(store, RecordsConfig::new(bucket)).await
 }
 
 fn call(declared: &Arc<Declared>, operation: &Arc<Operation>) -> Call {

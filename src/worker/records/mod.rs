@@ -10,6 +10,7 @@ mod sweep;
 mod watch;
 
 use std::hash::{Hash as _, Hasher as _};
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +51,12 @@ pub struct RecordsConfig {
     pub others: Vec<(&'static str, Bucket)>,
     /// Events of a document that has expired.
     pub expired: Option<Expired>,
+    /// What hears of each change that is made here, before its caller is answered.
+    pub changed: Option<Changed>,
 }
+
+/// Hears of a change: its key, and the document as JSON; nothing where it was deleted.
+pub type Changed = Arc<dyn Fn(&str, Option<serde_json::Value>) + Send + Sync>;
 
 /// What is told of a document that has expired: its key and its value as JSON.
 pub type Expired = Arc<dyn Fn(&Context, &str, &serde_json::Value) -> Result<Vec<Notice>, Fault> + Send + Sync>;
@@ -65,30 +71,31 @@ impl RecordsConfig {
             sweep: Duration::from_secs(5),
             others: Vec::new(),
             expired: None,
+            changed: None,
         }
     }
 }
 
 /// Documents of one kind. Cloning shares them.
-pub struct Records<T>(Arc<Inner<T>>);
+pub struct Records<T>(Arc<Inner>, PhantomData<fn() -> T>);
 
 impl<T> Clone for Records<T> {
     fn clone(&self) -> Records<T> {
-        Records(self.0.clone())
+        self.also()
     }
 }
 
-struct Inner<T> {
+struct Inner {
     name: &'static str,
     bucket: Bucket,
     keeps_tombstones: bool,
     sweep: Duration,
     expired: Option<Expired>,
+    changed: Option<Changed>,
     outbox: Outbox,
     oldest_pending: metrics::Gauge,
     /// Writers of one key queue here, so that a replica never races itself; keys that share a lane only wait longer.
     lanes: [tokio::sync::Mutex<()>; LANES],
-    kind: std::marker::PhantomData<fn() -> T>,
 }
 
 /// A document as it is.
@@ -188,17 +195,18 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     /// Opens a kind of documents; its bucket is made where there is none yet. The service has to run
     /// [`Records::sweeper`] as one of its tasks.
     pub async fn open(store: &Store, config: RecordsConfig) -> Result<Records<T>, Fault> {
-        Ok(Records(Arc::new(Inner {
+        let inner = Inner {
             oldest_pending: metrics::gauge!(telemetry::PENDING_OLDEST, "bucket" => config.bucket.name),
             name: config.bucket.name,
             bucket: store.bucket(config.bucket).await?,
             keeps_tombstones: config.keeps_tombstones,
             sweep: config.sweep,
             expired: config.expired,
+            changed: config.changed,
             outbox: Outbox::new(config.seal, config.others),
             lanes: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
-            kind: std::marker::PhantomData,
-        })))
+        };
+        Ok(Records(Arc::new(inner), PhantomData))
     }
 
     /// The bucket below, for what is no document.
@@ -328,6 +336,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
                 Ok(revision) => {
                     fail_point::reached(Place::AfterCommit, inner.name);
                     after.resolve(revision);
+                    if let Some(changed) = &inner.changed {
+                        changed(key, after.value.as_ref().and_then(|value| serde_json::to_value(value).ok()));
+                    }
                     inner.outbox.keep_only(key, &after.pending);
                     inner.outbox.deliver(context, key, &after.pending).await;
                     fail_point::reached(Place::AfterEvents, inner.name);
@@ -346,7 +357,19 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     }
 }
 
-impl<T> Inner<T> {
+impl<T> Records<T> {
+    /// Documents of another kind in the same bucket, which their keys tell apart. One sweeper serves both.
+    pub fn also<U>(&self) -> Records<U> {
+        Records(self.0.clone(), PhantomData)
+    }
+
+    /// Name of the bucket.
+    pub fn name(&self) -> &'static str {
+        self.0.name
+    }
+}
+
+impl Inner {
     fn lane(&self, key: &str) -> &tokio::sync::Mutex<()> {
         let mut hash = std::hash::DefaultHasher::new();
         key.hash(&mut hash);

@@ -27,7 +27,7 @@ struct Waiting {
 
 type Raw = Stored<serde_json::Value>;
 
-pub(super) async fn run<T>(inner: &Inner<T>, context: &Context) {
+pub(super) async fn run(inner: &Inner, context: &Context) {
     while context.cancelled().is_none() {
         if let Err(fault) = follow(inner, context).await {
             tracing::warn!(%fault, "the sweeper starts anew");
@@ -39,7 +39,7 @@ pub(super) async fn run<T>(inner: &Inner<T>, context: &Context) {
     }
 }
 
-async fn follow<T>(inner: &Inner<T>, context: &Context) -> Result<(), Fault> {
+async fn follow(inner: &Inner, context: &Context) -> Result<(), Fault> {
     let mut watch = inner.bucket.watch(Keys::All, None).await?;
     let mut waiting: HashMap<String, Waiting> = HashMap::new();
     let mut ticks = tokio::time::interval_at(Instant::now() + inner.sweep, inner.sweep);
@@ -86,7 +86,7 @@ async fn follow<T>(inner: &Inner<T>, context: &Context) -> Result<(), Fault> {
 
 /// Sends what is unsent, then writes the record without it; lets an expired document go. A lost race is no loss: the
 /// winner's record comes by on the watch.
-async fn settle<T>(inner: &Inner<T>, context: &Context, key: &str) -> Result<(), Fault> {
+async fn settle(inner: &Inner, context: &Context, key: &str) -> Result<(), Fault> {
     let _turn = inner.lane(key).lock().await;
     let Some(entry) = inner.bucket.get(key).await? else { return Ok(()) };
     let Ok(mut stored) = Raw::read(&entry) else { return Ok(()) };

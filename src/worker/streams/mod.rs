@@ -204,6 +204,11 @@ impl Outlet {
         self.send_with(false, |out| reply::append_encoded(chunk, out)).await
     }
 
+    /// Sends the last chunk, encoded already.
+    pub(super) async fn finish_encoded(&self, chunk: &[u8]) -> Result<(), Fault> {
+        self.send_with(true, |out| reply::append_encoded(chunk, out)).await
+    }
+
     async fn send_with(
         &self,
         is_last: bool,
