@@ -132,6 +132,7 @@ on_each_bus!(
     what_a_dead_replica_left_is_sent_by_another_one,
     a_put_in_another_bucket_goes_with_the_change,
     racing_writers_lose_nothing,
+    a_read_is_no_older_than_an_acknowledged_write,
     a_deletion_keeps_the_version,
     a_document_expires_and_that_is_told,
     a_watch_tells_each_change_once,
@@ -206,6 +207,94 @@ async fn racing_writers_lose_nothing(bus: &Bus, store: &Store) {
     found.sort();
     found.dedup();
     assert_eq!(found.len(), 20, "every change has an event of its own");
+}
+
+/// Reads at the same moment ask the leader once how far it is, and nothing else; and they miss nothing that another
+/// replica has written before.
+async fn reads_share_a_question(servers: &[NatsServer]) {
+    const KEYS: usize = 20;
+    const READS: usize = 200;
+    let (bus, other_bus) = (servers[0].bus().await, servers[servers.len() - 1].bus().await);
+    let (store, other_store) = (Store::of(&bus), Store::of(&other_bus));
+    store.provide_log(LOG).await.unwrap();
+    let reader = Replica::start(&bus, &store, true).await;
+    let other = Replica::start(&other_bus, &other_store, true).await;
+    let name = |number: usize| format!("k{}", number % KEYS);
+    for number in 0..KEYS {
+        other.up(&name(number)).await.ok().unwrap();
+    }
+    eventually("reads share a question", async || {
+        let before = requests(servers).await;
+        let reads = (0..READS).map(|number| {
+            let (reader, name) = (&reader, name(number));
+            async move { reader.counts.get(&reader.context, &name).await.unwrap().unwrap().value.count }
+        });
+        assert!(futures_util::future::join_all(reads).await.iter().all(|count| *count == 1));
+        requests(servers).await - before < READS as u64 / 4
+    })
+    .await;
+    for turn in 0..200 {
+        let (count, revision) = other.up(&name(turn)).await.ok().unwrap();
+        let read = reader.counts.get(&reader.context, &name(turn)).await.unwrap().unwrap();
+        assert_eq!((read.value.count, read.revision), (count, revision), "{turn}");
+        let (count, _) = reader.up(&name(turn)).await.ok().unwrap();
+        let read = other.counts.get(&other.context, &name(turn)).await.unwrap().unwrap();
+        assert_eq!(read.value.count, count, "{turn}");
+    }
+}
+
+/// Requests to JetStream so far.
+async fn requests(servers: &[NatsServer]) -> u64 {
+    let mut sum = 0;
+    for server in servers {
+        sum += server.monitored("/jsz").await.unwrap()["api"]["total"].as_u64().unwrap();
+    }
+    sum
+}
+
+#[tokio::test]
+async fn reads_on_a_server_share_a_question() {
+    reads_share_a_question(&[NatsServer::start()]).await;
+}
+
+#[tokio::test]
+async fn reads_on_a_cluster_share_a_question() {
+    reads_share_a_question(&NatsServer::jetstream_cluster::<3>().await).await;
+}
+
+/// Two replicas write the same few documents as fast as they can, the third one reads them: revisions are replaced
+/// before anybody's watch has come to them.
+async fn a_read_is_no_older_than_an_acknowledged_write(bus: &Bus, store: &Store) {
+    const KEYS: [&str; 3] = ["a", "b", "c"];
+    store.provide_log(LOG).await.unwrap();
+    let replica = || async { Arc::new(Replica::start(bus, store, true).await) };
+    let (one, other, reader) = (replica().await, replica().await, replica().await);
+    let acknowledged: Arc<[AtomicI64; 3]> = Arc::default();
+    let writers = [one, other].into_iter().enumerate().map(|(number, replica)| {
+        let acknowledged = acknowledged.clone();
+        tokio::spawn(async move {
+            for turn in 0..150 {
+                let key = (turn + number) % KEYS.len();
+                let (count, _) = replica.up(KEYS[key]).await.ok().expect("a writer gave up");
+                acknowledged[key].fetch_max(count, Ordering::SeqCst);
+            }
+        })
+    });
+    let mut writers = futures_util::future::join_all(writers.collect::<Vec<_>>());
+    let mut reads = 0;
+    loop {
+        for (key, acknowledged) in KEYS.iter().zip(acknowledged.iter()) {
+            let before = acknowledged.load(Ordering::SeqCst);
+            let found = reader.counts.get(&reader.context, key).await.unwrap().map_or(0, |found| found.value.count);
+            assert!(found >= before, "{key}: read {found} behind {before}");
+            reads += 1;
+        }
+        let pause = tokio::time::sleep(Duration::from_millis(1));
+        if tokio::select! { _ = &mut writers => true, () = pause => false } {
+            break;
+        }
+    }
+    assert!(reads > 30, "only {reads} reads");
 }
 
 async fn a_deletion_keeps_the_version(bus: &Bus, store: &Store) {

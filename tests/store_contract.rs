@@ -94,6 +94,7 @@ contract!(
     what_is_put_is_got,
     a_write_happens_only_at_the_expected_revision,
     revisions_go_on_behind_a_deletion,
+    the_newest_revision_is_known_to_all,
     of_two_writers_at_once_exactly_one_wins,
     lists_know_own_writes_at_once_and_others_soon,
     a_watch_tells_what_is_there_and_then_each_write,
@@ -156,6 +157,17 @@ async fn revisions_go_on_behind_a_deletion(replicas: &Replicas) {
     let again = other.put("k", Bytes::from_static(b"new"), Expected::Absent).await.unwrap();
     assert!(again > deleted);
     assert_eq!(one.get("k").await.unwrap().unwrap().revision, again);
+}
+
+async fn the_newest_revision_is_known_to_all(replicas: &Replicas) {
+    let (one, other) = replicas.buckets().await;
+    assert_eq!(one.newest_revision().await, Ok(0));
+    let first = put(&one, "k", "x").await;
+    assert_eq!(other.newest_revision().await, Ok(first));
+    let second = put(&other, "other", "x").await;
+    assert_eq!(one.newest_revision().await, Ok(second));
+    let deleted = one.delete("k", Expected::Any).await.unwrap();
+    assert_eq!(other.newest_revision().await, Ok(deleted));
 }
 
 async fn of_two_writers_at_once_exactly_one_wins(replicas: &Replicas) {

@@ -195,6 +195,19 @@ impl Bucket {
         }
     }
 
+    /// Revision of the newest write that is kept, as the leader has it; 0 where none is.
+    pub async fn newest_revision(&self) -> Result<u64, StoreError> {
+        match &self.0 {
+            BucketEngine::Embedded(bucket) => bucket.newest_revision().await,
+            BucketEngine::JetStream(bucket) => bucket.newest_revision().await,
+        }
+    }
+
+    /// True where a read costs no way to a server and back.
+    pub fn is_near(&self) -> bool {
+        matches!(self.0, BucketEngine::Embedded(_))
+    }
+
     /// Writes a value and returns its revision. Fails with [`StoreError::Conflict`] where something else is there.
     pub async fn put(&self, key: &str, value: Bytes, expected: Expected) -> Result<u64, StoreError> {
         key::check(key)?;

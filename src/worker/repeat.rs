@@ -129,15 +129,14 @@ impl Repeats {
         fingerprint: &str,
         prepared: String,
     ) -> Result<Result<(Claim, String), Done>, Fault> {
+        // Most keys are new, so that is tried before anybody looks.
+        let (mut expected, mut before) = (Expected::Absent, None);
         for _ in 0..TRIES {
-            let (expected, before) = match standing(self.0.get(place).await?, fingerprint, context.now_ms())? {
-                Standing::Done(done) => return Ok(Err(done)),
-                Standing::Free(expected, before) => (expected, before),
-            };
             let prepared = before.unwrap_or_else(|| prepared.clone());
             let expires_at_ms = context.now_ms() + RUNNING_MS;
-            let (fingerprint, owner) = (fingerprint.to_owned(), uuid::Uuid::new_v4().to_string());
-            let record = Record { schema: 1, fingerprint, expires_at_ms, prepared, owner, done: None };
+            let owner = uuid::Uuid::new_v4().to_string();
+            let record =
+                Record { schema: 1, fingerprint: fingerprint.to_owned(), expires_at_ms, prepared, owner, done: None };
             match self.put(place, &record, expected).await {
                 Ok(revision) => {
                     let prepared = record.prepared.clone();
@@ -152,6 +151,10 @@ impl Repeats {
                     return Err(error.into());
                 }
             }
+            (expected, before) = match standing(self.0.get(place).await?, fingerprint, context.now_ms())? {
+                Standing::Done(done) => return Ok(Err(done)),
+                Standing::Free(expected, before) => (expected, before),
+            };
         }
         Err(in_progress())
     }

@@ -88,6 +88,13 @@ impl EmbeddedBucket {
         Ok(entry)
     }
 
+    pub(crate) async fn newest_revision(&self) -> Result<u64, StoreError> {
+        let newest = self.fresh().records.last_key_value().map(|(revision, record)| (*revision, record.ticket));
+        let Some((revision, ticket)) = newest else { return Ok(0) };
+        self.backing.until(ticket).await?;
+        Ok(revision)
+    }
+
     pub(crate) async fn history(&self, key: &str) -> Result<Vec<Change>, StoreError> {
         let (changes, ticket) = {
             let mut state = self.fresh();

@@ -56,6 +56,10 @@ impl JetStreamBucket {
         }
     }
 
+    pub(crate) async fn newest_revision(&self) -> Result<u64, StoreError> {
+        Ok(self.last_under(">").await?.map_or(0, |message| message.sequence))
+    }
+
     pub(crate) async fn write(&self, key: &str, value: Option<Bytes>, expected: Expected) -> Result<u64, StoreError> {
         let revision = match expected {
             Expected::Any => None,
@@ -121,8 +125,13 @@ impl JetStreamBucket {
 
     /// The newest record of a key, as the leader has it, deleted or not.
     async fn newest(&self, key: &str) -> Result<Option<StreamMessage>, StoreError> {
+        self.last_under(&format!("{}{key}", self.prefix)).await
+    }
+
+    /// The last message on a subject, as the leader has it.
+    async fn last_under(&self, subject: &str) -> Result<Option<StreamMessage>, StoreError> {
         connected(&self.context)?;
-        match self.stream.get_last_raw_message_by_subject(&format!("{}{key}", self.prefix)).await {
+        match self.stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(unavailable(error)),

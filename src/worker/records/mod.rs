@@ -3,6 +3,8 @@
 //!
 //! A rule sees what is there and says what follows; it may run several times, because a lost race is run anew.
 
+mod attempt;
+mod known;
 mod notice;
 mod outbox;
 mod stored;
@@ -17,12 +19,13 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::fail_point::{self, Place};
 use super::repeat::fingerprint;
 use super::{Context, Failed};
 use crate::fault::{Code, Fault};
-use crate::store::{Bucket, BucketConfig, Entry, Expected, Keys, Store, StoreError};
+use crate::store::{Bucket, BucketConfig, Entry, Keys, Store};
 use crate::telemetry;
+use attempt::Decision;
+use known::Known;
 use outbox::Outbox;
 use stored::{Pending, Stored, Work};
 
@@ -88,6 +91,7 @@ impl<T> Clone for Records<T> {
 struct Inner {
     name: &'static str,
     bucket: Bucket,
+    known: Known,
     keeps_tombstones: bool,
     sweep: Duration,
     expired: Option<Expired>,
@@ -195,10 +199,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     /// Opens a kind of documents; its bucket is made where there is none yet. The service has to run
     /// [`Records::sweeper`] as one of its tasks.
     pub async fn open(store: &Store, config: RecordsConfig) -> Result<Records<T>, Fault> {
+        let (name, ttl) = (config.bucket.name, config.bucket.ttl);
+        let bucket = store.bucket(config.bucket).await?;
         let inner = Inner {
-            oldest_pending: metrics::gauge!(telemetry::PENDING_OLDEST, "bucket" => config.bucket.name),
-            name: config.bucket.name,
-            bucket: store.bucket(config.bucket).await?,
+            oldest_pending: metrics::gauge!(telemetry::PENDING_OLDEST, "bucket" => name),
+            name,
+            known: Known::new(bucket.clone(), ttl),
+            bucket,
             keeps_tombstones: config.keeps_tombstones,
             sweep: config.sweep,
             expired: config.expired,
@@ -216,7 +223,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
 
     /// The document as the leader has it: a caller reads its own write on any replica.
     pub async fn get(&self, context: &Context, key: &str) -> Result<Option<Document<T>>, Fault> {
-        live(self.0.bucket.get(key).await?, context.now_ms())
+        live(self.0.known.get(key, context.now_ms()).await?, context.now_ms())
     }
 
     /// The document as any replica has it, a moment behind; where there is none, the leader is asked.
@@ -264,7 +271,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
         rule: impl Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>>,
     ) -> Result<Done<R>, Failed<R>> {
         let look = |_: &Stored<T>| std::future::ready(Ok(()));
-        self.change_until_won(context, key, look, |current, ()| rule(current)).await
+        self.change_until_won(context, key, true, look, |current, ()| rule(current)).await
     }
 
     /// As [`Records::change`], for a rule that must know what earlier changes of this key have put into other buckets
@@ -290,7 +297,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
                 reading.await
             }
         };
-        self.change_until_won(context, key, look, rule).await
+        self.change_until_won(context, key, false, look, rule).await
     }
 
     /// Does what earlier changes of a key have still to put into other buckets, so that it can be read there.
@@ -304,6 +311,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
         &self,
         context: &Context,
         key: &str,
+        may_guess: bool,
         look: impl Fn(&Stored<T>) -> F,
         rule: impl Fn(&Current<T>, L) -> Result<Change<T, R>, Failed<R>>,
     ) -> Result<Done<R>, Failed<R>>
@@ -313,39 +321,28 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     {
         let inner = &*self.0;
         let _turn = inner.lane(key).lock().await;
+        let slot = inner.known.slot(key);
+        let mut guess = if may_guess { inner.known.guess(key, context.now_ms()) } else { None };
         for attempt in 0..TRIES {
-            let entry = inner.bucket.get(key).await.map_err(Fault::from)?;
-            let (expected, mut before) = match entry {
-                Some(entry) => (Expected::Revision(entry.revision), Stored::<T>::read(&entry)?),
-                None => (Expected::Absent, Stored::default()),
+            let (entry, is_guess) = match guess.take() {
+                Some(entry) => (Some(entry), true),
+                None => (inner.known.read(key).await.map_err(Fault::from)?, false),
             };
-            if let Some(done) = before.repeated(context)? {
-                inner.outbox.deliver(context, key, &before.pending).await;
-                return Ok(done);
-            }
-            let known = look(&before).await?;
-            let current = before.take_current(context.now_ms());
-            let change = rule(&current, known)?;
-            let (version, revision, now_ms) = (current.version, current.revision, current.now_ms);
-            if matches!(change.write, Write::Nothing) {
-                return Ok(Done { reply: change.reply, version, revision, is_repeat: false });
-            }
-            let (mut after, reply) = before.followed_by(context, change, now_ms, |id| inner.outbox.is_sent(key, id))?;
-            fail_point::reached(Place::BeforeCommit, inner.name);
-            match inner.bucket.put(key, after.bytes()?, expected).await {
-                Ok(revision) => {
-                    fail_point::reached(Place::AfterCommit, inner.name);
-                    after.resolve(revision);
-                    if let Some(changed) = &inner.changed {
-                        changed(key, after.value.as_ref().and_then(|value| serde_json::to_value(value).ok()));
+            match inner.decide(context, key, entry, &look, &rule).await {
+                Ok(Decision::Write(next)) => {
+                    if let Some(done) = inner.commit(context, key, slot, next).await? {
+                        return Ok(done);
                     }
-                    inner.outbox.keep_only(key, &after.pending);
-                    inner.outbox.deliver(context, key, &after.pending).await;
-                    fail_point::reached(Place::AfterEvents, inner.name);
-                    return Ok(Done { reply, version: after.version, revision, is_repeat: false });
+                    pause(attempt).await;
                 }
-                Err(StoreError::Conflict) => pause(attempt).await,
-                Err(error) => return Err(Fault::from(error).into()),
+                // Only a write finds out where a guess was wrong.
+                _ if is_guess => {}
+                Ok(Decision::Nothing(done)) => return Ok(done),
+                Ok(Decision::Repeat(done, pending)) => {
+                    inner.outbox.deliver(context, key, &pending).await;
+                    return Ok(done);
+                }
+                Err(failed) => return Err(failed),
             }
         }
         Err(Fault::ours(Code::Aborted, "too many writers at once: try again").detail("reason", "race").into())
