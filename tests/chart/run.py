@@ -28,7 +28,7 @@ CHART = ROOT / "charts/tidegate"
 TOOLS = ROOT / "target/tools"
 HELMS = ("helm3", "helm4")
 INSTALLATIONS = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
-# Kinds of CRDs: their schemas are not Kubernetes' own, so only what the tests below name is checked.
+# Kinds of CRDs: their schemas are not Kubernetes' own, see custom_resources.py.
 CUSTOM_KINDS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
 
 
