@@ -11,6 +11,7 @@ if MESSAGE=$(sh "$ROOT/tests/chart/fetch-tools.sh" && sh "$ROOT/tests/support/fe
   cd "$ROOT/tests/chart"
   "$ROOT/target/tools/chart-python/bin/python3" -B run.py "$@"
   [ $# = 0 ] || exit 0
+  "$ROOT/target/tools/chart-python/bin/python3" -B running.py
 else
   CODE=$?
   echo "$MESSAGE" >&2

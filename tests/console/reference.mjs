@@ -107,6 +107,8 @@ const steps = {
     await page.goto(`${admin}/docs#/quest_v1_QuestService_GenerateQuestStream`);
     await page.getByText("text/event-stream").first().waitFor();
     await page.getByText("each event:").first().waitFor();
+    const [link, list] = await Promise.all(["nav a[aria-current=page]", "nav"].map((one) => page.locator(one).boundingBox()));
+    assert(link.y >= list.y && link.y + link.height <= list.y + list.height, "the list shows the operation that is open");
     await shot("reference-stream");
     const events = execFileSync("sh", ["-c", await command(page, data)], { timeout: PATIENCE, encoding: "utf8" });
     assert.match(events, /^data: \{.*"is_final":true/m);

@@ -162,8 +162,10 @@ function show() {
   const id = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
   const operation = operations.find((one) => one.operationId === id);
   for (const link of document.querySelectorAll("nav li a")) {
-    if (link.hash === `#/${id}`) link.setAttribute("aria-current", "page");
+    const isCurrent = link.hash === `#/${id}`;
+    if (isCurrent) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+    if (isCurrent) link.scrollIntoView({ block: "nearest" });
   }
   const main = at("operation");
   if (!operation) {

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Renews docs/images: the console, and the dashboard over a real system that was under load for SECONDS_OF_LOAD (300).
+# `sh tests/chart/pictures.sh [FOLDER FOR ALL PICTURES]`. Runs target/debug/tidegate.
+set -eu
+
+ROOT=$(cd "$(dirname "$0")/../.." && pwd)
+PICTURES=${1:-$(mktemp -d)}
+mkdir -p "$PICTURES" "$ROOT/docs/images"
+sh "$ROOT/tests/chart/fetch-tools.sh"
+sh "$ROOT/tests/support/fetch-nats-server.sh"
+CHROMIUM=$(sh "$ROOT/tests/console/fetch-tools.sh" | tail -n 1)
+export CHROMIUM
+timeout 180 node "$ROOT/tests/console/console.mjs" "$ROOT" "$PICTURES"
+cp "$PICTURES/routes-light.png" "$ROOT/docs/images/console.png"
+cd "$ROOT/tests/chart"
+"$ROOT/target/tools/chart-python/bin/python3" -B pictures.py "${SECONDS_OF_LOAD:-300}" \
+  "$ROOT/docs/images/dashboard.png" "$PICTURES/dashboard-whole.png"
