@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use support::program::Program;
-use support::proxy::{Proxy, Trouble, Way};
+use support::proxy::{Proxy, Trouble};
 use support::{gateway, settle, url, watch};
 use tidegate::bus::{Bus, Delivery, Limits, Pattern};
 

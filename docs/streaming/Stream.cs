@@ -71,7 +71,11 @@ public sealed class TidegateStream
                         await ReadEvents(lines, onChunk, broken);
                 }
             }
-            catch (Exception error) when (!(error is TidegateException) && cancel.IsCancellationRequested)
+            catch (TidegateException)
+            {
+                throw;
+            }
+            catch (Exception error) when (cancel.IsCancellationRequested)
             {
                 throw new OperationCanceledException(error.Message, error, cancel);
             }

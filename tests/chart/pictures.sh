@@ -1,5 +1,5 @@
 #!/bin/sh
-# Renews docs/images: the console, and the dashboard over a real system that was under load for SECONDS_OF_LOAD (300).
+# Renews docs/images: the console, and the dashboard over a real system that was under load for SECONDS_OF_LOAD (600).
 # `sh tests/chart/pictures.sh [FOLDER FOR ALL PICTURES]`. Runs target/debug/tidegate.
 set -eu
 
@@ -13,5 +13,12 @@ export CHROMIUM
 timeout 180 node "$ROOT/tests/console/console.mjs" "$ROOT" "$PICTURES"
 cp "$PICTURES/routes-light.png" "$ROOT/docs/images/console.png"
 cd "$ROOT/tests/chart"
-"$ROOT/target/tools/chart-python/bin/python3" -B pictures.py "${SECONDS_OF_LOAD:-300}" \
+"$ROOT/target/tools/chart-python/bin/python3" -B pictures.py "${SECONDS_OF_LOAD:-600}" \
   "$ROOT/docs/images/dashboard.png" "$PICTURES/dashboard-whole.png"
+if command -v pngquant >/dev/null 2>&1; then
+  for NAME in console dashboard; do
+    pngquant --force --quality 80-100 --output "$ROOT/docs/images/$NAME.png" "$ROOT/docs/images/$NAME.png"
+  done
+else
+  echo "NOT MADE SMALLER: there is no pngquant (Debian: pngquant); a picture should have at most 200 KB" >&2
+fi

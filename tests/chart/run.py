@@ -59,10 +59,13 @@ def rendered(installation, helm_name="helm4", *settings):
 
 
 def at(manifest, path):
-    """The value at `spec.template.spec.containers.0.image`."""
+    """The value at `spec.template.spec.containers.0.image`; one of a list by its number or its `name`."""
     for part in re.findall(r"[^.\\]+(?:\\.[^.\\]+)*", path):
         part = part.replace("\\.", ".")
-        manifest = manifest[int(part)] if isinstance(manifest, list) else manifest.get(part)
+        if isinstance(manifest, list) and not part.isdigit():
+            manifest = next((one for one in manifest if one["name"] == part), None)
+        else:
+            manifest = manifest[int(part)] if isinstance(manifest, list) else manifest.get(part)
         if manifest is None:
             return None
     return manifest
@@ -140,6 +143,22 @@ class Rendering(unittest.TestCase):
                         self.assertTrue(found(manifest["spec"]["selector"]), "the service has no pods")
 
 
+    def test_every_service_monitor_finds_a_port_of_a_service(self):
+        everything = ["metrics.serviceMonitor.enabled=true", "nats.bundled.enabled=true"]
+        manifests = rendered("default", "helm4", *everything)
+        services = [manifest for (kind, _), manifest in manifests.items() if kind == "Service"]
+        monitors = [manifest for (kind, _), manifest in manifests.items() if kind == "ServiceMonitor"]
+        self.assertEqual(len(monitors), 3)
+        for monitor in monitors:
+            wanted = monitor["spec"]["selector"]["matchLabels"]
+            found = [one for one in services if wanted.items() <= one["metadata"]["labels"].items()]
+            with self.subTest(monitor["metadata"]["name"]):
+                self.assertTrue(found)
+                for service in found:
+                    ports = {port["name"] for port in service["spec"]["ports"]}
+                    self.assertLessEqual({endpoint["port"] for endpoint in monitor["spec"]["endpoints"]}, ports)
+
+
 # Installation, extra settings, kind, name, path, what has to stand there.
 FACTS = [
     ("default", "", "Deployment", "demo-tidegate", "spec.replicas", 2),
@@ -158,10 +177,9 @@ FACTS = [
     ("default", "", "Deployment", "demo-tidegate-quest-system", "spec.replicas", 2),
     ("default", "services.overrides.auth.replicas=0", "Deployment", "demo-tidegate-auth", "spec.replicas", 0),
     # Either the Job provisions, or the services do.
-    ("default", "", "Deployment", "demo-tidegate-auth", "spec.template.spec.containers.0.env.2",
-     {"name": "TIDEGATE_PROVISION", "value": "never"}),
-    ("default", "streams.enabled=false", "Deployment", "demo-tidegate-auth", "spec.template.spec.containers.0.env.2",
-     {"name": "TIDEGATE_PROVISION", "value": "missing"}),
+    ("default", "", "Deployment", "demo-tidegate-auth", "spec.template.spec.containers.0.env.TIDEGATE_PROVISION.value", "never"),
+    ("default", "streams.enabled=false", "Deployment", "demo-tidegate-auth", "spec.template.spec.containers.0.env.TIDEGATE_PROVISION.value",
+     "missing"),
     ("default", "", "Service", "demo-tidegate", "spec.ports.0.targetPort", "http"),
     ("default", "", "Service", "demo-tidegate-admin", "spec.clusterIP", "None"),
     # The admin port's token is a file, so that a rotated one counts without a restart.
@@ -169,11 +187,10 @@ FACTS = [
      "spec.template.spec.volumes.0.secret",
      {"secretName": "admin", "defaultMode": 0o440, "items": [{"key": "it", "path": "token"}]}),
     # The program ends by itself before it is killed.
-    ("default", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.3", {"name": "TIDEGATE_GRACE", "value": "25"}),
-    ("default", "gateway.drain.graceSeconds=120", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.3",
-     {"name": "TIDEGATE_GRACE", "value": "115"}),
-    ("production", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.4",
-     {"name": "TIDEGATE_ADMIN_TOKEN_FILE", "value": "/etc/tidegate/admin/token"}),
+    ("default", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.TIDEGATE_GRACE.value", "25"),
+    ("default", "gateway.drain.graceSeconds=120", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.TIDEGATE_GRACE.value", "115"),
+    ("production", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.TIDEGATE_ADMIN_TOKEN_FILE.value",
+     "/etc/tidegate/admin/token"),
     ("production", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.volumeMounts.0",
      {"name": "admin-token", "mountPath": "/etc/tidegate/admin", "readOnly": True}),
     # A gateway that scales by itself has no fixed count.
@@ -198,8 +215,7 @@ FACTS = [
      {"name": "my-descriptors", "items": [{"key": "quest.v1.quest.proto", "path": "quest/v1/quest.proto"}]}),
     ("cluster", "", "Deployment", "edge", "spec.template.spec.serviceAccountName", "mine"),
     ("cluster", "", "StatefulSet", "edge-nats", "spec.volumeClaimTemplates.0.spec.storageClassName", "fast"),
-    ("trial", "", "StatefulSet", "demo-tidegate-nats", "spec.template.spec.containers.0.env.1",
-     {"name": "GOMEMLIMIT", "value": "921MiB"}),
+    ("trial", "", "StatefulSet", "demo-tidegate-nats", "spec.template.spec.containers.0.env.GOMEMLIMIT.value", "921MiB"),
     ("production", "", "Ingress", "demo-tidegate", "spec.rules.0.http.paths.0.backend.service",
      {"name": "demo-tidegate", "port": {"name": "http"}}),
     ("production", "", "HTTPRoute", "demo-tidegate", "spec.rules.0.timeouts.request", "0s"),

@@ -49,12 +49,10 @@ const steps = {
     await traffic(data);
     const row = page.locator("#table tbody tr", { hasText: "quests:generate" }).first();
     const cell = (name) => row.locator(`td[data-name="${name}"]`);
-    await page.waitForFunction((name) => {
-      const row = [...document.querySelectorAll("#table tbody tr")].find((one) => one.textContent.includes("quests:generate"));
-      return /^\d/.test(row.querySelector('td[data-name="p95"]').textContent) && row.querySelector('td[data-name="Errors"]').textContent === "10 %";
-    });
+    await eventually("errors of all requests", () => cell("Errors").getAttribute("title"), "client error: 5, ok: 45");
+    assert.equal(await cell("Errors").textContent(), "10 %");
+    assert.match(await cell("p95").textContent(), /^\d/);
     assert.match(await cell("Rate").textContent(), /^[\d.]+$/);
-    assert.equal(await cell("Errors").getAttribute("title"), "client error: 5, ok: 45");
     assert.match(await page.locator("#totals").textContent(), /requests\/s.*0 failures in the last minute.*streams open/);
     assert.match(await page.locator("#state").textContent(), /^bus connected · up .* · tables 1$/);
   },
