@@ -189,6 +189,7 @@ FACTS = [
     # The program ends by itself before it is killed.
     ("default", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.TIDEGATE_GRACE.value", "25"),
     ("default", "gateway.drain.graceSeconds=120", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.TIDEGATE_GRACE.value", "115"),
+    ("default", "gateway.threads=4", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.TIDEGATE_THREADS.value", "4"),
     ("production", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.env.TIDEGATE_ADMIN_TOKEN_FILE.value",
      "/etc/tidegate/admin/token"),
     ("production", "", "Deployment", "demo-tidegate", "spec.template.spec.containers.0.volumeMounts.0",
