@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Tests of one binary share two cores with a real nats-server; more threads only add waiting.
 TEST_THREADS ?= 4
 
-.PHONY: help run test fmt clippy tools compat check console-test chart-test chart-readme api-test reference image image-test bench fuzz-build fuzz-seeds fuzz clean
+.PHONY: help run test fmt clippy tools compat check console-test chart-test chart-readme pictures api-test reference image image-test bench fuzz-build fuzz-seeds fuzz clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,7 +38,7 @@ compat: ## bus, store, events and requests on nats-server 2.10, 2.11, 2.12 and 2
 check: ## the routes file of this folder
 	$(CARGO) run --release --bin tidegate -- check
 
-console-test: ## the console in a headless Chromium (node, npm, chromium; fetches playwright-core itself)
+console-test: ## the console and the API reference in a headless Chromium (node, npm, chromium; fetches playwright-core itself)
 	$(CARGO) build --bin tidegate
 	sh tests/console/run.sh
 
@@ -49,6 +49,10 @@ chart-test: ## the helm chart, its alerts and runbooks (python3; fetches helm 3 
 chart-readme: ## the table of values in charts/tidegate/README.md, from the comments of values.yaml
 	sh tests/chart/fetch-tools.sh
 	target/tools/chart-python/bin/python3 -B tests/chart/readme.py charts/tidegate
+
+pictures: ## docs/images: console and dashboard of a real system under load (what console-test and chart-test need)
+	$(CARGO) build --bin tidegate
+	sh tests/chart/pictures.sh
 
 api-test: ## the API description valid, and true on all routes, for a property-based tester (python3; fetches it itself)
 	$(CARGO) build --bin tidegate

@@ -88,12 +88,15 @@ async fn curl(arguments: &[String]) -> String {
     }
     let verb = verb.unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.to_owned());
     let mut request = reqwest::Client::new().request(verb.parse().unwrap(), url);
-    for header in &headers {
+    // What `--json` says by itself, where `-H` does not say otherwise.
+    let json = if body.is_some() { vec!["Content-Type: application/json", "Accept: application/json"] } else { vec![] };
+    let is_given = |header: &&str| headers.iter().any(|given| given.split(": ").next() == header.split(": ").next());
+    for header in json.into_iter().filter(|header| !is_given(header)).chain(headers.iter().map(String::as_str)) {
         let (name, value) = header.split_once(": ").unwrap();
         request = request.header(name, value);
     }
     if let Some(body) = body {
-        request = request.header("content-type", "application/json").body(body);
+        request = request.body(body);
     }
     request.send().await.unwrap().text().await.unwrap()
 }

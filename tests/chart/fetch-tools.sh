@@ -18,6 +18,7 @@ refused() { tail -n 3 "$TEMP/pip"; if grep -q "DO NOT MATCH" "$TEMP/pip"; then e
 command -v python3 >/dev/null 2>&1 || cannot "there is no python3"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || cannot "python3 is older than 3.10"
 python3 -c 'import ensurepip, venv' 2>/dev/null || cannot "python3 has no venv module (Debian: python3-venv)"
+command -v wget >/dev/null 2>&1 || cannot "there is no wget, which helm test runs"
 [ "$(uname -sm)" = "Linux x86_64" ] || cannot "the pinned tools are for Linux on x86_64, this is $(uname -sm)"
 mkdir -p "$TOOLS"
 TEMP=$(mktemp -d "$TOOLS/fetch.XXXXXX")

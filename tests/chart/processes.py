@@ -24,10 +24,10 @@ def wait_for(holds, seconds=20):
         time.sleep(0.05)
 
 
-def status(url, data=None):
+def status(url, data=None, verb=None):
     """HTTP status; 0 where nobody answers."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, data, method=verb), timeout=10) as answer:
             answer.read()
             return answer.status
     except urllib.error.HTTPError as error:
@@ -36,9 +36,13 @@ def status(url, data=None):
         return 0
 
 
-def json_of(url):
+def text_of(url):
     with urllib.request.urlopen(url, timeout=10) as answer:
-        return json.load(answer)
+        return answer.read().decode()
+
+
+def json_of(url):
+    return json.loads(text_of(url))
 
 
 def query(prometheus, expression):
@@ -48,20 +52,6 @@ def query(prometheus, expression):
     except OSError:
         return []
     return answer["data"]["result"]
-
-
-def traffic(listen):
-    """One request of each kind that a dashboard tells apart."""
-    base = f"http://{listen}"
-    status(f"{base}/v1/players/p1/quests:generate", b'{"seed": "42"}')
-    status(f"{base}/v1/inference:stream", b'{"prompt": "hello"}')
-    status(f"{base}/nowhere")
-
-
-def silent_connection(listen):
-    """One that sends nothing, and is closed for it after a while: a limit of connections."""
-    host, port = listen.split(":")
-    return socket.create_connection((host, int(port)), timeout=10)
 
 
 class Group:
@@ -89,28 +79,30 @@ class Group:
     def nats(self, program, **env):
         """Its URL, and that of its monitoring."""
         folder = pathlib.Path(self.folder.name)
-        self.start([program, "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-js", "-sd", folder / "js",
+        self.start([program, "--name", "nats-0", "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-js", "-sd", folder / "js",
                     "--ports_file_dir", folder], stderr=subprocess.DEVNULL, env=os.environ | env)
         wait_for(lambda: list(folder.glob("*.ports")))
         ports = json.loads(next(folder.glob("*.ports")).read_text())
         return ports["nats"][0], ports["monitoring"][0]
 
-    def logged(self, command, *names):
+    def logged(self, command, *names, **options):
         """Starts a program of ours; the addresses that its log names."""
-        process = self.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = self.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options)
         for line in process.stderr:
-            fields = json.loads(line).get("fields", {})
+            fields = json.loads(line).get("fields", {}) if line.startswith("{") else {"error": line}
+            if "error" in fields:
+                raise AssertionError(f"{command[0]}: {fields['error']}")
             if all(name in fields for name in names):
                 self.readers.append((threading.Thread(target=process.stderr.read, daemon=True), process.stderr))
                 self.readers[-1][0].start()
                 return {name: fields[name].removeprefix("Some(").removesuffix(")") for name in names}
         raise AssertionError(f"{command[0]} ended with {process.wait()}")
 
-    def prometheus(self, program, targets):
-        """A Prometheus that scrapes these addresses four times a second; its URL."""
+    def prometheus(self, program, targets, interval):
+        """A Prometheus that scrapes these addresses so often; its URL."""
         config = pathlib.Path(self.folder.name, "prometheus.yaml")
         scrape = {"job_name": "tidegate", "static_configs": [{"targets": targets}]}
-        config.write_text(yaml.safe_dump({"global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
+        config.write_text(yaml.safe_dump({"global": {"scrape_interval": interval, "scrape_timeout": interval},
                                           "scrape_configs": [scrape]}))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

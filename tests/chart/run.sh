@@ -9,10 +9,21 @@ set -eu
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 if MESSAGE=$(sh "$ROOT/tests/chart/fetch-tools.sh" && sh "$ROOT/tests/support/fetch-nats-server.sh"); then
   cd "$ROOT/tests/chart"
-  exec "$ROOT/target/tools/chart-python/bin/python3" -B run.py "$@"
+  "$ROOT/target/tools/chart-python/bin/python3" -B run.py "$@"
+  [ $# = 0 ] || exit 0
+  "$ROOT/target/tools/chart-python/bin/python3" -B running.py
 else
   CODE=$?
   echo "$MESSAGE" >&2
   [ "$CODE" = 3 ] && [ -z "${CI:-}" ] || exit 1
   echo "NOT RUN: the tests of charts/tidegate, its alerts and runbooks (see the line above)" >&2
+  exit 0
+fi
+if MESSAGE=$(sh "$ROOT/tests/chart/fetch-schemas.sh"); then
+  "$ROOT/target/tools/chart-python/bin/python3" -B custom_resources.py
+else
+  CODE=$?
+  echo "$MESSAGE" >&2
+  [ "$CODE" = 3 ] && [ -z "${CI:-}" ] || exit 1
+  echo "NOT RUN: the check of HTTPRoute, ServiceMonitor and PrometheusRule against their schemas (see the line above)" >&2
 fi

@@ -2,34 +2,10 @@
 // `CHROMIUM=/path node console.mjs ROOT [FOLDER FOR SCREENSHOTS]`
 
 import assert from "node:assert/strict";
-import { spawn, execFileSync } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
+import { execFileSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-
-const [root, pictures] = process.argv.slice(2);
-const { chromium } = createRequire(join(root, "target/tools/browser/package.json"))("playwright-core");
-const program = join(root, "target/debug/tidegate");
-const TOKEN = "a-token-for-the-console";
-const PATIENCE = 20_000;
-
-/** A gateway on tables of its own, so that they can be broken. */
-async function gateway(folder) {
-  cpSync(join(root, "routes.yaml"), join(folder, "routes.yaml"));
-  cpSync(join(root, "descriptors"), join(folder, "descriptors"), { recursive: true });
-  const env = { ...process.env, TIDEGATE_ADMIN_TOKEN: TOKEN };
-  const child = spawn(program, ["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], { cwd: folder, env, stdio: ["ignore", "ignore", "pipe"] });
-  for await (const line of createInterface({ input: child.stderr })) {
-    const log = JSON.parse(line).fields;
-    if (log.message === "gateway ready") {
-      child.stderr.resume();
-      return { child, data: `http://${log.listen}`, admin: `http://${log.admin.match(/[\d.]+:\d+/)[0]}` };
-    }
-  }
-  throw new Error("the gateway did not start");
-}
+import { eventually, hasNamesAndLevels, PATIENCE, program, TOKEN, walk } from "./browser.mjs";
 
 async function traffic(data) {
   const headers = { "content-type": "application/json" };
@@ -53,17 +29,6 @@ const streamsOpen = async (admin) => {
   return [...text.matchAll(/^tidegate_streams_open\{.*\} (\d+)/gm)].reduce((all, row) => all + Number(row[1]), 0);
 };
 
-/** Waits until a question has the wanted answer. */
-async function eventually(what, question, wanted) {
-  const start = Date.now();
-  for (;;) {
-    const answer = await question();
-    if (answer === wanted) return;
-    assert(Date.now() - start < PATIENCE, `${what}: ${answer} instead of ${wanted}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
 const steps = {
   async "nothing is shown without the token, and a wrong one is told so"({ page, admin }) {
     await page.goto(`${admin}/`);
@@ -84,12 +49,10 @@ const steps = {
     await traffic(data);
     const row = page.locator("#table tbody tr", { hasText: "quests:generate" }).first();
     const cell = (name) => row.locator(`td[data-name="${name}"]`);
-    await page.waitForFunction((name) => {
-      const row = [...document.querySelectorAll("#table tbody tr")].find((one) => one.textContent.includes("quests:generate"));
-      return /^\d/.test(row.querySelector('td[data-name="p95"]').textContent) && row.querySelector('td[data-name="Errors"]').textContent === "10 %";
-    });
+    await eventually("errors of all requests", () => cell("Errors").getAttribute("title"), "client error: 5, ok: 45");
+    assert.equal(await cell("Errors").textContent(), "10 %");
+    assert.match(await cell("p95").textContent(), /^\d/);
     assert.match(await cell("Rate").textContent(), /^[\d.]+$/);
-    assert.equal(await cell("Errors").getAttribute("title"), "client error: 5, ok: 45");
     assert.match(await page.locator("#totals").textContent(), /requests\/s.*0 failures in the last minute.*streams open/);
     assert.match(await page.locator("#state").textContent(), /^bus connected · up .* · tables 1$/);
   },
@@ -190,54 +153,8 @@ const steps = {
   },
 
   async "every control has a name, and every heading its level"({ page }) {
-    const nameless = await page.evaluate(() => [...document.querySelectorAll("input, select, textarea, button")]
-      .filter((one) => !(one.labels?.length || one.textContent.trim() || one.getAttribute("aria-label"))).map((one) => one.outerHTML));
-    assert.deepEqual(nameless, []);
-    const levels = await page.evaluate(() => [...document.querySelectorAll("h1, h2, h3")].map((one) => Number(one.tagName[1])));
-    levels.reduce((before, level) => (assert(level <= before + 1, `h${level} behind h${before}`), level), 0);
+    await hasNamesAndLevels(page);
   },
 };
 
-const folder = mkdtempSync(join(tmpdir(), "tidegate-console-"));
-const { child, data, admin } = await gateway(folder);
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM,
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-let code = 0;
-try {
-  const page = await browser.newPage({ viewport: { width: 1360, height: 860 } });
-  page.setDefaultTimeout(PATIENCE);
-  const trouble = [];
-  page.on("pageerror", (error) => trouble.push(String(error)));
-  // A refused request is in the log by itself; anything else there is ours, and so is a broken policy.
-  page.on("console", (line) => line.type() === "error" && !line.text().startsWith("Failed to load resource") && trouble.push(line.text()));
-  page.on("request", (request) => new URL(request.url()).origin !== admin && request.url().startsWith("http") && trouble.push(`asked ${request.url()}`));
-  const shot = async (name) => {
-    if (!pictures) return;
-    for (const [scheme, width] of [["light", 1360], ["dark", 1360], ["light", 400]]) {
-      await page.emulateMedia({ colorScheme: scheme });
-      await page.setViewportSize({ width, height: width < 600 ? 800 : 860 });
-      await page.screenshot({ path: join(pictures, `${name}-${width < 600 ? "narrow" : scheme}.png`) });
-    }
-    await page.emulateMedia({ colorScheme: "light" });
-    await page.setViewportSize({ width: 1360, height: 860 });
-  };
-  for (const [name, step] of Object.entries(steps)) {
-    try {
-      await step({ page, data, admin, folder, shot });
-      assert.deepEqual(trouble, []);
-      console.log(`ok   ${name}`);
-    } catch (error) {
-      console.log(`FAIL ${name}\n${error.stack}`);
-      if (pictures) await page.screenshot({ path: join(pictures, "failed.png") });
-      code = 1;
-      break;
-    }
-  }
-} finally {
-  await browser.close();
-  child.kill();
-  rmSync(folder, { recursive: true, force: true });
-}
-process.exit(code);
+await walk(steps);

@@ -147,7 +147,11 @@ function answer(status, value) {
 /** A command to begin with: a placeholder for each part that must be there. */
 function curl(operation) {
   const server = api.servers?.[0]?.url || "http://127.0.0.1:8080";
-  const parts = [`curl -s '${server}${operation.path}'`];
+  const forms = operation.responses?.["200"]?.content || {};
+  // `--json` alone would ask for what a route that only streams does not have.
+  const onlyStreams = forms["text/event-stream"] && !forms["application/json"];
+  const parts = [`curl -s${onlyStreams ? "N" : ""} '${server}${operation.path}'`];
+  if (onlyStreams) parts.push("-H 'Accept: text/event-stream'");
   if (!["get", "post"].includes(operation.verb)) parts.push(`-X ${operation.verb.toUpperCase()}`);
   if (operation.security && !operation.security.some((row) => !Object.keys(row).length)) parts.push("-H 'Authorization: Bearer TOKEN'");
   if (operation.requestBody?.content?.["application/json"]) parts.push("--json '{}'");
@@ -158,8 +162,10 @@ function show() {
   const id = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
   const operation = operations.find((one) => one.operationId === id);
   for (const link of document.querySelectorAll("nav li a")) {
-    if (link.hash === `#/${id}`) link.setAttribute("aria-current", "page");
+    const isCurrent = link.hash === `#/${id}`;
+    if (isCurrent) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+    if (isCurrent) link.scrollIntoView({ block: "nearest" });
   }
   const main = at("operation");
   if (!operation) {
