@@ -159,7 +159,8 @@ impl Knowledge {
 
     /// The answer in a provider's words, where the settings want it and one can; the same words for the same answer.
     async fn phrased(&self, context: &Context, question: &str, answer: String) -> String {
-        if answer.is_empty() || !self.settings.now().knowledge_base.text_llm {
+        let settings = self.settings.now();
+        if answer.is_empty() || !settings.knowledge_base.text_llm || !settings.common.text.has_models() {
             return answer;
         }
         let tenant = tenant_part(context.tenant());
