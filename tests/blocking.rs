@@ -1,5 +1,5 @@
 //! Handlers that compute: they keep nobody waiting, are bounded, have a deadline, and their panics are answers. Those
-//! that keep their thread all the same are counted.
+//! that keep their thread all the same are counted. Of the game's services it is knowledge-base that computes.
 
 mod support;
 
@@ -8,9 +8,14 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use support::{PATIENCE, eventually};
+use serde_json::{Value, json};
+use support::{PATIENCE, eventually, gateway, project, url};
 use tidegate::bus::{Bus, Headers, Reply, Request, Subject};
 use tidegate::fault::Fault;
+use tidegate::gateway::Running;
+use tidegate::schema::SourceFile;
+use tidegate::services::{LiveSettings, Settings, roster};
+use tidegate::snapshot::{Material, Snapshot};
 use tidegate::worker::{Context, Options, Service, Worker};
 
 const PROTO: &str = r#"syntax = "proto3";
@@ -176,4 +181,104 @@ async fn a_handler_that_keeps_its_thread_is_counted() {
     assert_eq!(stalls("Rude"), Some(CALLS), "{text}");
     // A busy machine may take a thread away for as long now and then.
     assert!(stalls("Slow").is_some_and(|count| count < CALLS / 2), "{text}");
+}
+
+/// A method beside those of the game that holds a thread of the pool.
+const GATE: &str = r#"syntax = "proto3";
+package gate.v1;
+import "common/v1/common.proto";
+import "google/api/annotations.proto";
+import "tidegate/options.proto";
+message HoldRequest { common.v1.Meta meta = 1; }
+message HoldResponse { common.v1.Meta meta = 1; common.v1.Error error = 2; }
+service GateService {
+  option (tidegate.service) = { name: "gate" };
+  rpc Hold(HoldRequest) returns (HoldResponse) {
+    option (tidegate.method) = { subject: "svc.gate.hold" };
+    option (google.api.http) = { post: "/v1/gate:hold" body: "*" };
+  }
+}
+"#;
+
+/// A gateway and knowledge-base in one thread, with one thread in the pool, which the gate takes while it is shut.
+struct Library {
+    running: Running,
+    client: reqwest::Client,
+    shared: Arc<Shared>,
+    _worker: Worker,
+}
+
+impl Library {
+    async fn open() -> Library {
+        let tables = || -> Snapshot {
+            let mut material: Material = project();
+            let bytes = GATE.as_bytes().to_vec();
+            material.descriptors.push(SourceFile { name: "gate/v1/gate.proto".to_owned(), bytes });
+            material.build(None).unwrap_or_else(|problems| panic!("{problems:?}"))
+        };
+        let (bus, shared) = (Bus::embedded(), Arc::<Shared>::default());
+        let (running, _) = gateway(tables(), &bus, |_| {}).await;
+        let mut options = Options::new(bus, Arc::new(tables()));
+        options.pool = 1;
+        let settings = LiveSettings::from(Settings::default());
+        let mut services = roster(&options.store, &settings, |name| name == "knowledge-base").await.unwrap();
+        let theirs = shared.clone();
+        let hold = move |context: Context, _: Ask| theirs.compute(&context).map(|_| Ask {});
+        services.push(Service::new("gate", "1.0.0").blocking("gate.v1.GateService/Hold", hold));
+        let worker = Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}"));
+        Library { running, client: reqwest::Client::new(), shared, _worker: worker }
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        let answer = self.client.post(url(&self.running, path)).body(body.to_string()).send().await.unwrap();
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    }
+
+    async fn store(&self, id: &str, content: &str) -> Value {
+        let documents = json!([{ "document_id": id, "content": content }]);
+        self.post("/v1/knowledge/collections/lore/documents", json!({ "documents": documents })).await
+    }
+
+    async fn read(&self, id: &str) -> Value {
+        let path = format!("/v1/knowledge/documents/{id}");
+        let answer = self.client.get(url(&self.running, &path)).send().await.unwrap();
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn who_counts_words_and_who_looks_for_them_keeps_no_reader_waiting() {
+    let library = Library::open().await;
+    assert_eq!(library.store("d1", "A riddle.").await["documents_ingested"], 1);
+    // The largest document that is taken.
+    let large = "The Silent Court loves riddles. ".repeat(16 * 1024);
+    let change = json!({ "document_id": "d1", "content": "Another riddle." });
+    let long = async {
+        tokio::join!(
+            library.post("/v1/gate:hold", json!({})),
+            library.store("d2", &large),
+            library.post("/v1/knowledge:query", json!({ "query_text": "riddle" })),
+            library.client.patch(url(&library.running, "/v1/knowledge/documents/d1")).body(change.to_string()).send(),
+        )
+    };
+    let mut long = std::pin::pin!(long);
+    let readers = async {
+        let held = async || library.shared.running.load(Ordering::SeqCst) == 1;
+        eventually("the gate holds the pool", held).await;
+        for _ in 0..20 {
+            assert_eq!(library.read("d1").await["document"]["content"], "A riddle.");
+        }
+    };
+    tokio::select! {
+        biased;
+        done = &mut long => panic!("it is done without the pool: {done:?}"),
+        () = readers => {}
+    }
+    library.shared.open();
+    let (_, stored, found, changed) = long.await;
+    assert_eq!((&stored["documents_ingested"], &stored["chunks_created"]), (&json!(1), &json!(683)), "{stored}");
+    assert!(found["documents"].is_array(), "{found}");
+    assert_eq!(changed.unwrap().status(), 200);
+    let found = library.post("/v1/knowledge:query", json!({ "query_text": "silent court" })).await;
+    assert_eq!(found["sources"], json!(["d2"]), "{found}");
 }

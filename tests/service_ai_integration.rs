@@ -539,3 +539,39 @@ async fn prompts_go_to_the_endpoint_together_where_the_settings_say_so() {
     assert_eq!((sizes.iter().sum::<usize>(), sizes.len() <= 2), (12, true), "{sizes:?}");
     assert_eq!((&batches[0]["max_tokens"], &batches[0]["stream"]), (&json!(9), &json!(false)));
 }
+
+#[tokio::test]
+async fn a_text_is_as_long_as_wanted_and_streams_the_same() {
+    let game = Game::embedded("").await;
+    let wanting = |words: Value| {
+        let context = json!({"layer": "foundation", "wanted_words": words});
+        json!({"model_id": "gpt-5-pro", "prompt": "Where is the ferryman?", "params": {"seed": "7"}, "context": context})
+    };
+    let count = |text: &str| text.split_whitespace().count();
+    let whole = game.infer(&wanting(json!(120))).await.json();
+    let text = whole["output_text"].as_str().unwrap();
+    assert!((120..160).contains(&count(text)) && text.ends_with('.') && text.contains("ferryman"), "{text}");
+    assert_eq!(whole["finish_reason"], "stop");
+    let streamed = game.ask("/v1/inference:stream", &wanting(json!(120))).await.chunks();
+    let told: String = streamed.iter().filter_map(|chunk| chunk["output_text_delta"].as_str()).collect();
+    assert_eq!(told, text);
+    let short = game.infer(&wanting(json!(1))).await.json();
+    assert!(count(short["output_text"].as_str().unwrap()) < 20, "{short}");
+    let longest = game.infer(&wanting(json!(400))).await.json();
+    assert!((390..=400).contains(&count(longest["output_text"].as_str().unwrap())), "{longest}");
+    for (words, code, reason) in [
+        (json!(0), "OUT_OF_RANGE", "out_of_range"),
+        (json!(401), "OUT_OF_RANGE", "out_of_range"),
+        (json!(1.5), "INVALID_ARGUMENT", "bad_format"),
+        (json!("many"), "INVALID_ARGUMENT", "bad_format"),
+    ] {
+        let refused = game.infer(&wanting(words.clone())).await;
+        let error = &refused.json()["error"];
+        let found = [&error["code"], &error["details"]["reason"], &error["details"]["field"]];
+        assert_eq!(
+            (refused.status, found),
+            (400, [&json!(code), &json!(reason), &json!("context.wanted_words")]),
+            "{words}"
+        );
+    }
+}

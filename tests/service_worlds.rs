@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use support::calls::{listen, next};
@@ -17,6 +18,7 @@ use tidegate::gateway::Running;
 use tidegate::services::buckets::BUCKETS;
 use tidegate::services::{LiveSettings, Settings, roster};
 use tidegate::store::{BucketConfig, Expected, Keys, Store};
+use tidegate::transcode::{JsonOut, Names, Scratch, Tables, wire_to_json};
 use tidegate::worker::{Options, Worker};
 
 const NOW_MS: i64 = 1_760_000_000_000;
@@ -27,6 +29,7 @@ struct Game {
     bus: Bus,
     store: Store,
     running: Running,
+    tables: Arc<Tables>,
     client: reqwest::Client,
     now_ms: Arc<AtomicI64>,
     _workers: Vec<Worker>,
@@ -36,7 +39,9 @@ impl Game {
     async fn on(bus: Bus) -> Game {
         let (store, now_ms) = (Store::of(&bus), Arc::new(AtomicI64::new(NOW_MS)));
         let refused = "the project's own tables are refused";
-        let (running, _) = gateway(project().build(None).unwrap_or_else(|_| panic!("{refused}")), &bus, |_| {}).await;
+        let snapshot = project().build(None).unwrap_or_else(|_| panic!("{refused}"));
+        let tables = snapshot.tables.clone();
+        let (running, _) = gateway(snapshot, &bus, |_| {}).await;
         let settings = LiveSettings::from(Settings::default());
         let mut workers = Vec::new();
         for _ in 0..2 {
@@ -50,7 +55,7 @@ impl Game {
             let services = roster(&store, &settings, is_wanted).await.unwrap();
             workers.push(Worker::start(options, services).await.unwrap_or_else(|error| panic!("{error}")));
         }
-        Game { bus, store, running, client: reqwest::Client::new(), now_ms, _workers: workers }
+        Game { bus, store, running, tables, client: reqwest::Client::new(), now_ms, _workers: workers }
     }
 
     fn pass(&self, millis: i64) {
@@ -84,6 +89,26 @@ impl Game {
     /// Waits until the events of a subject are these.
     async fn told(&self, subject: &str, ids: &[&str]) {
         eventually(&format!("{subject} says {ids:?}"), async || self.ids(subject).await == ids).await;
+    }
+
+    /// The newest event of a subject: its id, its metadata and its payload.
+    async fn last_event(&self, subject: &str, message: &str) -> (String, Value, Value) {
+        let mut reader = self.store.read_log("GAME_EVENTS", subject, 0).await.unwrap();
+        let mut last = None;
+        while let Ok(event) = tokio::time::timeout(Duration::from_millis(150), reader.next()).await {
+            last = Some(event.unwrap());
+        }
+        let mut event = self.json("event_bus.v1.GameEvent", &last.expect("an event").payload);
+        let payload = base64::engine::general_purpose::STANDARD.decode(event["payload"].as_str().unwrap()).unwrap();
+        let id = event["event_id"].as_str().unwrap().to_owned();
+        (id, event["metadata"].take(), self.json(message, &payload))
+    }
+
+    fn json(&self, message: &str, wire: &[u8]) -> Value {
+        let message = self.tables.message_id(message).unwrap();
+        let (options, mut out) = (JsonOut { names: Names::Proto, ..JsonOut::default() }, Vec::new());
+        wire_to_json(&self.tables, message, &options, wire, &mut Scratch::default(), &mut out).unwrap();
+        serde_json::from_slice(&out).unwrap()
     }
 
     async fn watch(&self, path: &str) -> Chunks {
@@ -122,7 +147,10 @@ on_each_bus!(
     a_schedule_fires_once_and_a_recurring_one_again,
     what_a_dead_replica_had_claimed_another_one_fires,
     a_watch_of_time_tells_hours_and_jumps,
+    a_day_begins_by_itself,
     two_replicas_tell_a_change_of_weather_once,
+    weather_goes_on_while_nobody_asks,
+    a_watch_of_weather_begins_where_it_is_told_to,
     a_season_comes_with_its_day,
     of_twenty_merges_at_one_time_one_wins,
     a_merge_that_is_too_large_is_refused_whole,
@@ -141,6 +169,21 @@ async fn two_replicas_tell_each_hour_once(game: Game) {
         game.told("evt.time.hour.changed.v1", &so_far).await;
     }
     assert!(game.ids("evt.time.day.changed.v1").await.is_empty());
+}
+
+async fn a_day_begins_by_itself(game: Game) {
+    game.ask("GET", "/v1/worlds/w1/time", Value::Null).await;
+    // From seven in the morning to one at night, an hour a minute.
+    let ids: Vec<String> =
+        (8..24).map(|hour| format!("w1:h:0:{hour}")).chain((24..26).map(|h| format!("w1:h:0:{h}"))).collect();
+    for told in 1..=ids.len() {
+        game.pass(MINUTE_MS);
+        let so_far: Vec<&str> = ids[..told].iter().map(String::as_str).collect();
+        game.told("evt.time.hour.changed.v1", &so_far).await;
+    }
+    game.told("evt.time.day.changed.v1", &["w1:d:0:1"]).await;
+    let (_, time) = game.ask("GET", "/v1/worlds/w1/time", Value::Null).await;
+    assert_eq!((&time["game_time"]["day"], &time["game_time"]["hour"]), (&json!(2), &json!(1)), "{time}");
 }
 
 async fn a_jump_tells_only_the_newest_hour(game: Game) {
@@ -281,6 +324,60 @@ async fn two_replicas_tell_a_change_of_weather_once(game: Game) {
     assert_eq!((status, &refused["error"]["details"]["reason"]), (400, &json!("conflicting_fields")));
     let (status, bad) = game.ask("GET", "/v1/worlds/w1/zones/_x/weather", Value::Null).await;
     assert_eq!((status, &bad["error"]["details"]["reason"]), (400, &json!("bad_id")));
+}
+
+async fn weather_goes_on_while_nobody_asks(game: Game) {
+    let path = "/v1/worlds/w1/zones/docks/weather";
+    let (_, weather) = game.ask("GET", path, Value::Null).await;
+    let mut condition = weather["current_weather"]["condition_type"].as_str().unwrap().to_owned();
+    let mut next_ms: i64 = weather["next_change_ms"].as_str().unwrap().parse().unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        let now_ms = game.now_ms.load(Ordering::Relaxed);
+        assert!(next_ms > now_ms && next_ms < NOW_MS + 20 * 60 * MINUTE_MS, "a change within the day: {next_ms}");
+        // A moment before nothing has changed; then the change is told, and how long it will hold.
+        game.pass(next_ms - now_ms - 1);
+        game.told("evt.weather.changed.v1", &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        game.pass(1);
+        eventually("the change is told", async || game.ids("evt.weather.changed.v1").await.len() > ids.len()).await;
+        let (id, metadata, changed) =
+            game.last_event("evt.weather.changed.v1", "weather_manager.v1.WeatherCondition").await;
+        let natural = changed["condition_type"].as_str().unwrap().to_owned();
+        assert_eq!(id, format!("w1:docks:{}:{natural}", next_ms / MINUTE_MS));
+        assert_eq!((&metadata["previous"], &metadata["cause"]), (&json!(condition), &json!("natural")));
+        ids.push(id);
+        condition = natural;
+        next_ms += i64::from(changed["duration_minutes"].as_i64().unwrap() as i32) * MINUTE_MS;
+    }
+    let (_, weather) = game.ask("GET", path, Value::Null).await;
+    assert_eq!(weather["current_weather"]["condition_type"], condition);
+    assert_eq!(weather["next_change_ms"], next_ms.to_string());
+    game.told("evt.weather.changed.v1", &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+}
+
+async fn a_watch_of_weather_begins_where_it_is_told_to(game: Game) {
+    let path = |zone: &str| format!("/v1/worlds/w1/zones/{zone}/weather");
+    game.ask("GET", &path("docks"), Value::Null).await;
+    let watch =
+        async |zone: &str, after: u64| game.watch(&format!("{}:watch?after_revision={after}", path(zone))).await;
+    let text = |item: &Value, at: &str| item.pointer(at).unwrap().as_str().unwrap().to_owned();
+    let revision_of = |item: &Value| text(item, "/revision").parse::<u64>().unwrap();
+    let seen = revision_of(&watch("docks", 0).await.next().await);
+    // A zone that begins behind the revision is told as it is, though nothing has changed in it.
+    let harbour = watch("harbour", seen).await.next().await;
+    assert_eq!(text(&harbour, "/change"), "snapshot");
+    assert!(revision_of(&harbour) > seen, "{harbour}");
+    // Of one that was there already, what has changed since.
+    for condition in ["storm", "fog"] {
+        let body = json!({"target_weather": {"condition_type": condition}});
+        assert_eq!(game.ask("PUT", &path("docks"), body).await.0, 200);
+    }
+    let mut resumed = watch("docks", seen).await;
+    for condition in ["storm", "fog"] {
+        let item = resumed.next().await;
+        let told = [text(&item, "/change"), text(&item, "/weather/condition_type")];
+        assert_eq!(told, ["set".to_owned(), condition.to_owned()]);
+    }
 }
 
 async fn a_season_comes_with_its_day(game: Game) {

@@ -1,13 +1,16 @@
 //! The services behind the gateway, over HTTP, on the embedded bus and on a real nats-server: races, streams, events,
-//! repeats. What they answer is in `tests/examples.rs`.
+//! repeats, what they forget by themselves. What they answer is in `tests/examples.rs`.
 
 mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::place::on_each_bus;
+use support::nats::NatsServer;
+use support::replicas::Replicas;
 use support::{eventually, gateway, project, url};
 use tidegate::bus::Bus;
 use tidegate::gateway::Running;
@@ -322,4 +325,154 @@ async fn a_quest_streams_its_description(game: Game) {
     let said: String = chunks.iter().filter_map(|chunk| chunk["description_delta"].as_str()).collect();
     assert_eq!(said, whole["quest"]["description"]);
     assert_eq!(chunks.last().unwrap()["quest"], whole["quest"]);
+}
+
+/// Something that a service keeps for a time only.
+struct Passing {
+    bucket: &'static str,
+    /// Is in the keys or the values of its records.
+    mark: &'static str,
+    subject: &'static str,
+    request: Value,
+    kept: Duration,
+    /// A question whose answer says, from that time on, that it is gone.
+    asked: Option<(&'static str, Value, Value)>,
+}
+
+/// By how long they are kept.
+fn all_passing() -> Vec<Passing> {
+    let seconds = Duration::from_secs;
+    let subscription = json!({ "subscriber_id": "gc_hud", "event_patterns": ["quest.>"],
+        "callback_subject": "cb.gc", "ttl_seconds": 60 });
+    let capability = json!({ "service_id": "gc_service", "endpoint": "svc.gc", "ttl_seconds": 30,
+        "capabilities": [{ "capability_id": "cut", "capability_type": "gc_type" }] });
+    let event = json!({ "event_type": "quest.started", "event_id": "gc-1" });
+    let told = json!({ "success": true, "event_id": "gc-1" });
+    let without_it = json!({ "entity_id": "gc_gone", "entity_type": "npc" });
+    vec![
+        Passing {
+            bucket: "tg_limits",
+            mark: "gc_user",
+            subject: "svc.auth.v1.check_rate_limit",
+            request: json!({ "user_id": "gc_user", "resource": "public_write", "cost": 10 }),
+            kept: seconds(12),
+            asked: None,
+        },
+        Passing {
+            bucket: "tg_caps",
+            mark: "gc_service",
+            subject: "svc.capability.v1.register",
+            request: capability,
+            kept: seconds(30),
+            asked: Some((
+                "svc.capability.v1.query",
+                json!({ "capability_type": "gc_type", "include_offline": true }),
+                json!({}),
+            )),
+        },
+        Passing {
+            bucket: "tg_event_subs",
+            mark: "cb.gc",
+            subject: "svc.events.v1.subscribe",
+            request: subscription,
+            kept: seconds(60),
+            asked: Some(("svc.events.v1.publish", event, told)),
+        },
+        Passing {
+            bucket: "tg_world_subs",
+            mark: "cb.gc",
+            subject: "svc.world.v1.subscribe",
+            request: json!({ "world_id": "w1", "callback_subject": "cb.gc", "ttl_seconds": 60 }),
+            kept: seconds(60),
+            asked: None,
+        },
+        Passing {
+            bucket: "tg_sessions",
+            mark: "gc_user",
+            subject: "svc.auth.v1.create_session",
+            request: json!({ "user_id": "gc_user", "ttl_seconds": 90 }),
+            kept: seconds(90),
+            asked: Some(("svc.auth.v1.list_sessions", json!({ "user_id": "gc_user" }), json!({}))),
+        },
+        Passing {
+            bucket: "tg_router",
+            // Only of a call that has ended.
+            mark: "routed_to",
+            subject: "svc.router.v1.route",
+            request: json!({ "service_name": "time-manager", "operation": "get_time",
+                "routing_hints": { "sla": "async" } }),
+            kept: seconds(3_600),
+            asked: None,
+        },
+        Passing {
+            bucket: "tg_worlds",
+            mark: "gc_gone",
+            subject: "svc.world.v1.update_state",
+            request: json!({ "world_id": "w1", "merge": true, "entities_to_update": [without_it],
+                "global_flags_to_update": { "gc": "on" } }),
+            kept: Duration::MAX,
+            asked: None,
+        },
+        Passing {
+            bucket: "tg_worlds",
+            mark: "gc_gone",
+            subject: "svc.world.v1.update_state",
+            request: json!({ "world_id": "w1", "merge": true, "remove_entity_ids": ["gc_gone"] }),
+            kept: seconds(3_600),
+            asked: None,
+        },
+        Passing {
+            bucket: "tg_exec",
+            mark: "health_probe",
+            subject: "svc.orchestration.v1.execute_workflow",
+            request: json!({ "workflow_id": "health_probe", "wait": true }),
+            kept: seconds(7 * 24 * 3_600),
+            asked: None,
+        },
+        Passing {
+            bucket: "tg_story",
+            mark: "gc_theme",
+            subject: "svc.story.v1.generate",
+            request: json!({ "story_type": "lore", "themes": ["gc_theme"] }),
+            kept: seconds(30 * 24 * 3_600),
+            asked: None,
+        },
+    ]
+}
+
+/// Records of a bucket that have a value and a mark.
+async fn marked(game: &Replicas, passing: &Passing) -> usize {
+    let records = game.bucket(passing.bucket).await.list(&tidegate::store::Keys::All).await.unwrap();
+    let is_marked = |entry: &&tidegate::store::Entry| {
+        let record: Value = serde_json::from_slice(&entry.value).unwrap();
+        !record["value"].is_null() && (entry.key.contains(passing.mark) || record.to_string().contains(passing.mark))
+    };
+    records.iter().filter(is_marked).count()
+}
+
+async fn what_has_had_its_time_is_swept(game: Replicas) {
+    for passing in all_passing() {
+        let (bucket, subject) = (passing.bucket, passing.subject);
+        let reply = game.ask(subject, passing.request.clone()).await;
+        assert!(reply.get("error").is_none(), "{subject}: {reply}");
+        eventually(&format!("{bucket} has it"), async || marked(&game, &passing).await > 0).await;
+        if passing.kept == Duration::MAX {
+            continue;
+        }
+        let second = Duration::from_secs(1);
+        game.pass(passing.kept - second);
+        assert!(marked(&game, &passing).await > 0, "{bucket}: it has a second left");
+        game.pass(second * 5);
+        if let Some((subject, request, reply)) = &passing.asked {
+            assert_eq!(game.ask(subject, request.clone()).await, *reply, "{bucket}: it counts as gone at once");
+        }
+        eventually(&format!("{bucket} is swept"), async || marked(&game, &passing).await == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_had_its_time_is_swept_on_either_bus() {
+    let often = [("common.sweep", json!("100ms"))];
+    what_has_had_its_time_is_swept(Replicas::embedded(&often).await).await;
+    what_has_had_its_time_is_swept(Replicas::nats(&often).await).await;
 }

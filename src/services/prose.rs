@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::fault::{Code, Fault};
 use crate::worker::Context;
 
+use super::text::WORDS_MAX;
+
 /// Characters that a token is counted as.
 const LETTERS_PER_TOKEN: usize = 3;
 
@@ -24,8 +26,8 @@ pub(super) struct Wish<'a> {
     pub(super) letters_max: usize,
 }
 
-/// The model's text, on one line and not longer than wished for; nothing where there is none: then the reply carries
-/// the label `degraded = true`, and the built-in text has to do.
+/// The model's text, on one line and not longer than wished for; nothing where there is none, and the built-in text has to
+/// do. The reply carries the label `degraded = true` then, and where another provider than the first one wrote it.
 pub(super) async fn written(context: &Context, wish: &Wish<'_>) -> Option<String> {
     match asked(context, wish).await {
         Ok(text) => Some(text),
@@ -45,8 +47,14 @@ async fn asked(context: &Context, wish: &Wish<'_>) -> Result<String, Fault> {
     );
     let max_tokens = (wish.letters_max / LETTERS_PER_TOKEN).clamp(16, 4_096);
     let params = json!({ "max_tokens": max_tokens, "seed": wish.seed.to_string() });
-    let about = json!({ "purpose": wish.purpose, "layer": wish.layer, "topic": wish.about });
+    let words = wish.text.split_whitespace().count().clamp(1, WORDS_MAX);
+    let about = json!({ "purpose": wish.purpose, "layer": wish.layer, "topic": wish.about, "wanted_words": words });
     let reply = ask(context, &json!({ "prompt": prompt, "params": params, "context": about })).await?;
+    let labels = &reply["meta"]["labels"];
+    if labels["degraded"] == "true" {
+        context.label("degraded", "true");
+        context.label("provider", labels["provider"].as_str().unwrap_or_default());
+    }
     let text = reply["output_text"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
     match cut(&text, wish.letters_max) {
         "" => Err(Fault::upstream(Code::Unavailable, "the text service answered without text")),
@@ -54,17 +62,21 @@ async fn asked(context: &Context, wish: &Wish<'_>) -> Result<String, Fault> {
     }
 }
 
-/// What a provider answers to a prompt; nothing where none can, so that the caller keeps what it has. The seed makes a
-/// repeat likely to read the same; who needs more keeps the text.
+/// What a provider answers to a prompt; nothing where none can, so that the caller keeps what it has, and its reply the
+/// label `degraded = true`. The seed makes a repeat likely to read the same; who needs more keeps the text.
 pub(super) async fn answer(context: &Context, prompt: &str, seed: u64) -> Option<String> {
     let params = json!({ "temperature": 0, "seed": seed.to_string() });
-    match ask(context, &json!({ "prompt": prompt, "params": params })).await {
+    let answer = match ask(context, &json!({ "prompt": prompt, "params": params })).await {
         Ok(reply) => whole(&reply),
         Err(fault) => {
             tracing::warn!(%fault, "no answer: the text stays as it is");
             None
         }
+    };
+    if answer.is_none() {
+        context.label("degraded", "true");
     }
+    answer
 }
 
 async fn ask(context: &Context, request: &Value) -> Result<Value, Fault> {

@@ -6,6 +6,7 @@ pub mod calls;
 pub mod collector;
 pub mod fleet;
 pub mod http2;
+pub mod model;
 pub mod nats;
 pub mod place;
 pub mod program;

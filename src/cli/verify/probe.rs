@@ -12,8 +12,9 @@ use crate::fault::{Code, Fault};
 use crate::snapshot::Method;
 use crate::transcode::check;
 
-/// What a worker is given beside the time that it is told, for the way.
-const MARGIN: Duration = Duration::from_secs(1);
+/// What a worker is given beside the time that it is told. One that has nothing to say, such as a watch behind which
+/// nothing changes, says so when its time is over, and on a busy machine that is late.
+const MARGIN: Duration = Duration::from_secs(5);
 /// Silence after which nothing more is expected of a worker that was told something.
 const SILENCE: Duration = Duration::from_millis(300);
 /// How long the chunks of a stream are waited for that follow on the first one at once.

@@ -97,7 +97,7 @@ impl Ai {
         let was_tier_dropped = slot.as_ref().is_some_and(|slot| slot.tier < asked.tier);
         let per_minute = settings.ai_integration.tokens_per_minute;
         self.budgets.take(context, per_minute, plan.estimate()).await?;
-        match Text::start(&self.engine, settings, context, &plan, &asked.told, request, is_whole).await {
+        match self.writers.start(settings, context, &plan, &asked.told, request, is_whole).await {
             Ok(text) => Ok(Begun { plan, text, was_tier_dropped, _slot: slot }),
             Err(fault) => {
                 self.broke_off(work, &plan, "", &fault).await;

@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::checks::{invalid, out_of_range, required};
 use super::super::seed::{Part, canonical_json, seed, tenant_part};
-use super::super::text;
+use super::super::text::{self, WORDS_MAX};
 use super::messages::{ChatMessages, Input, Parameters, Request, Role};
 use super::models::Model;
 use crate::fault::Fault;
@@ -36,6 +36,7 @@ pub(super) struct Asked {
     is_chat: bool,
     prompt_tokens: u32,
     tokens_max: u32,
+    words_wanted: usize,
     stop: Vec<String>,
     seed: Option<u64>,
     is_greedy: bool,
@@ -55,6 +56,8 @@ pub(super) struct Plan {
     pub(super) is_chat: bool,
     pub(super) prompt_tokens: u32,
     pub(super) tokens_max: u32,
+    /// Words that the built-in engine is to write at least; 0 where one template will do.
+    pub(super) words_wanted: usize,
     pub(super) stop: Vec<String>,
     /// The seed that the caller has given.
     pub(super) seed: Option<u64>,
@@ -103,6 +106,7 @@ pub(super) fn asked(request: &Request) -> Result<Asked, Fault> {
             _ => text::tokens(prompt),
         },
         tokens_max: params.max_tokens.unwrap_or(TOKENS_DEFAULT),
+        words_wanted: words_wanted(given)?,
         stop: params.stop.clone(),
         seed: params.seed.or_else(|| given_seed(given)),
         is_greedy: params.temperature == Some(0.0),
@@ -138,6 +142,7 @@ impl Asked {
             is_chat: self.is_chat,
             prompt_tokens: self.prompt_tokens,
             tokens_max,
+            words_wanted: self.words_wanted,
             stop: self.stop.clone(),
             seed: self.seed,
             drawn,
@@ -180,6 +185,19 @@ fn given_seed(given: &Struct) -> Option<u64> {
     match given.get("seed") {
         Some(Value::Number(seed)) if *seed >= 0.0 && seed.fract() == 0.0 => Some(*seed as u64),
         _ => None,
+    }
+}
+
+/// How long a text the caller wants, in words. An endpoint is told so with the rest of the context.
+fn words_wanted(given: &Struct) -> Result<usize, Fault> {
+    const FIELD: &str = "context.wanted_words";
+    match given.get("wanted_words") {
+        None | Some(Value::Null) => Ok(0),
+        Some(Value::Number(words)) if words.fract() == 0.0 => match (1.0..=WORDS_MAX as f64).contains(words) {
+            true => Ok(*words as usize),
+            false => Err(out_of_range(FIELD, 1, WORDS_MAX)),
+        },
+        Some(_) => Err(invalid(FIELD, "bad_format", "wanted_words must be a whole number")),
     }
 }
 

@@ -1,12 +1,12 @@
-//! The text of a plan, piece by piece: from an endpoint, or drawn from the layer's templates, cut at stop sequences and
-//! at its limit.
+//! The text of a plan, piece by piece: from an endpoint, or drawn from the layer's templates, gone on with to its wanted
+//! length, cut at stop sequences and at its limit.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::super::seed::Draws;
 use super::super::settings::{Provider, Settings};
-use super::super::text::{self, Ask, Engine, Pieces, Turn};
+use super::super::text::{self, Ask, Engine, Markov, Pieces, Turn};
 use super::check::Plan;
 use super::messages::{ChatMessages, Input, Request, Role};
 use crate::fault::Fault;
@@ -43,6 +43,13 @@ const PREAMBLES: [(&str, &str); 4] = [
     ("coordination", "You give a short plan of action for several characters."),
 ];
 
+/// Who writes texts: the chain of providers, and what the built-in engine goes on with where a text is to be longer than
+/// its template.
+pub(super) struct Writers {
+    engine: Engine,
+    chain: Markov,
+}
+
 /// A text on its way.
 pub(super) struct Text {
     source: Words,
@@ -64,11 +71,15 @@ struct BuiltIn {
     is_begun: bool,
 }
 
-impl Text {
+impl Writers {
+    pub(super) fn new() -> Result<Writers, Fault> {
+        Ok(Writers { engine: Engine::new()?, chain: own_chain() })
+    }
+
     /// Starts the text of a plan, by the first provider that can. One that is wanted whole may be written together
     /// with others.
     pub(super) async fn start(
-        engine: &Engine,
+        &self,
         settings: &Settings,
         context: &Context,
         plan: &Plan,
@@ -88,14 +99,16 @@ impl Text {
             _ => None,
         };
         let batch = alone.as_deref().map(|prompt| (prompt, rule));
-        let opened = engine.open(text, wanted, &ask(plan, told, request), batch, context.time_left()).await?;
+        let opened = self.engine.open(text, wanted, &ask(plan, told, request), batch, context.time_left()).await?;
         let source = match opened.pieces {
             Some(pieces) => Words::Endpoint(pieces),
-            None => Words::BuiltIn(built_in(plan, text.pacing)),
+            None => Words::BuiltIn(built_in(plan, &self.chain, text.pacing)),
         };
         Ok(Text { source, stand_in: opened.is_degraded.then_some(opened.provider) })
     }
+}
 
+impl Text {
     /// The next piece; nothing at the end.
     pub(super) async fn next(&mut self) -> Result<Option<String>, Fault> {
         match &mut self.source {
@@ -119,10 +132,17 @@ impl Text {
     }
 }
 
+/// The chain of all templates, layer by layer.
+fn own_chain() -> Markov {
+    Markov::new(TEMPLATES.iter().flat_map(|row| row.1).copied())
+}
+
 /// Word by word, each with the white space behind it.
-fn built_in(plan: &Plan, pacing: Duration) -> BuiltIn {
+fn built_in(plan: &Plan, chain: &Markov, pacing: Duration) -> BuiltIn {
     let templates = TEMPLATES.iter().find(|row| row.0 == plan.layer).map_or(TEMPLATES[2].1, |row| row.1);
-    let whole = text::expand(templates, &text::topic(&plan.prompt), &mut Draws::new(plan.drawn));
+    let (topic, mut draws) = (text::topic(&plan.prompt), Draws::new(plan.drawn));
+    let told = text::expand(templates, &topic, &mut draws);
+    let whole = chain.lengthened(told, plan.words_wanted, &topic, &mut draws);
     let stop = plan.stop.iter().filter_map(|stop| whole.find(stop.as_str())).min();
     let (cut, is_cut) = text::cut(stop.map_or(whole.as_str(), |at| &whole[..at]), plan.tokens_max);
     let words = cut.split_inclusive(char::is_whitespace).map(str::to_owned).collect();
@@ -168,5 +188,75 @@ fn ask(plan: &Plan, told: &str, request: &Request) -> Ask {
         frequency_penalty: params.frequency_penalty,
         stop: params.stop,
         seed: plan.seed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::text::WORDS_MAX;
+    use super::*;
+
+    fn plan(layer: &str, drawn: u64, words_wanted: usize) -> Plan {
+        Plan {
+            generation_id: String::new(),
+            model: String::new(),
+            layer: layer.to_owned(),
+            prompt: "Where is the ferryman?".to_owned(),
+            is_chat: false,
+            prompt_tokens: 5,
+            tokens_max: 1_000,
+            words_wanted,
+            stop: Vec::new(),
+            seed: None,
+            drawn,
+            cache_key: None,
+        }
+    }
+
+    fn written(plan: &Plan) -> (String, &'static str) {
+        let text = built_in(plan, &own_chain(), Duration::ZERO);
+        (text.words.into_iter().collect(), text.finish_reason)
+    }
+
+    fn count(text: &str) -> usize {
+        text.split_whitespace().count()
+    }
+
+    #[test]
+    fn a_text_of_a_wanted_length_is_the_same_on_every_platform() {
+        // Made by another program from the words of the page.
+        let interaction = "a courier says: About ferryman? Ask at a sealed vault, after curfew. a widow says: About \
+            ferryman? Ask at the night bus, then draw them towards a slow choir. Strike before dawn. Ask at an empty \
+            ward. It smells of old paper.";
+        let foundation = "the fish market holds a cracked ledger; wings behind plaster gives it away. a debt collector \
+            says: About ferryman? Ask at an empty ward holds a cracked ledger. a fae clerk says: About ferryman? Ask at \
+            the bone yard holds a vial without label. the bone yard holds a warm cooler; dripping pipes gives it away. \
+            the bone yard, then draw them towards dripping pipes.";
+        for (layer, drawn, words_wanted, expected) in [
+            ("interaction", 7, 0, "a courier says: About ferryman? Ask at a sealed vault, after curfew."),
+            ("interaction", 7, 12, "a courier says: About ferryman? Ask at a sealed vault, after curfew."),
+            ("interaction", 7, 40, interaction),
+            ("foundation", 4_438_531_654_407_421_683, 60, foundation),
+        ] {
+            assert_eq!(written(&plan(layer, drawn, words_wanted)), (expected.to_owned(), "stop"), "{words_wanted}");
+        }
+    }
+
+    #[test]
+    fn the_longest_text_has_400_words() {
+        let (text, _) = written(&plan("coordination", 1, WORDS_MAX));
+        let begin = "Two watch a rooftop garden, one carries a wet photograph. Ask at the night bus, then draw them";
+        assert!(text.starts_with(begin) && count(&text) == 400, "{text}");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_stop_sequences_and_at_its_limit() {
+        let whole = plan("interaction", 7, 40);
+        let at_its_limit = Plan { tokens_max: 20, ..whole.clone() };
+        assert_eq!(text::tokens(&written(&at_its_limit).0), 20);
+        assert_eq!(written(&at_its_limit).1, "length");
+        let stopped = Plan { stop: vec!["Strike".to_owned()], ..whole.clone() };
+        let (before, _) = written(&whole).0.split_once("Strike").map(|(a, b)| (a.to_owned(), b.len())).unwrap();
+        assert_eq!(written(&stopped), (before, "stop"));
     }
 }

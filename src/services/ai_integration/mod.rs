@@ -18,12 +18,12 @@ use super::VERSION;
 use super::checks::id;
 use super::notices::GameEvent;
 use super::settings::LiveSettings;
-use super::text::Engine;
 use crate::fault::Fault;
 use crate::store::{BucketConfig, Store};
 use crate::worker::{Cache, CacheConfig, Context, Repeats, Service};
 
 use budget::Budgets;
+use generate::Writers;
 use messages::{Cancel, Cancelled, Written};
 use models::Models;
 use running::Running;
@@ -44,7 +44,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
     let ai = Ai {
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
-        engine: Engine::new()?,
+        writers: Writers::new()?,
         models: Models::default(),
         tiers: Tiers::default(),
         budgets: Budgets::open(store).await?,
@@ -73,7 +73,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
 struct Ai {
     repeats: Repeats,
     settings: LiveSettings,
-    engine: Engine,
+    writers: Writers,
     models: Models,
     tiers: Tiers,
     budgets: Budgets,

@@ -1,7 +1,9 @@
 //! The built-in corpus: families, drugs, paths and rules of the trade, a line a document.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::index::Counted;
 use super::write::told;
 use super::{Kept, Knowledge};
 use crate::fault::Fault;
@@ -16,18 +18,24 @@ const LINES: &str = include_str!("corpus.txt");
 
 impl Knowledge {
     /// Stores what of the corpus was never there.
-    pub(super) async fn write_corpus(&self, context: &Context) -> Result<(), Fault> {
+    pub(super) async fn write_corpus(self: &Arc<Self>, context: &Context) -> Result<(), Fault> {
         for document in corpus() {
-            let place = document.key(context);
+            let (place, counted) = (document.key(context), Counted::new(document));
+            let document = counted.document();
             let rule = |current: &Current<Kept>| {
                 Ok(match current.version {
-                    0 => Change::put(document.clone(), true).event(told(context, &document, "ingested")?),
+                    0 => Change::put(document.clone(), true).event(told(
+                        context,
+                        document,
+                        "ingested",
+                        counted.passages(),
+                    )?),
                     _ => Change::nothing(false),
                 })
             };
             let done = self.documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
             if done.reply {
-                self.index(&place, done.revision, Some(document));
+                self.index(context, &place, done.revision, Some(counted)).await;
             }
         }
         Ok(())

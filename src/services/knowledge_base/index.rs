@@ -23,6 +23,38 @@ pub(super) struct Passage {
     length: usize,
 }
 
+/// A document whose terms are counted: what takes long is done before the index is locked for it.
+pub(super) struct Counted {
+    indexed: Indexed,
+    /// By passage: how often each term is there.
+    counts: Vec<HashMap<String, u32>>,
+}
+
+impl Counted {
+    pub(super) fn new(document: Kept) -> Counted {
+        let (mut pieces, mut counts) = (Vec::new(), Vec::new());
+        for at in passages(&document.content) {
+            let mut of_passage: HashMap<String, u32> = HashMap::new();
+            let mut length = 0;
+            for term in terms(&document.content[at.clone()]) {
+                *of_passage.entry(term).or_default() += 1;
+                length += 1;
+            }
+            counts.push(of_passage);
+            pieces.push(Passage { at, length });
+        }
+        Counted { indexed: Indexed { document, passages: pieces }, counts }
+    }
+
+    pub(super) fn document(&self) -> &Kept {
+        &self.indexed.document
+    }
+
+    pub(super) fn passages(&self) -> usize {
+        self.indexed.passages.len()
+    }
+}
+
 impl Indexed {
     pub(super) fn text(&self, passage: &Passage) -> &str {
         &self.document.content[passage.at.clone()]
@@ -61,13 +93,13 @@ pub(super) struct Hit {
 impl Index {
     /// Takes in what is stored under a key since a revision: a document, or none any more. What is older than the
     /// index is passed over.
-    pub(super) fn put(&mut self, key: &str, revision: u64, document: Option<Kept>) {
+    pub(super) fn put(&mut self, key: &str, revision: u64, document: Option<Counted>) {
         let known = self.known.entry(key.to_owned()).or_default();
         if known.0 >= revision {
             return;
         }
         self.changes += 1;
-        let id = document.as_ref().map(|document| document.document_id.clone());
+        let id = document.as_ref().map(|document| document.document().document_id.clone());
         let (_, before) = std::mem::replace(known, (revision, id));
         // Names of collections need no escapes in keys.
         let mut tokens = key.split('.').map(str::to_owned);
@@ -119,25 +151,17 @@ impl Index {
 }
 
 impl Collection {
-    fn put(&mut self, document: Kept) {
-        let id = document.document_id.clone();
+    fn put(&mut self, Counted { indexed, counts }: Counted) {
+        let id = indexed.document.document_id.clone();
         self.remove(&id);
-        let mut pieces = Vec::new();
-        for (index, at) in passages(&document.content).into_iter().enumerate() {
-            let mut counts: HashMap<String, u32> = HashMap::new();
-            let mut length = 0;
-            for term in terms(&document.content[at.clone()]) {
-                *counts.entry(term).or_default() += 1;
-                length += 1;
-            }
+        for (index, counts) in counts.into_iter().enumerate() {
             for (term, count) in counts {
                 self.postings.entry(term).or_default().entry(id.clone()).or_default().push((index, count));
             }
-            self.length += length;
-            pieces.push(Passage { at, length });
         }
-        self.passages += pieces.len();
-        self.documents.insert(id, Arc::new(Indexed { document, passages: pieces }));
+        self.length += indexed.passages.iter().map(|passage| passage.length).sum::<usize>();
+        self.passages += indexed.passages.len();
+        self.documents.insert(id, Arc::new(indexed));
     }
 
     fn remove(&mut self, id: &str) {
@@ -195,6 +219,10 @@ mod tests {
         }
     }
 
+    fn put(index: &mut Index, key: &str, revision: u64, document: Option<Kept>) {
+        index.put(key, revision, document.map(Counted::new));
+    }
+
     fn found(index: &Index, collections: &[&str], question: &str) -> Vec<(String, f64)> {
         let collections: Vec<String> = collections.iter().map(|name| (*name).to_owned()).collect();
         let hits = index.search("_", &collections, &terms(question).collect::<Vec<_>>());
@@ -211,23 +239,23 @@ mod tests {
         let mut index = Index::default();
         for (revision, document) in [&one, &two, &three].into_iter().enumerate() {
             let key = format!("_.lore.{}", document.document_id);
-            index.put(&key, revision as u64 + 1, Some(document.clone()));
+            put(&mut index, &key, revision as u64 + 1, Some(document.clone()));
         }
         assert_eq!(found(&index, &["lore"], "Who loves riddles?"), [("d1".to_owned(), 0.9765)]);
         assert_eq!(found(&index, &["nowhere"], "Who loves riddles?"), []);
-        index.put("_.manuals.d1", 4, Some(other));
-        index.put("t.lore.d1", 5, Some(one.clone()));
+        put(&mut index, "_.manuals.d1", 4, Some(other));
+        put(&mut index, "t.lore.d1", 5, Some(one.clone()));
         assert_eq!(found(&index, &["lore"], "Who loves riddles?"), [("d1".to_owned(), 0.9765)]);
         assert_eq!(found(&index, &[], "riddle").len(), 2);
         // Changed, deleted, put back: a late word of an older revision changes nothing.
-        index.put("_.lore.d1", 6, Some(document("lore", "d1", "A saw.")));
+        put(&mut index, "_.lore.d1", 6, Some(document("lore", "d1", "A saw.")));
         assert_eq!(found(&index, &["lore"], "riddles"), []);
-        index.put("_.lore.d1", 7, None);
-        index.put("_.lore.d1", 6, Some(one.clone()));
+        put(&mut index, "_.lore.d1", 7, None);
+        put(&mut index, "_.lore.d1", 6, Some(one.clone()));
         assert_eq!(found(&index, &["lore"], "saw"), []);
-        index.put("_.lore.d1", 8, Some(one));
+        put(&mut index, "_.lore.d1", 8, Some(one));
         assert_eq!(found(&index, &["lore"], "Which family loves riddles?"), [("d1".to_owned(), 0.474)]);
-        index.put("_.manuals.d1", 9, None);
+        put(&mut index, "_.manuals.d1", 9, None);
         assert_eq!(index.collections("_"), ["lore", "manuals"]);
         assert_eq!(index.documents("_", &[]).len(), 3);
     }

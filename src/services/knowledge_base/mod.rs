@@ -10,11 +10,11 @@ mod vectors;
 mod write;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 use super::VERSION;
 use super::checks::{id, invalid};
@@ -25,7 +25,7 @@ use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key, key_token};
 use crate::worker::records::{RecordSeen, Records};
 use crate::worker::{Context, Repeats, Service};
-use index::{Index, Indexed};
+use index::{Counted, Index, Indexed};
 use vectors::Held;
 
 /// Longest wait for the index of a replica that has just started.
@@ -65,6 +65,7 @@ struct Knowledge {
     documents: Records<Kept>,
     repeats: Repeats,
     settings: LiveSettings,
+    /// Who waits for it keeps no thread; who holds it for long does so on a thread of the pool.
     index: RwLock<Index>,
     /// The index has everything that was there when the replica started.
     is_ready: watch::Sender<bool>,
@@ -124,7 +125,7 @@ impl Knowledge {
     async fn collections_with(&self, context: &Context, document_id: &str) -> Result<Vec<String>, Fault> {
         self.ready(context).await?;
         let mut found = Vec::new();
-        for collection in self.collections(context) {
+        for collection in self.collections(context).await {
             let place = key(&[context.tenant(), &collection, document_id]);
             if self.documents.get(context, &place).await?.is_some() {
                 found.push(collection);
@@ -141,21 +142,23 @@ impl Knowledge {
     }
 
     /// The tenant's collections.
-    fn collections(&self, context: &Context) -> Vec<String> {
-        self.read().collections(&key_token(context.tenant()))
+    async fn collections(&self, context: &Context) -> Vec<String> {
+        self.index.read().await.collections(&key_token(context.tenant()))
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    async fn everything(&self) -> (u64, Vec<Arc<Indexed>>) {
+        self.index.read().await.everything()
     }
 
-    fn everything(&self) -> (u64, Vec<Arc<Indexed>>) {
-        self.read().everything()
+    /// The terms of a document, counted.
+    async fn counted(&self, context: &Context, document: Kept) -> Counted {
+        context.blocking(move || Counted::new(document)).await
     }
 
     /// Takes a change into the own index, so that who wrote it finds it at once.
-    fn index(&self, place: &str, revision: u64, document: Option<Kept>) {
-        self.index.write().unwrap_or_else(PoisonError::into_inner).put(place, revision, document);
+    async fn index(self: &Arc<Self>, context: &Context, place: &str, revision: u64, document: Option<Counted>) {
+        let (own, place) = (self.clone(), place.to_owned());
+        context.blocking(move || own.index.blocking_write().put(&place, revision, document)).await;
     }
 
     /// Waits until the index has been filled once.
@@ -184,7 +187,7 @@ impl Knowledge {
         }
     }
 
-    async fn follow_once(&self, context: &Context) -> Result<(), Fault> {
+    async fn follow_once(self: &Arc<Self>, context: &Context) -> Result<(), Fault> {
         let mut watch = self.documents.watch(Keys::All, None).await?;
         loop {
             match watch.next(context).await? {
@@ -194,7 +197,11 @@ impl Knowledge {
                 RecordSeen::Change { key, document, revision, .. } => {
                     let prefix = key.split('.').next().unwrap_or_default();
                     if prefix != vectors::PLACE && prefix != query::PROSE {
-                        self.index(&key, revision, document.map(|document| document.value));
+                        let counted = match document {
+                            Some(document) => Some(self.counted(context, document.value).await),
+                            None => None,
+                        };
+                        self.index(context, &key, revision, counted).await;
                     }
                 }
             }

@@ -71,13 +71,12 @@ impl Knowledge {
     pub(super) async fn query(self: Arc<Self>, context: Context, request: Query) -> Result<Found, Fault> {
         let asked = checked(&request)?;
         self.ready(&context).await?;
-        let ranked = self.ranked(&context, &request, &asked).await;
-        let kept: Vec<&Kept> = ranked.iter().map(|ranked| &ranked.hit.document.document).collect();
-        let Answer { text, sources } = answer(&kept, &asked);
-        let synthesized_answer = self.phrased(&context, &request.query_text, text).await;
-        let room = REPLY_MAX / ranked.len().max(1);
-        let documents = ranked.iter().map(|ranked| shown(ranked, room)).collect();
-        Ok(Found { documents, synthesized_answer, sources })
+        let asked = Arc::new(asked);
+        let (hits, threshold) = self.hits(&context, &request, &asked).await;
+        let question = request.query_text.clone();
+        let mut found = context.blocking(move || found(hits, threshold, &request, &asked)).await;
+        found.synthesized_answer = self.phrased(&context, &question, found.synthesized_answer).await;
+        Ok(found)
     }
 
     /// Documents in rank order, then the answer word by word.
@@ -97,14 +96,15 @@ impl Knowledge {
         chunks.finish(&Item::default()).await
     }
 
-    /// The documents that fit, best first.
-    async fn ranked(&self, context: &Context, request: &Query, asked: &[String]) -> Vec<Ranked> {
-        let tenant = key_token(context.tenant());
-        let mut hits = self.read().search(&tenant, &request.collections, asked);
-        let mut threshold = THRESHOLD;
+    /// The documents that may fit, and the relevance from which on they do.
+    async fn hits(self: &Arc<Self>, context: &Context, request: &Query, asked: &Arc<Vec<String>>) -> (Vec<Hit>, f64) {
+        let (own, tenant) = (self.clone(), key_token(context.tenant()));
+        let (of_tenant, collections, terms) = (tenant.clone(), request.collections.clone(), asked.clone());
+        let search = move || own.index.blocking_read().search(&of_tenant, &collections, &terms);
+        let (mut hits, mut threshold) = (context.blocking(search).await, THRESHOLD);
         let settings = self.settings.now();
         if let Some(settings) = &settings.knowledge_base.vectors {
-            let documents = self.read().documents(&tenant, &request.collections);
+            let documents = self.index.read().await.documents(&tenant, &request.collections);
             match self.blended(context, settings, &request.query_text, documents, &hits).await {
                 Ok(blended) => (hits, threshold) = (blended, THRESHOLD_WITH_VECTORS),
                 Err(fault) => {
@@ -116,25 +116,7 @@ impl Knowledge {
         if request.similarity_threshold > 0.0 {
             threshold = request.similarity_threshold;
         }
-        let ranked = |hit: Hit| {
-            let best = hit.relevance.iter().copied().fold(0.0, f64::max);
-            Ranked { relevance: told(best), hit }
-        };
-        let mut ranked: Vec<Ranked> = hits
-            .into_iter()
-            .filter(|hit| has_all(&request.filters, &hit.document.document))
-            .map(ranked)
-            .filter(|ranked| ranked.relevance > 0.0 && ranked.relevance >= threshold)
-            .collect();
-        ranked.sort_by(|a, b| {
-            let place = |ranked: &Ranked| {
-                let document = &ranked.hit.document.document;
-                (document.document_id.clone(), document.collection.clone())
-            };
-            b.relevance.total_cmp(&a.relevance).then_with(|| place(a).cmp(&place(b)))
-        });
-        ranked.truncate(if request.max_results == 0 { RESULTS_DEFAULT } else { request.max_results as usize });
-        ranked
+        (hits, threshold)
     }
 
     /// Half by words and half by vectors, for all documents.
@@ -159,7 +141,8 @@ impl Knowledge {
 
     /// The answer in a provider's words, where the settings want it and one can; the same words for the same answer.
     async fn phrased(&self, context: &Context, question: &str, answer: String) -> String {
-        if answer.is_empty() || !self.settings.now().knowledge_base.text_llm {
+        let settings = self.settings.now();
+        if answer.is_empty() || !settings.knowledge_base.text_llm || !settings.common.text.has_models() {
             return answer;
         }
         let tenant = tenant_part(context.tenant());
@@ -216,6 +199,38 @@ fn checked(request: &Query) -> Result<Vec<String>, Fault> {
         return Err(out_of_range("similarity_threshold", 0, 1));
     }
     Ok(asked)
+}
+
+/// The documents that fit, and the answer that they give.
+fn found(hits: Vec<Hit>, threshold: f64, request: &Query, asked: &[String]) -> Found {
+    let ranked = ranked(hits, threshold, request);
+    let kept: Vec<&Kept> = ranked.iter().map(|ranked| &ranked.hit.document.document).collect();
+    let Answer { text, sources } = answer(&kept, asked);
+    let room = REPLY_MAX / ranked.len().max(1);
+    Found { documents: ranked.iter().map(|ranked| shown(ranked, room)).collect(), synthesized_answer: text, sources }
+}
+
+/// The documents that fit, best first.
+fn ranked(hits: Vec<Hit>, threshold: f64, request: &Query) -> Vec<Ranked> {
+    let ranked = |hit: Hit| {
+        let best = hit.relevance.iter().copied().fold(0.0, f64::max);
+        Ranked { relevance: told(best), hit }
+    };
+    let mut ranked: Vec<Ranked> = hits
+        .into_iter()
+        .filter(|hit| has_all(&request.filters, &hit.document.document))
+        .map(ranked)
+        .filter(|ranked| ranked.relevance > 0.0 && ranked.relevance >= threshold)
+        .collect();
+    ranked.sort_by(|a, b| {
+        let place = |ranked: &Ranked| {
+            let document = &ranked.hit.document.document;
+            (document.document_id.clone(), document.collection.clone())
+        };
+        b.relevance.total_cmp(&a.relevance).then_with(|| place(a).cmp(&place(b)))
+    });
+    ranked.truncate(if request.max_results == 0 { RESULTS_DEFAULT } else { request.max_results as usize });
+    ranked
 }
 
 /// What is global is in every scope.

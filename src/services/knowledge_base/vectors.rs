@@ -57,9 +57,12 @@ impl Knowledge {
         let mut texts = vec![question];
         texts.extend(documents.iter().flat_map(|indexed| indexed.passages.iter().map(|passage| indexed.text(passage))));
         let vectors = self.vectors(context, settings, &texts).await?;
-        let mut alike = vectors[1..].iter().map(|vector| cosine(&vectors[0], vector).max(0.0));
-        let of = |indexed: &Arc<Indexed>| alike.by_ref().take(indexed.passages.len()).collect();
-        Ok(documents.iter().map(of).collect())
+        let passages: Vec<usize> = documents.iter().map(|indexed| indexed.passages.len()).collect();
+        let compared = move || {
+            let mut alike = vectors[1..].iter().map(|vector| cosine(&vectors[0], vector).max(0.0));
+            passages.into_iter().map(|count| alike.by_ref().take(count).collect()).collect()
+        };
+        Ok(context.blocking(compared).await)
     }
 
     /// The vectors of some texts: held, kept, or asked for.
@@ -140,7 +143,7 @@ impl Knowledge {
             }
             let settings = self.settings.now();
             let Some(settings) = &settings.knowledge_base.vectors else { continue };
-            let (changes, documents) = self.everything();
+            let (changes, documents) = self.everything().await;
             if changes == seen {
                 continue;
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::index::Counted;
 use super::passages::passages;
 use super::{Document, Kept, Knowledge, check_collection, not_found};
 use crate::fault::{Code, Fault};
@@ -67,15 +68,16 @@ impl Knowledge {
                 self.refuse_conflicts(&context, &documents).await?;
             }
             let mut ingested = Ingested::default();
-            for document in &documents {
-                let is_stored = self.put(&context, document, overwrites).await.map_err(|fault| {
+            for document in documents {
+                let (id, counted) = (document.document_id.clone(), self.counted(&context, document).await);
+                let passages = counted.passages() as i32;
+                let is_stored = self.put(&context, counted, overwrites).await.map_err(|fault| {
                     let stored = ingested.document_ids.join(",");
                     if stored.is_empty() { fault } else { fault.detail("stored", stored) }
                 })?;
-                let id = document.document_id.clone();
                 if is_stored {
                     ingested.documents_ingested += 1;
-                    ingested.chunks_created += passages(&document.content).len() as i32;
+                    ingested.chunks_created += passages;
                     ingested.document_ids.push(id);
                 } else {
                     ingested.skipped_ids.push(id);
@@ -99,16 +101,19 @@ impl Knowledge {
     }
 
     /// Stores a document; false where it is there already.
-    async fn put(&self, context: &Context, document: &Kept, overwrites: bool) -> Result<bool, Fault> {
+    async fn put(self: &Arc<Self>, context: &Context, counted: Counted, overwrites: bool) -> Result<bool, Fault> {
+        let document = counted.document();
         let rule = |current: &Current<Kept>| match &current.value {
             Some(found) if found == document => Ok(Change::nothing(false)),
             Some(_) if !overwrites => Err(exists(&[&document.document_id]).into()),
-            _ => Ok(Change::put(document.clone(), true).event(told(context, document, "ingested")?)),
+            _ => {
+                Ok(Change::put(document.clone(), true).event(told(context, document, "ingested", counted.passages())?))
+            }
         };
         let place = document.key(context);
         let done = self.documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
         if done.reply {
-            self.index(&place, done.revision, Some(document.clone()));
+            self.index(context, &place, done.revision, Some(counted)).await;
         }
         Ok(done.reply)
     }
@@ -133,7 +138,7 @@ impl Knowledge {
             };
             if places.is_empty() && !context.idempotency_key().is_empty() {
                 // A repeat of a deletion finds its key where the document was.
-                places = self.collections(&context);
+                places = self.collections(&context).await;
             }
             for collection in places {
                 match self.change(&context, &request, &collection).await {
@@ -148,11 +153,14 @@ impl Knowledge {
     }
 
     /// Changes or deletes a document of a collection.
-    async fn change(&self, context: &Context, request: &Update, collection: &str) -> Result<(), Fault> {
+    async fn change(self: &Arc<Self>, context: &Context, request: &Update, collection: &str) -> Result<(), Fault> {
+        let content = request.content.clone();
+        let cut = context.blocking(move || passages(&content).len()).await;
         let rule = |current: &Current<Kept>| {
             let before = current.value.as_ref().ok_or_else(|| not_found(&request.document_id))?;
             if request.content.is_empty() {
-                return Ok(Change::delete(()).event(told(context, before, "deleted")?.priority(REMOVAL)));
+                return Ok(Change::delete(())
+                    .event(told(context, before, "deleted", passages(&before.content).len())?.priority(REMOVAL)));
             }
             let mut after = before.clone();
             after.content.clone_from(&request.content);
@@ -166,7 +174,7 @@ impl Knowledge {
             Ok(match after == *before {
                 true => Change::nothing(()),
                 false => {
-                    let told = told(context, &after, "updated")?;
+                    let told = told(context, &after, "updated", cut)?;
                     Change::put(after, ()).event(told)
                 }
             })
@@ -175,8 +183,11 @@ impl Knowledge {
         let done = self.documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
         // Not the rule's reply, which the record would keep besides the document.
         match self.documents.get(context, &place).await? {
-            Some(now) => self.index(&place, now.revision, Some(now.value)),
-            None => self.index(&place, done.revision, None),
+            Some(now) => {
+                let counted = self.counted(context, now.value).await;
+                self.index(context, &place, now.revision, Some(counted)).await;
+            }
+            None => self.index(context, &place, done.revision, None).await,
         }
         Ok(())
     }
@@ -262,8 +273,8 @@ fn exists(ids: &[&str]) -> Fault {
     Fault::client(Code::Conflict, text).detail("reason", "exists").detail("conflicts", ids.join(","))
 }
 
-/// The event of a document, which says everything but its content.
-pub(super) fn told(context: &Context, document: &Kept, op: &str) -> Result<Notice, Fault> {
+/// The event of a document, which says everything but its content, and into how many passages that is cut.
+pub(super) fn told(context: &Context, document: &Kept, op: &str, passages: usize) -> Result<Notice, Fault> {
     let id = EventId::AtRevision(format!("{}:{}", document.collection, document.document_id));
     let payload = Document {
         document_id: document.document_id.clone(),
@@ -274,5 +285,5 @@ pub(super) fn told(context: &Context, document: &Kept, op: &str) -> Result<Notic
     Ok(notice(context, "evt.kb.document.ingested.v1", id, "knowledge_base.v1.Document", &payload)?
         .with("op", op)
         .with("collection", &*document.collection)
-        .with("chunks", passages(&document.content).len().to_string()))
+        .with("chunks", passages.to_string()))
 }

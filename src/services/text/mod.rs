@@ -1,15 +1,18 @@
-//! Text: the built-in engine, a grammar with slots drawn by seed, which needs no network; and the chain of providers.
+//! Text: the built-in engine, a grammar with slots drawn by seed and a chain of words for what is longer, which needs no
+//! network; and the chain of providers.
 
 mod batch;
 mod chain;
 mod embeddings;
 mod endpoint;
+mod markov;
 
 use super::seed::Draws;
 
 pub(super) use chain::Engine;
 pub(super) use embeddings::Embeddings;
 pub(super) use endpoint::{Ask, Pieces, Turn};
+pub(super) use markov::{Markov, WORDS_MAX};
 
 /// Most slots and templates that one text expands.
 const EXPANSIONS_MAX: usize = 200;

@@ -73,8 +73,11 @@ impl Item {
     }
 }
 
-/// The changes that were written behind a revision, as far as they are kept.
+/// The changes that were written behind a revision, as far as they are kept; of a zone that began behind it, what is now.
 fn behind(zone: &Zone, told: u64, revision: u64, now_ms: i64) -> Vec<Item> {
+    if told < zone.began(revision) {
+        return vec![Item::new(zone, revision, WeatherCondition::now(zone, now_ms), "snapshot")];
+    }
     let first = zone.changes.iter().position(|past| past.after >= told).unwrap_or(zone.changes.len());
     let fresh: Vec<_> = zone.changes.iter().skip(first).collect();
     let items = fresh.iter().enumerate().map(|(index, past)| match fresh.get(index + 1) {

@@ -54,6 +54,9 @@ pub(super) struct Zone {
     pub(super) read_ms: i64,
     /// Time of the last dawn or dusk that changed it.
     pub(super) rolled_ms: i64,
+    /// Revision of its first record, known once that is written over; 0 until then.
+    #[serde(default)]
+    began: u64,
     pub(super) changes: VecDeque<Past>,
 }
 
@@ -112,6 +115,7 @@ impl Zone {
             set: None,
             read_ms: now_ms,
             rolled_ms: 0,
+            began: 0,
             changes: VecDeque::new(),
         }
     }
@@ -120,9 +124,15 @@ impl Zone {
         Place { tenant: &self.tenant, world_id: &self.world_id, zone_id: &self.zone_id }
     }
 
+    /// Revision of the first record of a zone whose record has this one.
+    pub(super) fn began(&self, revision: u64) -> u64 {
+        if self.began == 0 { revision } else { self.began }
+    }
+
     /// Walks the chain up to now; gives the changes on the way. `after` is the record's revision.
     pub(super) fn advance(&mut self, season: &WorldSeason, now_ms: i64, after: u64) -> Vec<Past> {
         let (now, mut changes) = (now_ms.div_euclid(MINUTE_MS), Vec::new());
+        self.began = self.began(after);
         if let Some(set) = &self.set {
             if now < set.end_minute {
                 return changes;
