@@ -7,7 +7,10 @@ use prost_reflect::DynamicMessage;
 
 use super::message::Message;
 use super::rule::Rule;
-use super::{Choice, DocumentKind, Filter, From, HISTORY_MAX, Into, Mode, Operation, ScalarAt, Token, Watch, Watched};
+use super::{
+    Choice, DocumentKind, Filter, From, HISTORY_MAX, Into, Mode, Operation, Put, Range, ScalarAt, TimeOf, Token, Watch,
+    Watched,
+};
 use crate::transcode::{MessageId, Tables};
 
 /// What is wrong with a declaration.
@@ -42,8 +45,8 @@ fn document(tables: &Tables, rule: &Rule<'_>) -> Result<DocumentKind, String> {
         history @ 1..=HISTORY_MAX => history as u8,
         other => return Err(format!("bucket `{bucket}`: `history` is 1 to {HISTORY_MAX}, found {other}")),
     };
-    let (ttl, name) = (rule.duration("ttl"), rule.given("name"));
-    Ok(DocumentKind { bucket, message, message_name, version, updated, ttl, history, name })
+    let (ttl, name, members) = (rule.duration("ttl"), rule.given("name"), rule.texts("member"));
+    Ok(DocumentKind { bucket, message, message_name, version, updated, ttl, history, name, members })
 }
 
 /// What a method's declaration is compiled against.
@@ -111,26 +114,66 @@ impl Around<'_> {
     }
 
     fn put(&self, rule: &Rule<'_>) -> Result<Operation, String> {
-        let kind = self.kind(rule)?;
+        let (kind, asked) = (self.kind(rule)?, self.asked());
         let from = match rule.given("from") {
-            Some(name) => From::Field(self.asked().message(&name, kind.message, &kind.message_name)?),
-            None => From::SameNames(self.asked().same_names(&self.kept(&kind))?),
+            Some(name) => From::Field(asked.message(&name, kind.message, &kind.message_name)?),
+            None => From::SameNames(asked.same_names(&self.kept(&kind))?),
         };
-        let has_place = rule.given("into").is_some() || self.reply == kind.message;
-        Ok(Operation::Put {
+        let mode = match (rule.number("mode"), &from) {
+            (1, _) => Mode::Create,
+            (2, _) => Mode::Replace,
+            (3, From::SameNames(pairs)) => Mode::Merge(self.kept(&kind).names(pairs.iter().map(|pair| pair.1))),
+            (3, From::Field(_)) => return Err("`MERGE` takes the request's own fields: leave `from` out".to_owned()),
+            _ => Mode::Any,
+        };
+        let into = match self.place(rule, &kind) {
+            Ok(into) => Some(into),
+            Err(problem) if rule.given("into").is_some() => return Err(problem),
+            Err(_) => None,
+        };
+        Ok(Operation::Put(Box::new(Put {
             key: self.key(rule, "key")?,
             from,
-            mode: match rule.number("mode") {
-                1 => Mode::Create,
-                2 => Mode::Replace,
-                _ => Mode::Any,
-            },
+            mode,
             expected_version: self.asked_at(rule, "expected_version")?,
-            into: has_place.then(|| self.place(rule, &kind)).transpose()?,
+            into,
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             event: self.event(rule)?,
+            expires_after: self.stored(rule, "expires_after", &kind)?,
+            times: rule.messages("time").iter().map(|time| self.time(&Rule(time), &kind)).collect::<Result<_, _>>()?,
+            ranges: rule
+                .messages("range")
+                .iter()
+                .map(|range| self.range(&Rule(range), &kind))
+                .collect::<Result<_, _>>()?,
+            preset: self.answered().presets(&rule.messages("preset"))?,
             kind,
+        })))
+    }
+
+    fn time(&self, rule: &Rule<'_>, kind: &DocumentKind) -> Result<TimeOf, String> {
+        Ok(TimeOf {
+            keep: self.stored(rule, "keep", kind)?,
+            into: self.answered_at(rule, "into", Message::integer)?,
+            after: self.stored(rule, "after", kind)?,
         })
+    }
+
+    fn range(&self, rule: &Rule<'_>, kind: &DocumentKind) -> Result<Range, String> {
+        let (min, max) = (rule.real("min").unwrap_or(f64::MIN), rule.real("max").unwrap_or(f64::MAX));
+        let field = self.stored(rule, "field", kind)?.ok_or("`range` names a `field`")?;
+        Ok(Range { field, bounds: [min, max] })
+    }
+
+    /// The name of a field of the document at its top, or of a member that is kept beside them.
+    fn stored(&self, rule: &Rule<'_>, what: &str, kind: &DocumentKind) -> Result<Option<String>, String> {
+        let Some(name) = rule.given(what) else { return Ok(None) };
+        let is_known = kind.members.contains(&name)
+            || self.tables.message(kind.message).fields.iter().any(|field| *field.spec.name == *name);
+        if is_known {
+            return Ok(Some(name));
+        }
+        Err(format!("`{what}: \"{name}\"` is no field of `{}`, and no `member` of its documents", kind.message_name))
     }
 
     fn delete(&self, rule: &Rule<'_>) -> Result<Operation, String> {
@@ -196,7 +239,7 @@ impl Around<'_> {
             written: self.answered().presets(&rule.messages("written"))?,
             deleted: self.answered().presets(&rule.messages("deleted"))?,
             must_exist,
-            last: rule.given("last").map(|name| self.kept(&kind).flag(&name)).transpose()?,
+            last: self.stored(rule, "last", &kind)?,
             kind,
         })))
     }

@@ -92,10 +92,8 @@ impl<'t> Message<'t> {
         let path = self.path(name)?;
         let field = path.field(self.tables);
         let entry = path.map_key().map(str::to_owned);
-        let [key, value] = match field.message().filter(|_| entry.is_some()) {
-            Some(entry) => [FieldId(0), FieldId(1)].map(|id| self.tables.message(entry).field(id).spec.kind),
-            None => [String, field.spec.kind],
-        };
+        let kinds = if entry.is_some() { self.entry(field) } else { None };
+        let [key, value] = kinds.unwrap_or([String, field.spec.kind]);
         let is_scalar = matches!(value, String | Bool | Int32 | Int64 | Uint32 | Uint64 | Fixed32 | Fixed64);
         let is_single = field.spec.cardinality == Cardinality::Single || (entry.is_some() && key == String);
         if !is_scalar || !is_single {
@@ -107,10 +105,12 @@ impl<'t> Message<'t> {
         Ok(ScalarAt { through, number: field.spec.number, kind: value, entry, name: path.name(self.tables) })
     }
 
-    /// A field that says yes or no.
-    pub(super) fn flag(&self, name: &str) -> Result<ScalarAt, String> {
-        let at = self.scalar(name)?;
-        if at.kind == Kind::Bool { Ok(at) } else { Err(format!("`{name}` of the {} is no bool", self.role)) }
+    /// Names of fields.
+    pub(super) fn names(&self, numbers: impl Iterator<Item = u32>) -> Vec<String> {
+        let message = self.tables.message(self.id);
+        numbers
+            .filter_map(|number| Some(message.field(message.field_by_number(number)?).spec.name.to_string()))
+            .collect()
     }
 
     /// The oneof that a field is a member of; the field itself where it is in none.
@@ -126,7 +126,11 @@ impl<'t> Message<'t> {
         let (here, there) = (self.tables.message(self.id), self.tables.message(other.id));
         let pair = |field: &Field| {
             let same = there.field(there.field_by_name(field.spec.name.as_bytes())?);
-            let is_same = (same.spec.kind, same.spec.cardinality) == (field.spec.kind, field.spec.cardinality);
+            let is_same = match (field.spec.cardinality, same.spec.cardinality) {
+                // Each map has a message of its own for its entries.
+                (Cardinality::Map, Cardinality::Map) => self.entry(field) == self.entry(same),
+                (one, other) => one == other && field.spec.kind == same.spec.kind,
+            };
             is_same.then_some((field.spec.number, same.spec.number))
         };
         let pairs: Vec<(u32, u32)> = here.fields.iter().filter_map(pair).collect();
@@ -141,6 +145,12 @@ impl<'t> Message<'t> {
             ));
         }
         Ok(pairs)
+    }
+
+    /// The kinds of a map's keys and values.
+    fn entry(&self, map: &Field) -> Option<[Kind; 2]> {
+        let entry = self.tables.message(map.message()?);
+        Some([FieldId(0), FieldId(1)].map(|id| entry.field(id).spec.kind))
     }
 
     /// Fields with constant values, encoded.

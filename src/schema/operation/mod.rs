@@ -36,6 +36,8 @@ pub struct DocumentKind {
     pub history: u8,
     /// What people call one of them.
     pub name: Option<String>,
+    /// What handlers keep beside the message's fields.
+    pub members: Vec<String>,
 }
 
 /// A field that holds a time.
@@ -121,7 +123,7 @@ pub enum From {
 }
 
 /// What must be there for a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Anything.
     Any,
@@ -129,10 +131,32 @@ pub enum Mode {
     Create,
     /// Something.
     Replace,
+    /// Something, of which these fields are replaced.
+    Merge(Vec<String>),
+}
+
+/// A time that a write notes or answers; names are those of the stored document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeOf {
+    /// What keeps it.
+    pub keep: Option<String>,
+    /// Field of the reply.
+    pub into: Option<u32>,
+    /// How many milliseconds after the write it is.
+    pub after: Option<String>,
+}
+
+/// Numbers that a field of a document may have; endless where an end is not given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    /// The field.
+    pub field: String,
+    /// The smallest and the largest one.
+    pub bounds: [f64; 2],
 }
 
 /// What a method does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the fields are those of tidegate/options.proto")]
 pub enum Operation {
     Get {
@@ -142,17 +166,7 @@ pub enum Operation {
         cache: Option<Duration>,
         may_lag: bool,
     },
-    Put {
-        kind: Arc<DocumentKind>,
-        key: Vec<Token>,
-        from: From,
-        mode: Mode,
-        expected_version: Option<ScalarAt>,
-        /// The field for the document; the reply itself where it is of the document's type.
-        into: Option<Into>,
-        version_into: Option<u32>,
-        event: Option<Vec<Token>>,
-    },
+    Put(Box<Put>),
     Delete {
         kind: Arc<DocumentKind>,
         key: Vec<Token>,
@@ -194,6 +208,25 @@ pub enum Operation {
     },
 }
 
+/// A write of a document.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the fields are those of tidegate/options.proto")]
+pub struct Put {
+    pub kind: Arc<DocumentKind>,
+    pub key: Vec<Token>,
+    pub from: From,
+    pub mode: Mode,
+    pub expected_version: Option<ScalarAt>,
+    pub into: Option<Into>,
+    pub version_into: Option<u32>,
+    pub event: Option<Vec<Token>>,
+    pub expires_after: Option<String>,
+    pub times: Vec<TimeOf>,
+    pub ranges: Vec<Range>,
+    /// Encoded fields of the reply.
+    pub preset: Vec<u8>,
+}
+
 /// Where a document goes in a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Into {
@@ -223,7 +256,7 @@ pub struct Watch {
     pub written: Vec<u8>,
     pub deleted: Vec<u8>,
     pub must_exist: bool,
-    pub last: Option<ScalarAt>,
+    pub last: Option<String>,
 }
 
 /// What a watch is of.
@@ -239,10 +272,8 @@ impl Operation {
     /// The kind of documents, where it has one.
     pub fn kind(&self) -> Option<&Arc<DocumentKind>> {
         match self {
-            Operation::Get { kind, .. }
-            | Operation::Put { kind, .. }
-            | Operation::Delete { kind, .. }
-            | Operation::List { kind, .. } => Some(kind),
+            Operation::Get { kind, .. } | Operation::Delete { kind, .. } | Operation::List { kind, .. } => Some(kind),
+            Operation::Put(put) => Some(&put.kind),
             Operation::Watch(watch) => Some(&watch.kind),
             Operation::Publish { .. } | Operation::Read { .. } => None,
         }

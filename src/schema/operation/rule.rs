@@ -40,6 +40,13 @@ impl Rule<'_> {
         self.field(name).and_then(|value| value.as_bool()).unwrap_or(false)
     }
 
+    pub(super) fn real(&self, name: &str) -> Option<f64> {
+        if !self.0.has_field_by_name(name) {
+            return None;
+        }
+        self.field(name).and_then(|value| value.as_f64())
+    }
+
     pub(super) fn number(&self, name: &str) -> i64 {
         match self.field(name) {
             Some(Value::I32(number) | Value::EnumNumber(number)) => number.into(),

@@ -53,10 +53,11 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         settings: settings.clone(),
     };
     Ok(Service::new("capability-registry", VERSION)
+        .keeping(&registry.registrations)
         .sharing(registry)
         .unary("capability_registry.v1.CapabilityRegistryService/Register", Registry::register)
         .unary("capability_registry.v1.CapabilityRegistryService/Query", Registry::query)
-        .unary("capability_registry.v1.CapabilityRegistryService/Heartbeat", Registry::heartbeat)
+        .declared("capability_registry.v1.CapabilityRegistryService/Heartbeat")
         .unary("capability_registry.v1.CapabilityRegistryService/Deregister", Registry::deregister)
         .stream("capability_registry.v1.CapabilityRegistryService/WatchCapabilities", Registry::watch)
         .task("sweeper", Registry::sweep)
@@ -77,7 +78,9 @@ struct Registration {
     capabilities: Vec<Capability>,
     endpoint: String,
     metadata: BTreeMap<String, String>,
+    /// How long it lasts, and when a heartbeat is due: `Heartbeat` is declared and goes by them.
     ttl_ms: i64,
+    beat_ms: i64,
     last_heartbeat_ms: i64,
     metrics: BTreeMap<String, f64>,
 }
@@ -110,18 +113,6 @@ struct Query {
 struct Found {
     services: Vec<ServiceCapability>,
     next_page_token: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Heartbeat {
-    registration_id: String,
-    metrics: BTreeMap<String, f64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Beaten {
-    success: bool,
-    next_heartbeat_ms: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -178,6 +169,7 @@ impl Registry {
                 endpoint: request.endpoint.clone(),
                 metadata: request.metadata.clone(),
                 ttl_ms,
+                beat_ms: ttl_ms / BEATS,
                 last_heartbeat_ms: current.now_ms,
                 metrics: current.value.as_ref().map(|before| before.metrics.clone()).unwrap_or_default(),
             };
@@ -219,24 +211,6 @@ impl Registry {
     async fn all(&self, context: &Context) -> Result<Vec<(String, Document<Registration>)>, Fault> {
         let tenant = key(&[context.tenant()]);
         self.registrations.list(context, &Keys::Under(tenant)).await
-    }
-
-    async fn heartbeat(self: Arc<Self>, context: Context, request: Heartbeat) -> Result<Beaten, Failed<Beaten>> {
-        id("registration_id", &request.registration_id)?;
-        if let Some((name, _)) = request.metrics.iter().find(|(_, value)| !value.is_finite()) {
-            return Err(out_of_range(&format!("metrics.{name}"), f64::MIN, f64::MAX).into());
-        }
-        let place = key(&[context.tenant(), &request.registration_id]);
-        let rule = |current: &Current<Registration>| {
-            let before = current.value.clone().ok_or_else(unknown)?;
-            let (now_ms, ttl_ms) = (current.now_ms, before.ttl_ms);
-            let reply = Beaten { success: true, next_heartbeat_ms: now_ms + ttl_ms / BEATS };
-            let metrics = request.metrics.clone();
-            let after = Registration { last_heartbeat_ms: now_ms, metrics, ..before };
-            Ok(Change::put(after, reply).expires_at_ms(now_ms + ttl_ms))
-        };
-        let write = async { Ok(self.registrations.change(&context, &place, rule).await?.reply) };
-        self.repeats.once(&context, write).await
     }
 
     async fn deregister(

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::workflow::Workflow;
+use super::workflow::{Step, Workflow};
 use crate::worker::Requester;
 
 /// Bytes of replies that one execution keeps.
@@ -19,6 +19,7 @@ pub(super) const DEADLINE: &str = "deadline";
 const GAVE_UP: &str = "engine_gave_up";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Status {
     Running,
     Completed,
@@ -38,6 +39,7 @@ impl Status {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum StepStatus {
     Pending,
     Running,
@@ -60,9 +62,12 @@ impl StepStatus {
     }
 }
 
-/// How far a step of the workflow is.
+/// A step of the workflow, and how far it is: what is shown of it has the names of `orchestration.v1.WorkflowStep`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StepState {
+    pub(super) step_id: String,
+    pub(super) service: String,
+    pub(super) operation: String,
     pub(super) status: StepStatus,
     pub(super) started_at_ms: i64,
     pub(super) completed_at_ms: i64,
@@ -79,10 +84,14 @@ pub(super) struct StepState {
     is_stuck: bool,
 }
 
-/// An execution.
+/// An execution. What is shown of it is declared, and has the names of `orchestration.v1.GetStatusResponse`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Execution {
     pub(super) execution_id: String,
+    pub(super) workflow_id: String,
+    /// As it was stored, in percent; and whether nothing more happens to it.
+    progress_percentage: i32,
+    is_over: bool,
     /// As it was when the execution began.
     pub(super) workflow: Workflow,
     pub(super) parameters: BTreeMap<String, String>,
@@ -127,7 +136,10 @@ impl Execution {
         deadline_ms: i64,
         requester: Requester,
     ) -> Execution {
-        let pending = StepState {
+        let pending = |step: &Step| StepState {
+            step_id: step.id.clone(),
+            service: step.service.clone(),
+            operation: step.operation.clone(),
             status: StepStatus::Pending,
             started_at_ms: 0,
             completed_at_ms: 0,
@@ -140,7 +152,10 @@ impl Execution {
         };
         Execution {
             execution_id,
-            steps: vec![pending; workflow.steps.len()],
+            workflow_id: workflow.id.clone(),
+            progress_percentage: 0,
+            is_over: false,
+            steps: workflow.steps.iter().map(pending).collect(),
             workflow,
             parameters,
             status: Status::Running,
@@ -152,6 +167,11 @@ impl Execution {
             takes: 0,
             works: 1,
         }
+    }
+
+    /// As it is stored.
+    pub(super) fn stored(self) -> Execution {
+        Execution { progress_percentage: self.progress(), is_over: self.is_over(), ..self }
     }
 
     /// Nothing more happens to it.

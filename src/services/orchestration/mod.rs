@@ -28,7 +28,7 @@ use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
-use crate::worker::{Chunks, Consume, Context, Failed, Repeats, Service};
+use crate::worker::{Consume, Context, Failed, Repeats, Service};
 use admission::{check_parameters, check_services};
 use catalog::Catalog;
 use execution::{Execution, Status};
@@ -55,11 +55,12 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         settings: settings.clone(),
     };
     Ok(Service::new("orchestration", VERSION)
+        .keeping(&orchestration.executions)
         .sharing(orchestration)
         .unary("orchestration.v1.OrchestrationService/ExecuteWorkflow", Orchestration::execute)
-        .unary("orchestration.v1.OrchestrationService/GetStatus", Orchestration::get_status)
+        .declared("orchestration.v1.OrchestrationService/GetStatus")
         .unary("orchestration.v1.OrchestrationService/Cancel", Orchestration::cancel)
-        .stream("orchestration.v1.OrchestrationService/WatchExecution", Orchestration::watch)
+        .declared("orchestration.v1.OrchestrationService/WatchExecution")
         .consumer(Consume::new(ORCHESTRATION_STEP).parallel(PARALLEL), Orchestration::work)
         .task("workflows", Orchestration::follow_workflows)
         .task("watchdog", Orchestration::watchdog)
@@ -104,11 +105,6 @@ struct StepShown {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Which {
-    execution_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
 struct StatusShown {
     execution_id: String,
     workflow_id: String,
@@ -131,30 +127,17 @@ struct Cancelled {
     final_status: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Watch {
-    execution_id: String,
-    after_revision: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Item {
-    revision: u64,
-    status: Option<StatusShown>,
-}
-
 impl Execution {
     fn steps_shown(&self) -> Vec<StepShown> {
-        let steps = self.workflow.steps.iter().zip(&self.steps).enumerate();
-        let shown = steps.map(|(index, (step, state))| StepShown {
-            step_id: step.id.clone(),
+        let shown = self.steps.iter().enumerate().map(|(index, step)| StepShown {
+            step_id: step.step_id.clone(),
             service: step.service.clone(),
             operation: step.operation.clone(),
-            status: state.status.name().to_owned(),
-            started_at_ms: state.started_at_ms,
-            completed_at_ms: state.completed_at_ms,
+            status: step.status.name().to_owned(),
+            started_at_ms: step.started_at_ms,
+            completed_at_ms: step.completed_at_ms,
             result: self.result(index).into(),
-            error_message: state.error_message.clone(),
+            error_message: step.error_message.clone(),
         });
         shown.collect()
     }
@@ -162,7 +145,7 @@ impl Execution {
     fn shown(&self) -> StatusShown {
         StatusShown {
             execution_id: self.execution_id.clone(),
-            workflow_id: self.workflow.id.clone(),
+            workflow_id: self.workflow_id.clone(),
             steps: self.steps_shown(),
             status: self.status.name().to_owned(),
             progress_percentage: self.progress(),
@@ -230,10 +213,6 @@ impl Orchestration {
         Ok(done.reply)
     }
 
-    async fn get_status(self: Arc<Self>, context: Context, request: Which) -> Result<StatusShown, Fault> {
-        Ok(self.find(&context, &request.execution_id).await?.shown())
-    }
-
     async fn cancel(self: Arc<Self>, context: Context, request: Cancel) -> Result<Cancelled, Failed<Cancelled>> {
         id("execution_id", &request.execution_id)?;
         let place = key(&[context.tenant(), &request.execution_id]);
@@ -252,32 +231,6 @@ impl Orchestration {
         };
         let write = async { Ok(self.executions.change(&context, &place, rule).await?.reply) };
         self.repeats.once(&context, write).await
-    }
-
-    async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
-        self.find(&context, &request.execution_id).await?;
-        let place = key(&[context.tenant(), &request.execution_id]);
-        // The last change is looked at again: whoever has seen the end of an execution is told that it was the end.
-        let after = request.after_revision.saturating_sub(1);
-        let mut watch = self.executions.watch(Keys::One(place), Some(after)).await?;
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
-            let RecordSeen::Change { document, revision, .. } = seen else { continue };
-            let Some(document) = document else { return Err(unknown(&request.execution_id)) };
-            let item = Item { revision, status: Some(document.value.shown()) };
-            if document.value.is_over() {
-                return chunks.finish(&item).await;
-            }
-            if revision > request.after_revision || watch.is_reset() {
-                chunks.send(&item).await?;
-            }
-        }
     }
 
     async fn find(&self, context: &Context, execution_id: &str) -> Result<Execution, Fault> {
@@ -310,7 +263,7 @@ impl Orchestration {
 
     /// The execution as it is from now on.
     fn kept<R>(&self, execution: Execution, reply: R, now_ms: i64) -> Change<Execution, R> {
-        Change::put(execution, reply).expires_at_ms(now_ms + KEPT.as_millis() as i64)
+        Change::put(execution.stored(), reply).expires_at_ms(now_ms + KEPT.as_millis() as i64)
     }
 
     /// The same, told where it has come to its end.

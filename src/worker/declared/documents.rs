@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
-use super::fields::{Found, content, place as put_document, printed, stored};
-use super::{Declared, unanswered};
+use super::fields::{Found, content, malformed, place as put_document, printed, stored};
+use super::{Declared, unanswered, writing};
 use crate::fault::{Code, Fault};
-use crate::schema::operation::{DocumentKind, Mode, Operation, Token};
+use crate::schema::operation::{DocumentKind, Mode, Operation, Put, Token};
 use crate::store::key;
+use crate::transcode::number_order;
 use crate::transcode::wire::put_number;
 use crate::worker::Failed;
 use crate::worker::records::{Change, Current, Document, EventId, Notice};
@@ -29,30 +30,34 @@ pub(super) async fn get(found: &Found<'_>, declared: &Declared, operation: &Oper
     Ok(reply)
 }
 
-pub(super) async fn put(found: &Found<'_>, declared: &Declared, operation: &Operation) -> Result<Vec<u8>, Failed<()>> {
-    let Operation::Put { kind, key, from, mode, expected_version, into, version_into, event } = operation else {
-        return Err(unanswered().into());
-    };
-    let context = found.context;
-    let (documents, place) = (declared.documents(kind)?, key_of(found, key)?);
-    let wire = found.document(kind, from)?;
-    let value = stored(context, kind, &wire)?;
-    let expected = found.number(expected_version.as_ref());
+pub(super) async fn put(found: &Found<'_>, declared: &Declared, plan: &Put) -> Result<Vec<u8>, Failed<()>> {
+    let (context, kind) = (found.context, &plan.kind);
+    let (documents, place) = (declared.documents(kind)?, key_of(found, &plan.key)?);
+    let value = stored(context, kind, &found.document(kind, &plan.from)?)?;
+    plan.ranges.iter().try_for_each(|range| writing::within(range, &value))?;
+    let expected = found.number(plan.expected_version.as_ref());
     let rule = |current: &Current<Value>| {
-        match (mode, &current.value) {
+        match (&plan.mode, &current.value) {
             (Mode::Create, Some(_)) => {
-                let fault = Fault::client(Code::AlreadyExists, format!("{} exists already", name(found, key)));
+                let fault = Fault::client(Code::AlreadyExists, format!("{} exists already", name(found, &plan.key)));
                 return Err(versioned(fault.detail("reason", "exists"), current).into());
             }
-            (Mode::Replace, None) => return Err(missing(found, kind, key).into()),
+            (Mode::Replace | Mode::Merge(_), None) => return Err(missing(found, kind, &plan.key).into()),
             _ => check_version(expected, current)?,
         }
-        let version = current.version + 1;
-        let document = Document { value: value.clone(), version, revision: 0, updated_ms: current.now_ms };
+        let (version, now_ms) = (current.version + 1, current.now_ms);
+        let value = writing::written(plan, current.value.as_ref(), &value, now_ms);
+        let document = Document { value, version, revision: 0, updated_ms: now_ms };
         let wire = printed(context, kind, &document)?;
-        let expires_at_ms = kind.ttl.map_or(0, |ttl| current.now_ms + ttl.as_millis() as i64);
-        let change = Change::put(value.clone(), wire.clone()).expires_at_ms(expires_at_ms);
-        Ok(match notice(found, kind, event.as_deref(), &place, version, wire)? {
+        let mut reply = Vec::new();
+        if let Some(into) = &plan.into {
+            put_document(into, &wire, &mut reply)?;
+        }
+        reply.extend_from_slice(&plan.preset);
+        writing::answer_times(plan, &document, &mut reply);
+        let expires_at_ms = writing::expires_at_ms(plan, &document);
+        let change = Change::put(document.value, reply).expires_at_ms(expires_at_ms);
+        Ok(match notice(found, kind, plan.event.as_deref(), &place, version, wire)? {
             Some(notice) => change.event(notice),
             None => change,
         })
@@ -60,13 +65,11 @@ pub(super) async fn put(found: &Found<'_>, declared: &Declared, operation: &Oper
     let write = async {
         let done = documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
         declared.replies.forget(context, kind, &place).await;
-        let mut reply = Vec::new();
-        if let Some(into) = into {
-            put_document(into, &done.reply, &mut reply)?;
+        let mut reply = done.reply;
+        if let Some(number) = plan.version_into {
+            put_number(number, done.version, &mut reply);
         }
-        if let Some(number) = version_into {
-            put_number(*number, done.version, &mut reply);
-        }
+        number_order(&mut reply, 0).map_err(|error| malformed(&error))?;
         Ok(reply)
     };
     once(found, declared, write).await

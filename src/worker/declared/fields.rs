@@ -94,7 +94,9 @@ impl Found<'_> {
             })
             .map_err(|error| malformed(&error))?,
             From::SameNames(pairs) => {
-                copy(self.payload, &mut wire, |number| Some(pairs.iter().find(|pair| pair.0 == number)?.1))?;
+                let context = self.context.method().envelope.context.as_ref().map(|plan| plan.number);
+                let kept = |number: u32| pairs.iter().find(|pair| pair.0 == number).map(|pair| pair.1);
+                copy(self.payload, &mut wire, |number| kept(number).filter(|_| context != Some(number)))?;
             }
         }
         let mut kept = Vec::with_capacity(wire.len());

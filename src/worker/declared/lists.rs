@@ -83,7 +83,7 @@ pub(super) async fn watch(found: &Found<'_>, declared: &Declared, plan: &Watch, 
         match document {
             Some(document) => {
                 let wire = printed(context, &plan.kind, &document)?;
-                is_last = plan.last.as_ref().is_some_and(|at| text_of(&wire, at).as_deref() == Some("true"));
+                is_last = plan.last.as_ref().is_some_and(|last| document.value[last.as_str()] == true);
                 place(&plan.into, &wire, &mut chunk)?;
                 chunk.extend_from_slice(&plan.written);
             }

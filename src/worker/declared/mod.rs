@@ -8,6 +8,7 @@ mod events;
 mod fields;
 mod lists;
 mod rows;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,7 +111,7 @@ impl Declared {
             Operation::Get { .. } => {
                 Ok(self.replies.read(&found, operation, documents::get(&found, self, operation)).await?)
             }
-            Operation::Put { .. } => documents::put(&found, self, operation).await,
+            Operation::Put(plan) => documents::put(&found, self, plan).await,
             Operation::Delete { .. } => documents::delete(&found, self, operation).await,
             Operation::List { .. } => {
                 Ok(self.replies.read(&found, operation, lists::list(&found, self, operation)).await?)
