@@ -19,6 +19,7 @@ mod repeat;
 mod reply;
 mod requester;
 mod service;
+mod shapes;
 mod streams;
 mod tasks;
 mod trace;
@@ -35,6 +36,7 @@ use tokio::task::JoinSet;
 
 use crate::bus::{Bus, BusError};
 use crate::config;
+use crate::fault::Fault;
 use crate::schema::SourceFile;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
@@ -46,7 +48,7 @@ use dispatch::Endpoint;
 pub use cache::{Cache, CacheConfig, CacheKey, Keep, Made, Origin};
 pub use consume::{CONSUMER_PARALLEL_DEFAULT, Consume, HANDLE_MAX, Setback};
 pub use context::Context;
-pub use declared::declared;
+pub use declared::{Content, Reply, Rule, declared};
 pub use forward::Forwarded;
 pub use listen::{Heard, Notices};
 pub use peer::PeerCall;
@@ -139,6 +141,13 @@ impl fmt::Display for StartProblem {
 pub enum StartError {
     /// Handlers that do not fit, all of them.
     Problems(Vec<StartProblem>),
+    /// The store of declared methods does not answer.
+    Documents {
+        /// Name of the service.
+        service: String,
+        /// Why not.
+        fault: Fault,
+    },
     /// The bus refused a subscription.
     Bus(BusError),
     /// A durable consumer cannot be read, because it is not there or the store does not answer.
@@ -162,6 +171,9 @@ impl fmt::Display for StartError {
                     0 => write!(f, "{problem}"),
                     _ => write!(f, "\n{problem}"),
                 })
+            }
+            StartError::Documents { service, fault } => {
+                write!(f, "service `{service}` cannot open what its declared methods need: {fault}")
             }
             StartError::Bus(error) => write!(f, "the bus refused a subscription: {error}"),
             StartError::Consumer { service, log, name, error } => {
@@ -202,6 +214,8 @@ impl Worker {
             for consuming in service.take_consumers() {
                 worker.consume(Runner::new(&around, consuming)).await?;
             }
+            let opened = service.open_kept(&options.store).await;
+            opened.map_err(|fault| StartError::Documents { service: service.name().to_owned(), fault })?;
             for task in service.take_tasks() {
                 worker.tasks.spawn(tasks::run(around.clone(), task));
             }

@@ -2,6 +2,8 @@
 //! compiled to field numbers, so that nothing about a declaration can fail later.
 
 mod compile;
+mod documents;
+mod hooked;
 mod rule;
 
 use std::sync::Arc;
@@ -10,7 +12,9 @@ use std::time::Duration;
 use crate::transcode::MessageId;
 use crate::transcode::table::Kind;
 
-pub(super) use compile::{Around, documents, operation};
+pub(super) use compile::{Around, operation};
+pub(super) use documents::documents;
+pub use hooked::{Action, Hooked};
 pub(super) use rule::logs;
 
 /// Largest number of revisions that a bucket keeps of a document.
@@ -23,7 +27,7 @@ pub struct DocumentKind {
     pub bucket: String,
     /// The message that is kept.
     pub message: MessageId,
-    /// Its full name.
+    /// Its full name; empty where only hooks know what is kept, and `message` says nothing.
     pub message_name: String,
     /// Its field for the version.
     pub version: Option<u32>,
@@ -166,6 +170,7 @@ pub enum Operation {
         id_into: Option<u32>,
         subject_into: Option<u32>,
     },
+    Hooked(Hooked),
 }
 
 /// Where a document goes in a reply.
@@ -185,7 +190,8 @@ impl Operation {
             | Operation::Put { kind, .. }
             | Operation::Delete { kind, .. }
             | Operation::List { kind, .. }
-            | Operation::Watch { kind, .. } => Some(kind),
+            | Operation::Watch { kind, .. }
+            | Operation::Hooked(Hooked { kind, .. }) => Some(kind),
             Operation::Publish { .. } | Operation::Read { .. } => None,
         }
     }
@@ -200,6 +206,17 @@ impl Operation {
 
     /// True where it answers with a stream.
     pub fn streams(&self) -> bool {
-        matches!(self, Operation::Watch { .. } | Operation::Read { .. })
+        match self {
+            Operation::Hooked(hooked) => matches!(hooked.action, Action::Watch { .. }),
+            other => matches!(other, Operation::Watch { .. } | Operation::Read { .. }),
+        }
+    }
+
+    /// The declaration of a hook, where it has one.
+    pub fn hooked(&self) -> Option<&Hooked> {
+        match self {
+            Operation::Hooked(hooked) => Some(hooked),
+            _ => None,
+        }
     }
 }

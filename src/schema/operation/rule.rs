@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 
-use super::LogRow;
+use super::{LogRow, Mode};
 
 /// Where a log says nothing.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3_600);
@@ -37,6 +37,23 @@ impl Rule<'_> {
         }
     }
 
+    pub(super) fn mode(&self) -> Mode {
+        match self.number("mode") {
+            1 => Mode::Create,
+            2 => Mode::Replace,
+            _ => Mode::Any,
+        }
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        matches!(self.field(name), Some(Value::Bool(true)))
+    }
+
+    /// True where something is said.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.has_field_by_name(name)
+    }
+
     pub(super) fn message(&self, name: &str) -> Option<DynamicMessage> {
         if !self.0.has_field_by_name(name) {
             return None;
@@ -55,7 +72,7 @@ impl Rule<'_> {
     /// Name and message of the member of a oneof that is set.
     pub(super) fn action(&self) -> Option<(String, DynamicMessage)> {
         let descriptor = self.0.descriptor();
-        let field = descriptor.fields().find(|field| self.0.has_field(field))?;
+        let field = descriptor.fields().find(|field| field.containing_oneof().is_some() && self.0.has_field(field))?;
         Some((field.name().to_owned(), self.0.get_field(&field).as_message()?.clone()))
     }
 

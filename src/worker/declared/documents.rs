@@ -34,14 +34,8 @@ pub(super) async fn put(found: &Found<'_>, declared: &Declared, operation: &Oper
     let value = stored(context, kind, &wire)?;
     let expected = found.number(expected_version.as_ref());
     let rule = |current: &Current<Value>| {
-        match (mode, &current.value) {
-            (Mode::Create, Some(_)) => {
-                let fault = Fault::client(Code::AlreadyExists, format!("{} exists already", name(found, key)));
-                return Err(versioned(fault.detail("reason", "exists"), current).into());
-            }
-            (Mode::Replace, None) => return Err(missing(found, key).into()),
-            _ => check_version(expected, current)?,
-        }
+        check_mode(found, key, *mode, current)?;
+        check_version(expected, current)?;
         let version = current.version + 1;
         let document = Document { value: value.clone(), version, revision: 0, updated_ms: current.now_ms };
         let wire = printed(context, kind, &document)?;
@@ -115,7 +109,7 @@ pub(super) fn key_of(found: &Found<'_>, tokens: &[Token]) -> Result<String, Faul
 }
 
 /// A document where a reply has it.
-fn placed(into: Into, wire: &[u8]) -> Vec<u8> {
+pub(super) fn placed(into: Into, wire: &[u8]) -> Vec<u8> {
     match into {
         Into::Whole => wire.to_vec(),
         Into::Field(number) => {
@@ -127,7 +121,7 @@ fn placed(into: Into, wire: &[u8]) -> Vec<u8> {
 }
 
 /// The event of a change: the document as written, under an id of bucket, key and version.
-fn notice(
+pub(super) fn notice(
     found: &Found<'_>,
     kind: &DocumentKind,
     subject: Option<&[Token]>,
@@ -141,7 +135,18 @@ fn notice(
     Ok(Some(Notice::encoded(found.context, subject, id, &kind.message_name, payload)))
 }
 
-fn check_version(expected: u64, current: &Current<Value>) -> Result<(), Fault> {
+pub(super) fn check_mode<T>(found: &Found<'_>, key: &[Token], mode: Mode, current: &Current<T>) -> Result<(), Fault> {
+    match (mode, &current.value) {
+        (Mode::Create, Some(_)) => {
+            let fault = Fault::client(Code::AlreadyExists, format!("{} exists already", named(found, key)));
+            Err(versioned(fault.detail("reason", "exists"), current))
+        }
+        (Mode::Replace, None) => Err(missing(found, key)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_version<T>(expected: u64, current: &Current<T>) -> Result<(), Fault> {
     if expected == 0 || expected == current.version {
         return Ok(());
     }
@@ -150,12 +155,12 @@ fn check_version(expected: u64, current: &Current<Value>) -> Result<(), Fault> {
     Err(versioned(fault, current))
 }
 
-fn versioned(fault: Fault, current: &Current<Value>) -> Fault {
+fn versioned<T>(fault: Fault, current: &Current<T>) -> Fault {
     fault.detail("current_version", current.version.to_string())
 }
 
 /// What a key's fields name, for people.
-fn name(found: &Found<'_>, tokens: &[Token]) -> String {
+fn named(found: &Found<'_>, tokens: &[Token]) -> String {
     let field = |token: &Token| match token {
         Token::Field(at) => Some(format!("{} {}", at.name, found.text(at)?)),
         Token::Literal(_) => None,
@@ -168,7 +173,7 @@ fn missing(found: &Found<'_>, tokens: &[Token]) -> Fault {
         Token::Field(at) => Some(at.name.clone()),
         Token::Literal(_) => None,
     });
-    let fault = Fault::client(Code::NotFound, format!("there is nothing under {}", name(found, tokens)));
+    let fault = Fault::client(Code::NotFound, format!("there is nothing under {}", named(found, tokens)));
     match last {
         Some(field) => fault.detail("field", field),
         None => fault,

@@ -6,6 +6,7 @@ mod cached;
 mod documents;
 mod events;
 mod fields;
+mod hooks;
 mod lists;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,9 @@ use crate::transcode::check;
 use cached::Replies;
 use fields::Found;
 
+pub(in crate::worker) use hooks::{Bind, Kept};
+pub use hooks::{Content, Reply, Rule};
+
 /// The declared methods of one service, with their buckets open.
 struct Declared {
     /// Documents by bucket, as ProtoJSON with proto names.
@@ -36,7 +40,8 @@ struct Declared {
     replies: Replies,
 }
 
-/// A service of the schema that declares all of its operations. `name` is its full name or its short one.
+/// A service of the schema that declares all of its operations. `name` is its full name or its short one. Where a
+/// declaration has a hook, add it to the service ([`Service::hook_put`] and the others) before the worker starts.
 ///
 /// Fails with NOT_FOUND where the tables have no such service, with UNIMPLEMENTED where a method needs a handler.
 pub async fn declared(store: &Store, snapshot: &Snapshot, name: &str) -> Result<Service, Fault> {
@@ -52,16 +57,15 @@ pub async fn declared(store: &Store, snapshot: &Snapshot, name: &str) -> Result<
     let declared = Arc::new(Declared::open(store, row).await?);
     let mut service = Service::new(&*row.short_name, env!("CARGO_PKG_VERSION"));
     for method in &row.methods {
-        if let Some(operation) = &method.operation {
-            service = service.encoded(&method.name, call(&declared, operation));
+        let Some(operation) = &method.operation else { continue };
+        match operation.hooked() {
+            Some(hooked) => service.kept_mut().need(&method.name, hooked),
+            None => service = service.encoded(&method.name, call(&declared, operation)),
         }
     }
     for records in declared.documents.values() {
-        let records = records.clone();
-        service = service.task("sweeper", move |context| {
-            let records = records.clone();
-            async move { records.sweeper(&context).await }
-        });
+        service.kept_mut().add_messages(records);
+        service = service.sweeping("sweeper", records);
     }
     Ok(service)
 }
@@ -110,7 +114,7 @@ impl Declared {
                 Ok(self.replies.read(&found, operation, lists::list(&found, self, operation)).await?)
             }
             Operation::Publish { .. } => Ok(events::publish(&found, operation).await?),
-            Operation::Watch { .. } | Operation::Read { .. } => Err(unanswered().into()),
+            Operation::Watch { .. } | Operation::Read { .. } | Operation::Hooked(_) => Err(unanswered().into()),
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! A rule sees what is there and says what follows; it may run several times, because a lost race is run anew.
 
+mod mapped;
 mod notice;
 mod outbox;
 mod stored;
@@ -161,6 +162,12 @@ impl<T, R> Change<T, R> {
     pub fn event(mut self, notice: Notice) -> Change<T, R> {
         self.pending.push(Pending { revision: None, work: Work::Event(notice) });
         self
+    }
+
+    /// Events to publish once the change is committed.
+    #[must_use]
+    pub fn events(self, notices: impl IntoIterator<Item = Notice>) -> Change<T, R> {
+        notices.into_iter().fold(self, Change::event)
     }
 
     /// A value to write under a key of another bucket once the change is committed, unless that key has one.
