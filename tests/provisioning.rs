@@ -254,6 +254,21 @@ fn every_event_that_a_service_names_is_in_the_table() {
     assert!(named > 3, "the services name {named} events");
 }
 
+/// A service opens its own buckets, so what the schema says of them would not be seen to be wrong.
+#[test]
+fn declared_documents_are_kept_as_the_table_of_buckets_says() {
+    let snapshot = project().build(None).unwrap();
+    let methods = snapshot.services.iter().flat_map(|row| &row.methods);
+    let kinds: Vec<_> = methods.filter_map(|method| method.operation.as_ref()?.kind().cloned()).collect();
+    assert!(!kinds.is_empty());
+    for kind in kinds {
+        let bucket = BUCKETS.iter().find(|bucket| bucket.name == kind.bucket);
+        let bucket = bucket.unwrap_or_else(|| panic!("no bucket `{}` in the table", kind.bucket));
+        assert_eq!(kind.history, bucket.history, "{}", bucket.name);
+        assert!(kind.ttl.is_none() || kind.ttl == bucket.ttl, "{}", bucket.name);
+    }
+}
+
 #[tokio::test]
 async fn a_cluster_keeps_three_copies() {
     let servers = NatsServer::jetstream_cluster::<3>().await;

@@ -16,7 +16,7 @@ use crate::bus::{Bus, Status};
 use crate::fault::{Code, Fault};
 use crate::gateway::{Gateway, Readiness, bus_readiness};
 use crate::services::{self, LiveSettings, ROSTER};
-use crate::snapshot::{Live, ServiceRow};
+use crate::snapshot::{Live, Method, ServiceRow};
 use crate::store::Store;
 use crate::telemetry;
 use crate::worker::{Options, Service, Worker, declared};
@@ -146,7 +146,8 @@ async fn choose(options: &Options, settings: &LiveSettings, names: &[String]) ->
     let without = &settings.now().common.without;
     let rows = options.snapshot.services.iter().filter(|row| !without.iter().any(|name| **name == *row.short_name));
     let rows: Vec<&ServiceRow> = rows.collect();
-    let declares_all = |row: &ServiceRow| row.methods.iter().all(|method| method.operation.is_some());
+    let needs_no_code = |method: &Arc<Method>| method.operation.as_ref().is_some_and(|it| it.hooked().is_none());
+    let declares_all = |row: &ServiceRow| row.methods.iter().all(needs_no_code);
     let has_name = |row: &ServiceRow, name: &str| *row.name == *name || *row.short_name == *name;
     let is_chosen = |row: &ServiceRow| names.is_empty() || names.iter().any(|name| has_name(row, name));
     let is_known = |name: &str| rows.iter().any(|row| has_name(row, name));

@@ -1,8 +1,6 @@
 //! Documents of players and entities with optimistic concurrency. Versions count up from 1 for each key and never go
 //! back: a deletion leaves a tombstone.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
@@ -10,10 +8,10 @@ use super::checks::{document, id, invalid, out_of_range, unknown_value};
 use super::notices::{notice, records};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
-use crate::store::{BucketConfig, Store, key};
+use crate::store::{BucketConfig, Store};
 use crate::worker::records::{Change, Current, EventId, Notice, Records};
 use crate::worker::types::{Struct, Timestamp};
-use crate::worker::{Context, Failed, Repeats, Service};
+use crate::worker::{Context, Failed, Rule, Service};
 
 /// How far an event time may lie ahead.
 const AHEAD_MAX_MS: i64 = 5 * 60 * 1_000;
@@ -22,21 +20,14 @@ const EVENT_STATE_MAX: usize = 512 * 1024;
 
 /// The service.
 pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, Fault> {
-    let documents = Records::open(store, records(BucketConfig { name: "tg_state", ttl: None, history: 8 })).await?;
-    let state = StateManager { documents, repeats: Repeats::open(store).await? };
+    let documents =
+        Records::<Stored>::open(store, records(BucketConfig { name: "tg_state", ttl: None, history: 8 })).await?;
     Ok(Service::new("state-manager", VERSION)
-        .keeping(&state.documents)
-        .sharing(state)
-        .unary("state_manager.v1.StateManagerService/UpdateState", StateManager::update)
+        .keeping(&documents)
+        .sweeping("sweeper", &documents)
+        .hook_put_at("state_manager.v1.StateManagerService/UpdateState", update)
         .declared("state_manager.v1.StateManagerService/GetState")
-        .declared("state_manager.v1.StateManagerService/WatchState")
-        .task("sweeper", StateManager::sweep)
-        .done())
-}
-
-struct StateManager {
-    documents: Records<Stored>,
-    repeats: Repeats,
+        .declared("state_manager.v1.StateManagerService/WatchState"))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,41 +86,35 @@ struct Owner<'a> {
     id: &'a str,
 }
 
-impl Owner<'_> {
-    fn key(&self, context: &Context) -> String {
-        key(&[context.tenant(), self.kind, self.id])
-    }
+/// The hook of an update: a put to one of two kinds of keys, which writes or deletes.
+fn update(context: Context, update: Update) -> Result<(Vec<String>, impl Rule<Stored, Ack>), Fault> {
+    check(&context, &update)?;
+    let (owner, _) = target(&update)?;
+    let tokens = vec![owner.kind.to_owned(), owner.id.to_owned()];
+    let rule = move |current: &Current<Stored>| {
+        allowed(&update, current)?;
+        let (owner, state) = target(&update)?;
+        change(&context, &update, &owner, state, current)
+    };
+    Ok((tokens, rule))
 }
 
-impl StateManager {
-    async fn update(self: Arc<Self>, context: Context, update: Update) -> Result<Ack, Failed<Ack>> {
-        let (owner, state) = check(&context, &update)?;
-        let key = owner.key(&context);
-        let write = async {
-            let rule = |current: &Current<Stored>| {
-                allowed(&update, current)?;
-                change(&context, &update, &owner, state, current)
-            };
-            Ok(self.documents.change(&context, &key, rule).await?.reply)
-        };
-        self.repeats.once(&context, write).await
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.documents.sweeper(&context).await;
-    }
+/// Whose document an update is about, and what it says of it.
+fn target(update: &Update) -> Result<(Owner<'_>, &Struct), Fault> {
+    static EMPTY: Struct = Struct(std::collections::BTreeMap::new());
+    let (kind, id, state) = match &update.target {
+        Some(Target::Player(player)) => ("player", &player.player_id, &player.state),
+        Some(Target::Entity(entity)) => ("entity", &entity.entity_id, &entity.state),
+        None => return Err(invalid("target", "required", "player or entity is required")),
+    };
+    Ok((Owner { kind, id }, state.as_ref().unwrap_or(&EMPTY)))
 }
 
 /// Everything that is wrong with the request itself.
-fn check<'u>(context: &Context, update: &'u Update) -> Result<(Owner<'u>, &'u Struct), Fault> {
-    static EMPTY: Struct = Struct(std::collections::BTreeMap::new());
-    let (owner, field, state) = match &update.target {
-        Some(Target::Player(player)) => (Owner { kind: "player", id: &player.player_id }, "player", &player.state),
-        Some(Target::Entity(entity)) => (Owner { kind: "entity", id: &entity.entity_id }, "entity", &entity.state),
-        None => return Err(invalid("target", "required", "player or entity is required")),
-    };
+fn check(context: &Context, update: &Update) -> Result<(), Fault> {
+    let (owner, state) = target(update)?;
+    let field = owner.kind;
     id(&format!("{field}.{field}_id"), owner.id)?;
-    let state = state.as_ref().unwrap_or(&EMPTY);
     document(&format!("{field}.state"), state)?;
     match update.op {
         Operation::Upsert | Operation::Delete => {}
@@ -144,7 +129,7 @@ fn check<'u>(context: &Context, update: &'u Update) -> Result<(Owner<'u>, &'u St
         let text = "create_only excludes expected_version and DELETE";
         return Err(invalid("create_only", "conflicting_fields", text));
     }
-    Ok((owner, state))
+    Ok(())
 }
 
 /// Refuses what the stored document forbids; the reply then says the stored version.

@@ -19,6 +19,7 @@ mod repeat;
 mod reply;
 mod requester;
 mod service;
+mod shapes;
 mod streams;
 mod tasks;
 mod trace;
@@ -47,7 +48,7 @@ use dispatch::Endpoint;
 pub use cache::{Cache, CacheConfig, CacheKey, Keep, Made, Origin};
 pub use consume::{CONSUMER_PARALLEL_DEFAULT, Consume, HANDLE_MAX, Setback};
 pub use context::Context;
-pub use declared::declared;
+pub use declared::{Content, Reply, Rule, declared};
 pub use forward::Forwarded;
 pub use listen::{Heard, Notices};
 pub use peer::PeerCall;
@@ -140,8 +141,6 @@ impl fmt::Display for StartProblem {
 pub enum StartError {
     /// Handlers that do not fit, all of them.
     Problems(Vec<StartProblem>),
-    /// The bus refused a subscription.
-    Bus(BusError),
     /// The store of declared methods does not answer.
     Documents {
         /// Name of the service.
@@ -149,6 +148,8 @@ pub enum StartError {
         /// Why not.
         fault: Fault,
     },
+    /// The bus refused a subscription.
+    Bus(BusError),
     /// A durable consumer cannot be read, because it is not there or the store does not answer.
     Consumer {
         /// Name of the service.
@@ -171,10 +172,10 @@ impl fmt::Display for StartError {
                     _ => write!(f, "\n{problem}"),
                 })
             }
-            StartError::Bus(error) => write!(f, "the bus refused a subscription: {error}"),
             StartError::Documents { service, fault } => {
                 write!(f, "service `{service}` cannot open what its declared methods need: {fault}")
             }
+            StartError::Bus(error) => write!(f, "the bus refused a subscription: {error}"),
             StartError::Consumer { service, log, name, error } => {
                 write!(f, "service `{service}` cannot read consumer `{name}` of log `{log}`: {error}")?;
                 let is_missing = matches!(error, StoreError::NoLog(_) | StoreError::NoConsumer { .. });
@@ -217,7 +218,7 @@ impl Worker {
                 worker.tasks.spawn(tasks::run(around.clone(), task));
             }
             let name = service.name().to_owned();
-            let opened = service.open_declared(&options.store, &options.snapshot).await;
+            let opened = service.open(&options.store, &options.snapshot).await;
             let service = opened.map_err(|fault| StartError::Documents { service: name, fault })?;
             let endpoints = Endpoint::all_of(&around, &options, &parallel, service);
             for endpoint in &endpoints {

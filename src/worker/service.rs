@@ -11,15 +11,15 @@ use serde::de::DeserializeOwned;
 use super::StartProblem;
 use super::consume::{Consume, Consuming, Setback};
 use super::context::Context;
-use super::declared::Rows;
+use super::declared::{Bind, Kept, Rows};
 use super::reply;
+use super::shapes::{check_stream, check_unary};
 use super::streams::{Chunks, Outlet};
 use super::tasks::Task;
-use crate::envelope::ErrorPlan;
 use crate::fault::{Code, Fault};
 use crate::snapshot::{Method, Snapshot, Streaming};
-use crate::store::Logged;
-use crate::transcode::{ShapeProblem, from_wire, shape_check};
+use crate::store::{Logged, Store};
+use crate::transcode::from_wire;
 
 /// Why a method is not served that the tables do not have.
 pub(super) const UNKNOWN: &str = "the tables do not have it: correct the name, list its service under `annotations`, or \
@@ -43,10 +43,33 @@ pub(super) enum Call {
     Stream(StreamCall),
 }
 
+/// Where a method's call comes from.
+enum Handler {
+    Call(Call, Check),
+    /// Its declaration, what the service keeps, and a hook; true where it streams.
+    Hook(Bind, bool),
+}
+
 struct Row {
     method: String,
-    call: Call,
-    check: Check,
+    handler: Handler,
+}
+
+impl Row {
+    fn streams(&self) -> bool {
+        matches!(self.handler, Handler::Call(Call::Stream(_), _) | Handler::Hook(_, true))
+    }
+
+    /// The call, or everything in which it does not fit its method.
+    fn call(&self, kept: &Kept, method: &Method) -> Result<Call, Vec<String>> {
+        match &self.handler {
+            Handler::Hook(bind, _) => bind(kept, method),
+            Handler::Call(call, check) => match check(method) {
+                problems if problems.is_empty() => Ok(call.clone()),
+                problems => Err(problems),
+            },
+        }
+    }
 }
 
 /// A failed request whose reply says more than the error: fields that its message has for that.
@@ -81,6 +104,8 @@ pub struct Service {
     tasks: Vec<Task>,
     consumers: Vec<Consuming>,
     pub(super) declared_rows: Rows,
+    /// What its hooks work on.
+    kept: Kept,
 }
 
 impl Service {
@@ -93,6 +118,7 @@ impl Service {
             tasks: Vec::new(),
             consumers: Vec::new(),
             declared_rows: Rows::default(),
+            kept: Kept::default(),
         }
     }
 
@@ -115,16 +141,12 @@ impl Service {
             let request = read::<Q>(&context, payload)?;
             let handled = handler(context.clone(), request);
             Ok(Box::pin(async move {
-                match handled.await {
-                    Ok(value) => reply::success(&context, &value),
-                    Err(error) => {
-                        let Failed { fault, reply } = error.into();
-                        Err(reply::failure(&context, fault, reply.as_deref()))
-                    }
-                }
+                let result = handled.await;
+                answered(&context, result.map_err(Into::into))
             }))
         });
-        self.rows.push(Row { method: method.to_owned(), call: Call::Unary(call), check: check_unary::<Q, R> });
+        let handler = Handler::Call(Call::Unary(call), check_unary::<Q, R>);
+        self.rows.push(Row { method: method.to_owned(), handler });
         self
     }
 
@@ -163,14 +185,33 @@ impl Service {
             let request = read::<Q>(&context, payload)?;
             Ok(Box::pin(handler(context, request, Chunks::new(outlet))))
         });
-        self.rows.push(Row { method: method.to_owned(), call: Call::Stream(call), check: check_stream::<Q, C> });
+        let handler = Handler::Call(Call::Stream(call), check_stream::<Q, C>);
+        self.rows.push(Row { method: method.to_owned(), handler });
         self
     }
 
     /// Adds a method whose handler reads and writes the bytes itself.
     pub(super) fn encoded(mut self, method: &str, call: Call) -> Service {
-        self.rows.push(Row { method: method.to_owned(), call, check: |_| Vec::new() });
+        self.rows.push(Row { method: method.to_owned(), handler: Handler::Call(call, |_| Vec::new()) });
         self
+    }
+
+    /// Adds a method whose declaration has a hook.
+    pub(super) fn hooked(mut self, method: &str, streams: bool, bind: Bind) -> Service {
+        self.rows.push(Row { method: method.to_owned(), handler: Handler::Hook(bind, streams) });
+        self
+    }
+
+    pub(super) fn kept_mut(&mut self) -> &mut Kept {
+        &mut self.kept
+    }
+
+    /// Opens what its hooks need, where it has any.
+    pub(super) async fn open_kept(&mut self, store: &Store) -> Result<(), Fault> {
+        if self.rows.iter().any(|row| matches!(row.handler, Handler::Hook(..))) {
+            self.kept.open(store).await?;
+        }
+        Ok(())
     }
 
     /// Adds work that runs beside the methods, on every replica: a sweeper, a ticker. It gets a context of the
@@ -213,9 +254,8 @@ impl Service {
             let mut problem = |text: String| {
                 problems.push(StartProblem { service: self.name.clone(), method: row.method.clone(), text });
             };
-            let is_stream = matches!(row.call, Call::Stream(_));
-            let is_same =
-                |other: &Row| other.method == row.method && matches!(other.call, Call::Stream(_)) == is_stream;
+            let is_stream = row.streams();
+            let is_same = |other: &Row| other.method == row.method && other.streams() == is_stream;
             if self.rows[..index].iter().any(is_same) {
                 problem("it is registered twice: remove one".to_owned());
             }
@@ -228,10 +268,11 @@ impl Service {
                 Streaming::Server if !is_stream => problem("it always streams: register it with `stream`".to_owned()),
                 _ => {}
             }
-            (row.check)(method).into_iter().for_each(&mut problem);
+            row.call(&self.kept, method).err().into_iter().flatten().for_each(&mut problem);
         }
         let has_handler = |method: &str| self.rows.iter().any(|row| row.method == method);
         problems.extend(self.declared_rows.check(&self.name, snapshot, has_handler));
+        problems.extend(self.kept.missing(&self.name, has_handler));
         problems
     }
 
@@ -240,9 +281,11 @@ impl Service {
         let mut methods: Vec<(Arc<Method>, Vec<Call>)> = Vec::new();
         for row in self.rows {
             let Some(method) = snapshot.method(&row.method) else { continue };
+            // Problems have kept the worker from starting.
+            let Ok(call) = row.call(&self.kept, method) else { continue };
             match methods.iter_mut().find(|(known, _)| known.name == method.name) {
-                Some((_, calls)) => calls.push(row.call),
-                None => methods.push((method.clone(), vec![row.call])),
+                Some((_, calls)) => calls.push(call),
+                None => methods.push((method.clone(), vec![call])),
             }
         }
         methods
@@ -257,6 +300,11 @@ pub struct Sharing<S> {
 }
 
 impl<S: Send + Sync + 'static> Sharing<S> {
+    /// The service with more of it, made with the state.
+    pub(super) fn with(self, more: impl FnOnce(Service, Arc<S>) -> Service) -> Sharing<S> {
+        Sharing { service: more(self.service, self.state.clone()), state: self.state }
+    }
+
     /// [`Service::unary`] with the state in front.
     #[must_use]
     pub fn unary<Q, R, E, F, Fut>(mut self, method: &str, handler: F) -> Sharing<S>
@@ -317,7 +365,16 @@ impl<S: Send + Sync + 'static> Sharing<S> {
     }
 }
 
-fn read<Q: DeserializeOwned>(context: &Context, payload: &Bytes) -> Result<Q, Fault> {
+/// The answer with a handler's result.
+pub(super) fn answered<R: Serialize>(context: &Context, result: Result<R, Failed<R>>) -> Answer {
+    match result {
+        Ok(value) => reply::success(context, &value),
+        Err(Failed { fault, reply }) => Err(reply::failure(context, fault, reply.as_deref())),
+    }
+}
+
+/// The request as the handler's struct.
+pub(super) fn read<Q: DeserializeOwned>(context: &Context, payload: &Bytes) -> Result<Q, Fault> {
     let method = context.method();
     from_wire(&method.tables, method.request, payload).map_err(|error| {
         Fault::client(
@@ -327,39 +384,4 @@ fn read<Q: DeserializeOwned>(context: &Context, payload: &Bytes) -> Result<Q, Fa
         .detail("reason", "malformed")
         .detail("field", error.path())
     })
-}
-
-fn check_unary<Q: DeserializeOwned, R: DeserializeOwned>(method: &Method) -> Vec<String> {
-    let envelope = &method.envelope;
-    let given = [envelope.reply_context, error_field(&envelope.reply_error)];
-    let reply = shape_check::<R>(&method.tables, method.reply, &given.into_iter().flatten().collect::<Vec<_>>());
-    let mut problems = check_request::<Q>(method);
-    problems.extend(named("reply", reply));
-    problems
-}
-
-fn check_stream<Q: DeserializeOwned, C: DeserializeOwned>(method: &Method) -> Vec<String> {
-    let plan = &method.envelope.chunk;
-    let given = [plan.context, plan.index, plan.last, error_field(&plan.error)];
-    let chunk = shape_check::<C>(&method.tables, method.chunk, &given.into_iter().flatten().collect::<Vec<_>>());
-    let mut problems = check_request::<Q>(method);
-    problems.extend(named("chunk", chunk));
-    problems
-}
-
-fn check_request<Q: DeserializeOwned>(method: &Method) -> Vec<String> {
-    let given: Vec<u32> = method.envelope.context.iter().map(|plan| plan.number).collect();
-    named("request", shape_check::<Q>(&method.tables, method.request, &given))
-}
-
-fn named(part: &str, checked: Result<(), Vec<ShapeProblem>>) -> Vec<String> {
-    let problems = checked.err().unwrap_or_default();
-    problems.into_iter().map(|problem| format!("{part}: {problem}")).collect()
-}
-
-fn error_field(plan: &ErrorPlan) -> Option<u32> {
-    match plan {
-        ErrorPlan::InBand { field, .. } => Some(*field),
-        ErrorPlan::Headers | ErrorPlan::Status => None,
-    }
 }

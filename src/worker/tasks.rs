@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
+use super::Service;
 use super::blocking::{stalls, watched};
 use super::context::{Context, Surroundings};
+use super::declared::Content;
 use super::dispatch::panicked;
+use super::records::Records;
 use super::service::Running;
 use super::until_true;
 
@@ -44,5 +47,17 @@ pub(super) async fn run(around: Arc<Surroundings>, task: Task) {
             return;
         }
         tokio::time::sleep(RESTART).await;
+    }
+}
+
+impl Service {
+    /// Adds the task that sends what a crash has left unsent of these documents, and removes what has expired.
+    #[must_use]
+    pub fn sweeping<T: Content>(self, name: &'static str, records: &Records<T>) -> Service {
+        let records = records.clone();
+        self.task(name, move |context| {
+            let records = records.clone();
+            async move { records.sweeper(&context).await }
+        })
     }
 }

@@ -1,53 +1,17 @@
-//! A declaration against the messages of its method: every name becomes a number, or a problem.
+//! An operation against the messages of its method: every name becomes a number, or a problem.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost_reflect::DynamicMessage;
 
+use super::hooked::only_with_hook;
 use super::message::Message;
 use super::rule::Rule;
 use super::{
-    Choice, DocumentKind, Filter, From, HISTORY_MAX, Into, Mode, Operation, Put, Range, ScalarAt, TimeOf, Token, Watch,
-    Watched,
+    Choice, DocumentKind, Filter, From, Into, Mode, Operation, Put, Range, ScalarAt, TimeOf, Token, Watch, Watched,
 };
 use crate::transcode::{MessageId, Tables};
-
-/// What is wrong with a declaration.
-pub(in crate::schema) type Problems = Vec<String>;
-
-/// The kinds of documents that a service declares.
-pub(in crate::schema) fn documents(tables: &Tables, rules: &[DynamicMessage]) -> (Vec<Arc<DocumentKind>>, Problems) {
-    let (mut kinds, mut problems) = (Vec::new(), Vec::new());
-    for rule in rules {
-        match document(tables, &Rule(rule)) {
-            Ok(kind) => kinds.push(Arc::new(kind)),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    (kinds, problems)
-}
-
-fn document(tables: &Tables, rule: &Rule<'_>) -> Result<DocumentKind, String> {
-    let (bucket, message_name) = (rule.text("bucket"), rule.text("message"));
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if bucket.is_empty() || !bucket.chars().all(is_name) {
-        return Err(format!("`bucket: \"{bucket}\"`: a bucket's name has letters, digits, `_` and `-`"));
-    }
-    let message = tables
-        .message_id(&message_name)
-        .ok_or_else(|| format!("bucket `{bucket}`: the schema has no message `{message_name}`"))?;
-    let of = Message { tables, id: message, role: "document" };
-    let version = rule.given("version").map(|name| of.integer(&name)).transpose()?;
-    let updated = rule.given("updated").map(|name| of.time(&name)).transpose()?;
-    let history = match rule.number("history") {
-        0 => 8,
-        history @ 1..=HISTORY_MAX => history as u8,
-        other => return Err(format!("bucket `{bucket}`: `history` is 1 to {HISTORY_MAX}, found {other}")),
-    };
-    let (ttl, name, members) = (rule.duration("ttl"), rule.given("name"), rule.texts("member"));
-    Ok(DocumentKind { bucket, message, message_name, version, updated, ttl, history, name, members })
-}
 
 /// What a method's declaration is compiled against.
 pub(in crate::schema) struct Around<'a> {
@@ -64,15 +28,17 @@ pub(in crate::schema) fn operation(around: &Around<'_>, rule: &DynamicMessage) -
     let Some((action, message)) = Rule(rule).action() else {
         return Err("`operation` says nothing: give it one of get, put, delete, list, watch, publish, read".to_owned());
     };
-    let rule = Rule(&message);
-    let operation = match action.as_str() {
-        "get" => around.get(&rule),
-        "put" => around.put(&rule),
-        "delete" => around.delete(&rule),
-        "list" => around.list(&rule),
-        "watch" => around.watch(&rule),
-        "publish" => around.publish(&rule),
-        _ => around.read(&rule),
+    let (has_hook, rule) = (Rule(rule).is_set("hook"), Rule(&message));
+    let operation = match (only_with_hook(&action, &rule).filter(|_| !has_hook), action.as_str()) {
+        (Some(name), _) => Err(format!("`{name}` needs `hook: true`")),
+        (None, action) if has_hook => around.hooked(action, &rule),
+        (None, "get") => around.get(&rule),
+        (None, "put") => around.put(&rule),
+        (None, "delete") => around.delete(&rule),
+        (None, "list") => around.list(&rule),
+        (None, "watch") => around.watch(&rule),
+        (None, "publish") => around.publish(&rule),
+        (None, _) => around.read(&rule),
     }
     .map_err(|problem| format!("`operation.{action}`: {problem}"))?;
     match (operation.streams(), around.is_streaming) {
@@ -101,6 +67,15 @@ impl Around<'_> {
     }
 
     fn kind(&self, rule: &Rule<'_>) -> Result<Arc<DocumentKind>, String> {
+        let kind = self.any_kind(rule)?;
+        if kind.message_name.is_empty() {
+            let bucket = &kind.bucket;
+            return Err(format!("bucket `{bucket}` keeps no message: name one in its `document`, or say `hook: true`"));
+        }
+        Ok(kind)
+    }
+
+    pub(super) fn any_kind(&self, rule: &Rule<'_>) -> Result<Arc<DocumentKind>, String> {
         let bucket = rule.text("bucket");
         self.kinds.iter().find(|kind| kind.bucket == bucket).cloned().ok_or_else(|| {
             format!("no document is declared for bucket `{bucket}`: add `option (tidegate.document)` to the service")
@@ -280,7 +255,7 @@ impl Around<'_> {
     }
 
     /// Where the document goes in the reply.
-    fn place(&self, rule: &Rule<'_>, kind: &DocumentKind) -> Result<Into, String> {
+    pub(super) fn place(&self, rule: &Rule<'_>, kind: &DocumentKind) -> Result<Into, String> {
         let (answered, kept) = (self.answered(), self.kept(kind));
         let Some(name) = rule.given("into") else {
             if self.reply == kind.message {
@@ -308,16 +283,16 @@ impl Around<'_> {
         Ok(Choice { keys, lacks })
     }
 
-    fn event(&self, rule: &Rule<'_>) -> Result<Option<Vec<Token>>, String> {
+    pub(super) fn event(&self, rule: &Rule<'_>) -> Result<Option<Vec<Token>>, String> {
         rule.message("event").map(|event| self.key(&Rule(&event), "subject")).transpose()
     }
 
-    fn key(&self, rule: &Rule<'_>, name: &str) -> Result<Vec<Token>, String> {
+    pub(super) fn key(&self, rule: &Rule<'_>, name: &str) -> Result<Vec<Token>, String> {
         let tokens = self.tokens(&rule.text(name), false)?;
         if tokens.is_empty() { Err(format!("`{name}` is missing")) } else { Ok(tokens) }
     }
 
-    fn tokens(&self, text: &str, takes_wildcards: bool) -> Result<Vec<Token>, String> {
+    pub(super) fn tokens(&self, text: &str, takes_wildcards: bool) -> Result<Vec<Token>, String> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
@@ -348,11 +323,11 @@ impl Around<'_> {
         Ok(tokens)
     }
 
-    fn asked_at(&self, rule: &Rule<'_>, name: &str) -> Result<Option<ScalarAt>, String> {
+    pub(super) fn asked_at(&self, rule: &Rule<'_>, name: &str) -> Result<Option<ScalarAt>, String> {
         rule.given(name).map(|path| self.asked().scalar(&path)).transpose()
     }
 
-    fn answered_at<'s>(
+    pub(super) fn answered_at<'s>(
         &'s self,
         rule: &Rule<'_>,
         name: &str,

@@ -2,6 +2,8 @@
 //! compiled to field numbers, so that nothing about a declaration can fail later.
 
 mod compile;
+mod documents;
+mod hooked;
 mod message;
 mod rule;
 
@@ -11,7 +13,9 @@ use std::time::Duration;
 use crate::transcode::MessageId;
 use crate::transcode::table::Kind;
 
-pub(super) use compile::{Around, documents, operation};
+pub(super) use compile::{Around, operation};
+pub(super) use documents::documents;
+pub use hooked::{Action, Hooked};
 pub(super) use rule::logs;
 
 /// Largest number of revisions that a bucket keeps of a document.
@@ -24,7 +28,7 @@ pub struct DocumentKind {
     pub bucket: String,
     /// The message that is kept.
     pub message: MessageId,
-    /// Its full name.
+    /// Its full name; empty where only hooks know what is kept, and `message` says nothing.
     pub message_name: String,
     /// Its field for the version.
     pub version: Option<u32>,
@@ -206,6 +210,7 @@ pub enum Operation {
         id_into: Option<u32>,
         subject_into: Option<u32>,
     },
+    Hooked(Hooked),
 }
 
 /// A write of a document.
@@ -275,6 +280,7 @@ impl Operation {
             Operation::Get { kind, .. } | Operation::Delete { kind, .. } | Operation::List { kind, .. } => Some(kind),
             Operation::Put(put) => Some(&put.kind),
             Operation::Watch(watch) => Some(&watch.kind),
+            Operation::Hooked(hooked) => Some(&hooked.kind),
             Operation::Publish { .. } | Operation::Read { .. } => None,
         }
     }
@@ -289,6 +295,17 @@ impl Operation {
 
     /// True where it answers with a stream.
     pub fn streams(&self) -> bool {
-        matches!(self, Operation::Watch(_) | Operation::Read { .. })
+        match self {
+            Operation::Hooked(hooked) => matches!(hooked.action, Action::Watch { .. }),
+            other => matches!(other, Operation::Watch(_) | Operation::Read { .. }),
+        }
+    }
+
+    /// The declaration of a hook, where it has one.
+    pub fn hooked(&self) -> Option<&Hooked> {
+        match self {
+            Operation::Hooked(hooked) => Some(hooked),
+            _ => None,
+        }
     }
 }

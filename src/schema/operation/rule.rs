@@ -54,6 +54,11 @@ impl Rule<'_> {
         }
     }
 
+    /// True where something is said.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.has_field_by_name(name)
+    }
+
     pub(super) fn message(&self, name: &str) -> Option<DynamicMessage> {
         if !self.0.has_field_by_name(name) {
             return None;
@@ -72,7 +77,7 @@ impl Rule<'_> {
     /// Name and message of the member of a oneof that is set.
     pub(super) fn action(&self) -> Option<(String, DynamicMessage)> {
         let descriptor = self.0.descriptor();
-        let field = descriptor.fields().find(|field| self.0.has_field(field))?;
+        let field = descriptor.fields().find(|field| field.containing_oneof().is_some() && self.0.has_field(field))?;
         Some((field.name().to_owned(), self.0.get_field(&field).as_message()?.clone()))
     }
 

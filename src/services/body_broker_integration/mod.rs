@@ -10,7 +10,6 @@ mod reads;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +39,8 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         settings: settings.clone(),
     };
     Ok(Service::new("body-broker-integration", VERSION)
+        .keeping(&broker.entries)
+        .sweeping("sweeper", &broker.entries)
         .sharing(broker)
         .unary("body_broker.v1.BodyBrokerService/Harvest", Broker::harvest)
         .unary("body_broker.v1.BodyBrokerService/Negotiate", Broker::negotiate)
@@ -47,8 +48,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .unary("body_broker.v1.BodyBrokerService/GetProfile", Broker::profile)
         .unary("body_broker.v1.BodyBrokerService/MixDrugs", Broker::mix)
         .unary("body_broker.v1.BodyBrokerService/RecordDeath", Broker::record_death)
-        .stream("body_broker.v1.BodyBrokerService/WatchBroker", Broker::watch)
-        .task("sweeper", Broker::sweep)
+        .hook_watch("body_broker.v1.BodyBrokerService/WatchBroker", Broker::watch)
         .task("payer", Broker::pay_what_is_owed)
         .done())
 }
@@ -108,10 +108,6 @@ impl Broker {
         rule: impl Fn(&Current<Entry>) -> Result<Change<Entry, R>, Failed<R>>,
     ) -> Result<R, Failed<R>> {
         Ok(self.entries.change(context, &place(context, player_id), rule).await?.reply)
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.entries.sweeper(&context).await;
     }
 }
 

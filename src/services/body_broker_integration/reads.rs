@@ -8,9 +8,8 @@ use super::tables::{EFFECTS, FAMILIES, MIXTURES, PENALTIES, book_tier};
 use super::{Broker, Entry, place};
 use crate::fault::{Code, Fault};
 use crate::services::checks::{out_of_range, player, required, short, unknown_value};
-use crate::store::Keys;
 use crate::worker::records::{Current, RecordSeen};
-use crate::worker::{Chunks, Context, Failed};
+use crate::worker::{Context, Failed};
 
 /// Longest name of a world in bytes.
 const WORLD_MAX: usize = 128;
@@ -29,34 +28,28 @@ impl Broker {
         Ok(GotProfile { profile: Some(profile.shown(context.now_ms())) })
     }
 
-    pub(super) async fn watch(
+    pub(super) fn watch(
         self: Arc<Self>,
         context: Context,
         request: Watch,
-        mut chunks: Chunks<Item>,
-    ) -> Result<(), Fault> {
+        begins_anew: bool,
+    ) -> Result<impl FnMut(RecordSeen<Entry>) -> Result<Option<Item>, Fault>, Fault> {
         player(&context, self.settings.now().auth.enforce, &request.player_id)?;
-        let keys = Keys::One(place(&context, &request.player_id));
-        let mut watch = self.entries.watch(keys, Some(request.after_revision)).await?;
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
+        let mut has_told = false;
+        Ok(move |seen: RecordSeen<Entry>| {
             let (profile, revision) = match seen {
                 RecordSeen::Change { document: Some(document), revision, .. } => (document.value.profile(), revision),
-                RecordSeen::Current if chunks.count() == 0 && request.after_revision == 0 => {
+                RecordSeen::Current if !has_told && begins_anew => {
                     (Some(Profile::new(&context, &request.player_id)), 0)
                 }
-                RecordSeen::Change { .. } | RecordSeen::Current => continue,
+                RecordSeen::Change { .. } | RecordSeen::Current => return Ok(None),
             };
-            let Some(profile) = profile else { continue };
-            let (shown, change) = (profile.shown(context.now_ms()), profile.change);
-            chunks.send(&Item { revision, profile: Some(shown), change }).await?;
-        }
+            has_told |= profile.is_some();
+            Ok(profile.map(|profile| {
+                let shown = Some(profile.shown(context.now_ms()));
+                Item { revision, profile: shown, change: profile.change }
+            }))
+        })
     }
 
     pub(super) async fn mix(self: Arc<Self>, context: Context, request: Mix) -> Result<Mixed, Fault> {

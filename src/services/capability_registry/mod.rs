@@ -18,7 +18,7 @@ use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key, key_token};
 use crate::worker::records::{Change, Current, Document, EventId, Notice, Records, RecordsConfig};
-use crate::worker::{Context, Failed, Repeats, Service};
+use crate::worker::{Context, Failed, Repeats, Rule, Service};
 
 /// How long a registration lasts, in seconds; where the request does not say, and within which bounds.
 const TTL_DEFAULT_S: i32 = 300;
@@ -54,13 +54,13 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
     };
     Ok(Service::new("capability-registry", VERSION)
         .keeping(&registry.registrations)
+        .sweeping("sweeper", &registry.registrations)
         .sharing(registry)
-        .unary("capability_registry.v1.CapabilityRegistryService/Register", Registry::register)
+        .hook_put_at("capability_registry.v1.CapabilityRegistryService/Register", Registry::register)
         .unary("capability_registry.v1.CapabilityRegistryService/Query", Registry::query)
         .declared("capability_registry.v1.CapabilityRegistryService/Heartbeat")
         .unary("capability_registry.v1.CapabilityRegistryService/Deregister", Registry::deregister)
         .stream("capability_registry.v1.CapabilityRegistryService/WatchCapabilities", Registry::watch)
-        .task("sweeper", Registry::sweep)
         .done())
 }
 
@@ -155,12 +155,16 @@ impl Registry {
         grace_ms(&self.settings)
     }
 
-    async fn register(self: Arc<Self>, context: Context, request: Register) -> Result<Registered, Failed<Registered>> {
+    fn register(
+        self: Arc<Self>,
+        context: Context,
+        request: Register,
+    ) -> Result<(Vec<String>, impl Rule<Registration, Registered>), Fault> {
         let ttl_ms = check(&request)?;
         let parts = [Part::Text("caps.v1"), tenant_part(context.tenant()), Part::Text(&request.service_id)];
         let registration_id = format!("reg_{:016x}", seed(&parts));
-        let place = key(&[context.tenant(), &registration_id]);
-        let rule = |current: &Current<Registration>| {
+        let tokens = vec![registration_id.clone()];
+        let rule = move |current: &Current<Registration>| {
             let registration = Registration {
                 tenant: context.tenant().to_owned(),
                 service_id: request.service_id.clone(),
@@ -181,11 +185,9 @@ impl Registry {
                 let id = EventId::AtRevision(registration_id.clone());
                 told(&context, "evt.capability.registered.v1", id, &shown)
             });
-            let change = Change::put(registration, reply).expires_at_ms(expires_at_ms);
-            Ok(if let Some(notice) = told.transpose()? { change.event(notice) } else { change })
+            Ok(Change::put(registration, reply).expires_at_ms(expires_at_ms).events(told.transpose()?))
         };
-        let write = async { Ok(self.registrations.change(&context, &place, rule).await?.reply) };
-        self.repeats.once(&context, write).await
+        Ok((tokens, rule))
     }
 
     async fn query(self: Arc<Self>, context: Context, request: Query) -> Result<Found, Fault> {
@@ -227,10 +229,6 @@ impl Registry {
         };
         let write = async { Ok(self.registrations.change(&context, &place, rule).await?.reply) };
         self.repeats.once(&context, write).await
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.registrations.sweeper(&context).await;
     }
 }
 

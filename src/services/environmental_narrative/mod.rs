@@ -17,7 +17,7 @@ use super::notices::{notice, records};
 use super::prose::{self, Wish};
 use super::settings::LiveSettings;
 use crate::fault::Fault;
-use crate::store::{BucketConfig, Keys, Store, key};
+use crate::store::{BucketConfig, Store, key};
 use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records};
 use crate::worker::{Chunks, Context, Failed, Repeats, Service};
 
@@ -40,12 +40,13 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         Records::open(store, records(BucketConfig { name: "tg_narrative", ttl: Some(TTL), history: 4 })).await?;
     let narrative = Narrative { places, repeats: Repeats::open(store).await?, settings: settings.clone() };
     Ok(Service::new("environmental-narrative", VERSION)
+        .keeping(&narrative.places)
+        .sweeping("sweeper", &narrative.places)
+        .hook_watch("environmental_narrative.v1.EnvironmentalNarrativeService/WatchLocation", watch)
         .sharing(narrative)
         .unary("environmental_narrative.v1.EnvironmentalNarrativeService/Generate", Narrative::generate)
         .unary("environmental_narrative.v1.EnvironmentalNarrativeService/UpdateContext", Narrative::update)
-        .stream("environmental_narrative.v1.EnvironmentalNarrativeService/WatchLocation", Narrative::watch)
         .stream("environmental_narrative.v1.EnvironmentalNarrativeService/GenerateStream", Narrative::generate_stream)
-        .task("sweeper", Narrative::sweep)
         .done())
 }
 
@@ -161,53 +162,32 @@ impl Narrative {
         };
         self.repeats.once(&context, write).await
     }
+}
 
-    /// The context as it is, then each change of it and each new set; behind a revision, what it missed.
-    async fn watch(
-        self: Arc<Self>,
-        context: Context,
-        request: WatchLocation,
-        mut chunks: Chunks<Seen>,
-    ) -> Result<(), Fault> {
-        id("location_id", &request.location_id)?;
-        let place = key(&[context.tenant(), &request.location_id]);
-        let mut watch = self.places.watch(Keys::Under(place), Some(request.after_revision)).await?;
-        let begins_anew = request.after_revision == 0 || watch.is_reset();
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
-        let (mut is_current, mut missed) = (false, Vec::new());
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
-            match seen {
-                RecordSeen::Current if !is_current => {
-                    is_current = true;
-                    if begins_anew {
-                        // The last set is no news: the one that comes next is.
-                        missed.retain(|item: &Seen| item.generated.is_none());
-                        missed.is_empty().then(|| missed.push(Seen::default()));
-                    }
-                    missed.sort_by_key(|item| item.revision);
-                    for item in missed.drain(..) {
-                        chunks.send(&item).await?;
-                    }
+/// The hook of the declared watch: the context as it is, then each change of it and each new set; behind a revision, what
+/// it missed.
+fn watch(
+    _: Context,
+    _: WatchLocation,
+    begins_anew: bool,
+) -> Result<impl FnMut(RecordSeen<Kept>) -> Result<Vec<Seen>, Fault>, Fault> {
+    let (mut is_current, mut missed) = (false, Vec::new());
+    Ok(move |seen| {
+        match seen {
+            RecordSeen::Current if !is_current => {
+                is_current = true;
+                if begins_anew {
+                    // The last set is no news: the one that comes next is.
+                    missed.retain(|item: &Seen| item.generated.is_none());
+                    missed.is_empty().then(|| missed.push(Seen::default()));
                 }
-                RecordSeen::Current => {}
-                RecordSeen::Change { document, revision, .. } => match seen_as(document, revision) {
-                    Some(item) if is_current => chunks.send(&item).await?,
-                    Some(item) => missed.push(item),
-                    None => {}
-                },
+                missed.sort_by_key(|item| item.revision);
             }
+            RecordSeen::Current => {}
+            RecordSeen::Change { document, revision, .. } => missed.extend(seen_as(document, revision)),
         }
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.places.sweeper(&context).await;
-    }
+        Ok(if is_current { std::mem::take(&mut missed) } else { Vec::new() })
+    })
 }
 
 /// A model's words for an element, the built-in ones where it has none.

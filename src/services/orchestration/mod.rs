@@ -28,7 +28,7 @@ use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
-use crate::worker::{Consume, Context, Failed, Repeats, Service};
+use crate::worker::{Consume, Context, Failed, Rule, Service};
 use admission::{check_parameters, check_services};
 use catalog::Catalog;
 use execution::{Execution, Status};
@@ -50,27 +50,25 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
     let bucket = BucketConfig { name: "tg_exec", ttl: Some(KEPT), history: 4 };
     let orchestration = Orchestration {
         executions: Records::open(store, records(bucket)).await?,
-        repeats: Repeats::open(store).await?,
         catalog: Catalog::new(settings),
         settings: settings.clone(),
     };
     Ok(Service::new("orchestration", VERSION)
         .keeping(&orchestration.executions)
+        .sweeping("sweeper", &orchestration.executions)
         .sharing(orchestration)
         .unary("orchestration.v1.OrchestrationService/ExecuteWorkflow", Orchestration::execute)
         .declared("orchestration.v1.OrchestrationService/GetStatus")
-        .unary("orchestration.v1.OrchestrationService/Cancel", Orchestration::cancel)
+        .hook_put("orchestration.v1.OrchestrationService/Cancel", Orchestration::cancel)
         .declared("orchestration.v1.OrchestrationService/WatchExecution")
         .consumer(Consume::new(ORCHESTRATION_STEP).parallel(PARALLEL), Orchestration::work)
         .task("workflows", Orchestration::follow_workflows)
         .task("watchdog", Orchestration::watchdog)
-        .task("sweeper", Orchestration::sweep)
         .done())
 }
 
 struct Orchestration {
     executions: Records<Execution>,
-    repeats: Repeats,
     catalog: Catalog,
     settings: LiveSettings,
 }
@@ -213,10 +211,8 @@ impl Orchestration {
         Ok(done.reply)
     }
 
-    async fn cancel(self: Arc<Self>, context: Context, request: Cancel) -> Result<Cancelled, Failed<Cancelled>> {
-        id("execution_id", &request.execution_id)?;
-        let place = key(&[context.tenant(), &request.execution_id]);
-        let rule = |current: &Current<Execution>| {
+    fn cancel(self: Arc<Self>, context: Context, request: Cancel) -> Result<impl Rule<Execution, Cancelled>, Fault> {
+        Ok(move |current: &Current<Execution>| {
             let before = current.value.as_ref().ok_or_else(|| unknown(&request.execution_id))?;
             let reply = |success, status: Status| Cancelled { success, final_status: status.name().to_owned() };
             if before.status != Status::Running {
@@ -228,9 +224,7 @@ impl Orchestration {
             let work = work_notice(&context, &execution)?;
             let reply = reply(true, Status::Cancelled);
             Ok(self.changed(&context, before.status, execution, reply, current.now_ms)?.event(work))
-        };
-        let write = async { Ok(self.executions.change(&context, &place, rule).await?.reply) };
-        self.repeats.once(&context, write).await
+        })
     }
 
     async fn find(&self, context: &Context, execution_id: &str) -> Result<Execution, Fault> {
@@ -283,10 +277,6 @@ impl Orchestration {
 
     async fn follow_workflows(self: Arc<Self>, context: Context) {
         self.catalog.follow(&context).await;
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.executions.sweeper(&context).await;
     }
 }
 

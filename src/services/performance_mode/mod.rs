@@ -15,7 +15,7 @@ use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
-use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use crate::worker::{Chunks, Context, Failed, Repeats, Rule, Service};
 use presets::{Applied, BUDGETS, MODES, WORDS, check_overrides};
 use samples::{Budget, Budgets, Metrics, Ring};
 
@@ -29,18 +29,20 @@ const WINDOW_MAX_S: i32 = 3_600;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_perf", ttl: None, history: 4 };
+    let budgets = Records::open(store, records(bucket.clone())).await?;
     let modes = Modes {
         applied: Records::open(store, records(bucket.clone())).await?,
-        rings: Records::open(store, records(bucket.clone())).await?,
-        budgets: Records::open(store, records(bucket)).await?,
+        rings: Records::open(store, records(bucket)).await?,
+        budgets: budgets.clone(),
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
     };
     Ok(Service::new("performance-mode", VERSION)
+        .keeping(&budgets)
         .sharing(modes)
         .unary("performance_mode.v1.PerformanceModeService/AdjustMode", Modes::adjust)
         .unary("performance_mode.v1.PerformanceModeService/GetMetrics", Modes::metrics)
-        .unary("performance_mode.v1.PerformanceModeService/SetBudget", Modes::set_budget)
+        .hook_put_at("performance_mode.v1.PerformanceModeService/SetBudget", Modes::set_budget)
         .unary("performance_mode.v1.PerformanceModeService/ReportMetrics", Modes::report)
         .stream("performance_mode.v1.PerformanceModeService/WatchMode", Modes::watch)
         .task("sweeper", Modes::sweep)
@@ -220,15 +222,20 @@ impl Modes {
         })
     }
 
-    async fn set_budget(self: Arc<Self>, context: Context, request: SetBudget) -> Result<BudgetSet, Failed<BudgetSet>> {
+    #[allow(clippy::needless_pass_by_value, reason = "hooks own what they are given")]
+    fn set_budget(
+        self: Arc<Self>,
+        context: Context,
+        request: SetBudget,
+    ) -> Result<(Vec<String>, impl Rule<StoredBudget, BudgetSet>), Fault> {
         let wanted = request.budget_type.to_ascii_lowercase();
         let Some(kind) = BUDGETS.iter().find(|kind| kind.name == wanted) else {
             let text = format!("unknown budget {}", request.budget_type);
-            return Err(unknown_value("budget_type", text, &BUDGETS.map(|kind| kind.name)).into());
+            return Err(unknown_value("budget_type", text, &BUDGETS.map(|kind| kind.name)));
         };
         let value = request.budget_value;
         if value <= 0 {
-            return Err(invalid("budget_value", "not_positive", "budget_value must be above 0").into());
+            return Err(invalid("budget_value", "not_positive", "budget_value must be above 0"));
         }
         if request.strict_enforcement && !(kind.min..=kind.max).contains(&value) {
             let text = format!("{} budget must be {} to {}", kind.name, kind.min, kind.max);
@@ -236,19 +243,16 @@ impl Modes {
                 .detail("field", "budget_value")
                 .detail("reason", "out_of_range")
                 .detail("min", kind.min.to_string())
-                .detail("max", kind.max.to_string())
-                .into());
+                .detail("max", kind.max.to_string()));
         }
         if !request.player_id.is_empty() {
             player(&context, self.settings.now().auth.enforce, &request.player_id)?;
         }
         let stored = StoredBudget { value: value.clamp(kind.min, kind.max), is_strict: request.strict_enforcement };
-        let rule = |_: &Current<StoredBudget>| {
+        let rule = move |_: &Current<StoredBudget>| {
             Ok(Change::put(stored.clone(), BudgetSet { success: true, applied_budget: stored.value }))
         };
-        let place = budget_key(&context, kind.name, &request.player_id);
-        let write = async { Ok(self.budgets.change(&context, &place, rule).await?.reply) };
-        self.repeats.once(&context, write).await
+        Ok((budget_tokens(kind.name, &request.player_id), rule))
     }
 
     async fn report(self: Arc<Self>, context: Context, request: Report) -> Result<Reported, Failed<Reported>> {
@@ -319,7 +323,9 @@ impl Modes {
         let mut budgets = BUDGETS.map(|kind| Budget { value: kind.default(is_competitive), is_strict: false });
         for (kind, budget) in BUDGETS.iter().zip(&mut budgets) {
             for of in [player_id, ""] {
-                let found = self.budgets.get_cached(context, &budget_key(context, kind.name, of)).await?;
+                let mut tokens = vec![context.tenant().to_owned()];
+                tokens.extend(budget_tokens(kind.name, of));
+                let found = self.budgets.get_cached(context, &key(&tokens)).await?;
                 if let Some(StoredBudget { value, is_strict }) = found.map(|document| document.value) {
                     *budget = Budget { value, is_strict };
                     break;
@@ -361,11 +367,10 @@ impl Modes {
     }
 }
 
-fn budget_key(context: &Context, kind: &str, player_id: &str) -> String {
-    match player_id {
-        "" => key(&[context.tenant(), "budget", kind]),
-        player_id => key(&[context.tenant(), "budget", kind, player_id]),
-    }
+/// Key of a budget below the tenant: everybody's, or a player's own.
+fn budget_tokens(kind: &str, player_id: &str) -> Vec<String> {
+    let tokens = ["budget", kind, player_id].into_iter().filter(|token| !token.is_empty());
+    tokens.map(str::to_owned).collect()
 }
 
 /// The event of a mode that has changed.

@@ -13,9 +13,9 @@ use super::notices::{notice, records};
 use super::settings::{LiveSettings, UnknownKeys};
 use super::{Settings, VERSION};
 use crate::fault::{Code, Fault};
-use crate::store::{BucketConfig, Keys, Store, key};
-use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
-use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use crate::store::{BucketConfig, Store};
+use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records};
+use crate::worker::{Context, Rule, Service};
 use keys::{Kind, is_computed, is_for_admins, is_key, known};
 use view::View;
 
@@ -24,27 +24,22 @@ const SETTINGS_MAX: usize = 100;
 /// Keys outside of the table that a player may have.
 const OWN_KEYS_MAX: usize = 200;
 
-/// The service.
+/// The service: its operations on the store are declared in the schema, and these are their hooks.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_settings", ttl: None, history: 8 };
-    let players = Players {
-        overrides: Records::open(store, records(bucket)).await?,
-        repeats: Repeats::open(store).await?,
-        settings: settings.clone(),
-    };
+    let overrides: Records<Overrides> = Records::open(store, records(bucket)).await?;
     Ok(Service::new("settings", VERSION)
-        .sharing(players)
-        .unary("settings.v1.SettingsService/GetSettings", Players::get)
-        .unary("settings.v1.SettingsService/UpdateSettings", Players::update)
-        .unary("settings.v1.SettingsService/ResetSettings", Players::reset)
-        .stream("settings.v1.SettingsService/WatchSettings", Players::watch)
-        .task("sweeper", Players::sweep)
+        .keeping(&overrides)
+        .sweeping("sweeper", &overrides)
+        .sharing(Players { settings: settings.clone() })
+        .hook_get("settings.v1.SettingsService/GetSettings", Players::get)
+        .hook_put("settings.v1.SettingsService/UpdateSettings", Players::update)
+        .hook_put("settings.v1.SettingsService/ResetSettings", Players::reset)
+        .hook_watch("settings.v1.SettingsService/WatchSettings", Players::watch)
         .done())
 }
 
 struct Players {
-    overrides: Records<Overrides>,
-    repeats: Repeats,
     settings: LiveSettings,
 }
 
@@ -91,7 +86,6 @@ struct Update {
 struct Updated {
     updated_count: i32,
     updated_keys: Vec<String>,
-    revision: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,30 +113,19 @@ struct Item {
 }
 
 impl Players {
-    async fn get(self: Arc<Self>, context: Context, request: Get) -> Result<Got, Fault> {
+    fn get(&self, context: &Context, request: &Get, stored: Option<Document<Overrides>>) -> Result<Got, Fault> {
         let settings = self.settings.now();
-        player(&context, settings.auth.enforce, &request.player_id)?;
-        let key = key(&[context.tenant(), &request.player_id]);
-        let stored = self.overrides.get_cached(&context, &key).await?;
+        player(context, settings.auth.enforce, &request.player_id)?;
         let (overrides, revision) = stored.map_or_else(Default::default, |stored| (stored.value, stored.revision));
-        let view = View { context: &context, player_id: &request.player_id, settings: &settings.settings };
+        let view = View { context, player_id: &request.player_id, settings: &settings.settings };
         Ok(Got { settings: view.wanted(&overrides, &request.setting_keys), revision })
     }
 
-    async fn update(self: Arc<Self>, context: Context, request: Update) -> Result<Updated, Failed<Updated>> {
+    fn update(self: Arc<Self>, context: Context, request: Update) -> Result<impl Rule<Overrides, Updated>, Fault> {
         let settings = self.settings.now();
         player(&context, settings.auth.enforce, &request.player_id)?;
         let given = check_settings(&context, &settings, &request)?;
-        let keys: Vec<String> = given.keys().cloned().collect();
-        let place = key(&[context.tenant(), &request.player_id]);
-        let rule = |current: &Current<Overrides>| {
-            if request.expected_revision > 0 && request.expected_revision != current.revision {
-                let text = format!("revision is {}, expected {}", current.revision, request.expected_revision);
-                return Err(Fault::client(Code::FailedPrecondition, text)
-                    .detail("reason", "revision_mismatch")
-                    .detail("current_revision", current.revision.to_string())
-                    .into());
-            }
+        Ok(move |current: &Current<Overrides>| {
             let before = current.value.clone().unwrap_or_default();
             let mut after = if request.merge { before.clone() } else { Overrides::new() };
             for (key, (kind, value)) in &given {
@@ -153,26 +136,19 @@ impl Players {
                 let text = format!("a player has at most {OWN_KEYS_MAX} keys of its own");
                 return Err(invalid("settings", "too_many", text).into());
             }
-            let reply = Updated { updated_count: keys.len() as i32, updated_keys: keys.clone(), revision: 0 };
-            let told = self.told(&context, &settings, &request.player_id, [&before, &after], "update")?;
-            let change = Change::put(after, reply);
-            Ok(if let Some(notice) = told { change.event(notice) } else { change })
-        };
-        let write = async {
-            let done = self.overrides.change(&context, &place, rule).await?;
-            Ok(Updated { revision: done.revision, ..done.reply })
-        };
-        self.repeats.once(&context, write).await
+            let reply = Updated { updated_count: given.len() as i32, updated_keys: given.keys().cloned().collect() };
+            let told = told(&context, &settings, &request.player_id, [&before, &after], "update")?;
+            Ok(Change::put(after, reply).events(told))
+        })
     }
 
-    async fn reset(self: Arc<Self>, context: Context, request: Reset) -> Result<WasReset, Failed<WasReset>> {
+    fn reset(self: Arc<Self>, context: Context, request: Reset) -> Result<impl Rule<Overrides, WasReset>, Fault> {
         let settings = self.settings.now();
         player(&context, settings.auth.enforce, &request.player_id)?;
-        let place = key(&[context.tenant(), &request.player_id]);
-        let is_meant = |key: &str| {
-            request.setting_keys.is_empty() || request.setting_keys.iter().any(|wanted| view::names(wanted, key))
-        };
-        let rule = |current: &Current<Overrides>| {
+        Ok(move |current: &Current<Overrides>| {
+            let is_meant = |key: &str| {
+                request.setting_keys.is_empty() || request.setting_keys.iter().any(|wanted| view::names(wanted, key))
+            };
             let before = current.value.clone().unwrap_or_default();
             let (gone, after): (Overrides, Overrides) = before.clone().into_iter().partition(|(key, _)| is_meant(key));
             if gone.keys().any(|key| is_for_admins(key)) {
@@ -183,78 +159,66 @@ impl Players {
             if reply.reset_keys.is_empty() {
                 return Ok(Change::nothing(reply));
             }
-            let told = self.told(&context, &settings, &request.player_id, [&before, &after], "reset")?;
-            let change = Change::put(after, reply);
-            Ok(if let Some(notice) = told { change.event(notice) } else { change })
-        };
-        let write = async { Ok(self.overrides.change(&context, &place, rule).await?.reply) };
-        self.repeats.once(&context, write).await
+            let told = told(&context, &settings, &request.player_id, [&before, &after], "reset")?;
+            Ok(Change::put(after, reply).events(told))
+        })
     }
 
-    async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
+    fn watch(
+        self: Arc<Self>,
+        context: Context,
+        request: Watch,
+        begins_anew: bool,
+    ) -> Result<impl FnMut(RecordSeen<Overrides>) -> Result<Option<Item>, Fault>, Fault> {
         let settings = self.settings.now();
         player(&context, settings.auth.enforce, &request.player_id)?;
-        let place = key(&[context.tenant(), &request.player_id]);
-        let view = View { context: &context, player_id: &request.player_id, settings: &settings.settings };
-        let mut watch = self.overrides.watch(Keys::One(place), Some(request.after_revision)).await?;
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
         // What the reader has, once it has been told everything; a resumed reader has it already.
         let mut shown: Option<Vec<Setting>> = None;
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
+        Ok(move |seen| {
             let (overrides, revision) = match seen {
                 RecordSeen::Change { document, revision, .. } => {
                     (document.map(|document| document.value).unwrap_or_default(), revision)
                 }
                 // Nothing is stored: everything is a default.
-                RecordSeen::Current if shown.is_none() && request.after_revision == 0 => (Overrides::new(), 0),
-                RecordSeen::Current => continue,
+                RecordSeen::Current if shown.is_none() && begins_anew => (Overrides::new(), 0),
+                RecordSeen::Current => return Ok(None),
             };
+            let view = View { context: &context, player_id: &request.player_id, settings: &settings.settings };
             let all = view.wanted(&overrides, &[]);
             let settings = match &shown {
                 Some(before) => all.iter().filter(|setting| !before.contains(setting)).cloned().collect(),
                 None => all.clone(),
             };
             shown = Some(all);
-            chunks.send(&Item { revision, settings }).await?;
-        }
+            Ok(Some(Item { revision, settings }))
+        })
     }
+}
 
-    /// The event of the keys whose effective value has changed; nothing where none has.
-    fn told(
-        &self,
-        context: &Context,
-        settings: &Settings,
-        player_id: &str,
-        [before, after]: [&Overrides; 2],
-        cause: &str,
-    ) -> Result<Option<Notice>, Fault> {
-        let view = View { context, player_id, settings: &settings.settings };
-        let [old, new] = [before, after].map(|overrides| view.effective(overrides));
-        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        let changed: Vec<&String> = keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).collect();
-        if changed.is_empty() {
-            return Ok(None);
-        }
-        let names: Vec<String> = changed.iter().map(|key| (*key).clone()).collect();
-        let payload = Got { settings: view.wanted(after, &names), revision: 0 };
-        let id = EventId::AtRevision(player_id.to_owned());
-        let notice = notice(context, "evt.settings.changed.v1", id, "settings.v1.GetResponse", &payload)?
-            .with("player_id", player_id)
-            .with("changed_keys", names.join(","))
-            .with("cause", cause);
-        let was = |key: &String| (format!("old.{key}"), old.get(key).cloned().unwrap_or_default());
-        Ok(Some(names.iter().map(was).fold(notice, |notice, (name, value)| notice.with(&name, value))))
+/// The event of the keys whose effective value has changed; nothing where none has.
+fn told(
+    context: &Context,
+    settings: &Settings,
+    player_id: &str,
+    [before, after]: [&Overrides; 2],
+    cause: &str,
+) -> Result<Option<Notice>, Fault> {
+    let view = View { context, player_id, settings: &settings.settings };
+    let [old, new] = [before, after].map(|overrides| view.effective(overrides));
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let changed: Vec<&String> = keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).collect();
+    if changed.is_empty() {
+        return Ok(None);
     }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.overrides.sweeper(&context).await;
-    }
+    let names: Vec<String> = changed.iter().map(|key| (*key).clone()).collect();
+    let payload = Got { settings: view.wanted(after, &names), revision: 0 };
+    let id = EventId::AtRevision(player_id.to_owned());
+    let notice = notice(context, "evt.settings.changed.v1", id, "settings.v1.GetResponse", &payload)?
+        .with("player_id", player_id)
+        .with("changed_keys", names.join(","))
+        .with("cause", cause);
+    let was = |key: &String| (format!("old.{key}"), old.get(key).cloned().unwrap_or_default());
+    Ok(Some(names.iter().map(was).fold(notice, |notice, (name, value)| notice.with(&name, value))))
 }
 
 /// The settings of an update, by key: the last one of a key counts.

@@ -9,20 +9,18 @@ mod watch;
 mod world;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::id;
 use super::events::WORLD_STATE_SYNC;
 use super::notices::records;
 use super::paging::{Page, Pagination};
 use super::settings::LiveSettings;
 use crate::fault::Fault;
 use crate::store::{BucketConfig, Keys, Store, key};
-use crate::worker::records::{Records, RecordsConfig};
+use crate::worker::records::{Document, Records, RecordsConfig};
 use crate::worker::{Context, Repeats, Service};
 use entities::{Entity, list};
 use subscriptions::Subscription;
@@ -43,19 +41,20 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         settings: settings.clone(),
     };
     Ok(Service::new("world-state", VERSION)
+        .keeping(&worlds.kept)
         .keeping(&worlds.subscriptions)
+        .sweeping("sweeper of worlds", &worlds.kept)
+        .sweeping("sweeper of subscriptions", &worlds.subscriptions)
+        .hook_list("world_state.v1.WorldStateService/GetState", get)
+        .hook_watch("world_state.v1.WorldStateService/WatchWorld", watch::watch)
         .sharing(worlds)
-        .unary("world_state.v1.WorldStateService/GetState", Worlds::get)
         .unary("world_state.v1.WorldStateService/UpdateState", Worlds::update)
         .unary("world_state.v1.WorldStateService/Subscribe", Worlds::subscribe)
         .declared("world_state.v1.WorldStateService/Unsubscribe")
         .unary("world_state.v1.WorldStateService/Simulate", Worlds::simulate)
-        .stream("world_state.v1.WorldStateService/WatchWorld", Worlds::watch)
         .consumer(WORLD_STATE_SYNC, Worlds::push_changes)
         .task("commits", Worlds::keep_up)
         .task("simulation", Worlds::tick)
-        .task("sweeper of worlds", Worlds::sweep_worlds)
-        .task("sweeper of subscriptions", Worlds::sweep_subscriptions)
         .done())
 }
 
@@ -90,53 +89,45 @@ struct Found {
     next_page_token: String,
 }
 
-impl Worlds {
-    async fn get(self: Arc<Self>, context: Context, request: GetState) -> Result<Found, Fault> {
-        id("world_id", &request.world_id)?;
-        list("entity_ids", request.entity_ids.len())?;
-        list("tags", request.tags.len())?;
-        let page = Page::of(request.page.as_ref())?;
-        let world_id = request.world_id.clone();
-        let Some(Snapshot { header, entities }) = self.current(&context, &world_id).await? else {
-            let world_state = Some(WorldState { world_id, ..WorldState::default() });
-            return Ok(Found { world_state, next_page_token: String::new() });
-        };
-        let is_wanted = |entity_id: &String| request.entity_ids.is_empty() || request.entity_ids.contains(entity_id);
-        let matching: Vec<(String, Entity)> = entities
-            .iter()
-            .filter(|(entity_id, entity)| is_wanted(entity_id) && entity.has_tags(&request.tags))
-            .map(|(entity_id, entity)| (entity_id.clone(), Entity::from(entity)))
-            .collect();
-        let total_entities = i32::try_from(matching.len()).unwrap_or(i32::MAX);
-        let (mut entities, mut next_page_token) = page.take(matching);
-        let mut bytes = 0;
-        let fitting = entities.iter().take_while(|entity| {
-            bytes += size(entity);
-            bytes <= PAGE_BYTES_MAX
-        });
-        // An entity comes in one message, so the first one always fits.
-        let fitting = fitting.count().max(1);
-        if fitting < entities.len() {
-            entities.truncate(fitting);
-            next_page_token = entities.last().map(|entity| entity.entity_id.clone()).unwrap_or_default();
-        }
-        let (timestamp_ms, global_flags) = (header.timestamp_ms, header.flags);
-        let world_state = Some(WorldState { world_id, timestamp_ms, entities, global_flags, total_entities });
-        Ok(Found { world_state, next_page_token })
+/// The hook of the declared list: what a world's documents show, in pages of entities.
+fn get(_: &Context, request: &GetState, documents: Vec<(String, Document<Kept>)>) -> Result<Found, Fault> {
+    list("entity_ids", request.entity_ids.len())?;
+    list("tags", request.tags.len())?;
+    let page = Page::of(request.page.as_ref())?;
+    let world_id = request.world_id.clone();
+    let Some(Snapshot { header, entities }) = snapshot(documents) else {
+        let world_state = Some(WorldState { world_id, ..WorldState::default() });
+        return Ok(Found { world_state, next_page_token: String::new() });
+    };
+    let is_wanted = |entity_id: &String| request.entity_ids.is_empty() || request.entity_ids.contains(entity_id);
+    let matching: Vec<(String, Entity)> = entities
+        .iter()
+        .filter(|(entity_id, entity)| is_wanted(entity_id) && entity.has_tags(&request.tags))
+        .map(|(entity_id, entity)| (entity_id.clone(), Entity::from(entity)))
+        .collect();
+    let total_entities = i32::try_from(matching.len()).unwrap_or(i32::MAX);
+    let (mut entities, mut next_page_token) = page.take(matching);
+    let mut bytes = 0;
+    let fitting = entities.iter().take_while(|entity| {
+        bytes += size(entity);
+        bytes <= PAGE_BYTES_MAX
+    });
+    // An entity comes in one message, so the first one always fits.
+    let fitting = fitting.count().max(1);
+    if fitting < entities.len() {
+        entities.truncate(fitting);
+        next_page_token = entities.last().map(|entity| entity.entity_id.clone()).unwrap_or_default();
     }
+    let (timestamp_ms, global_flags) = (header.timestamp_ms, header.flags);
+    let world_state = Some(WorldState { world_id, timestamp_ms, entities, global_flags, total_entities });
+    Ok(Found { world_state, next_page_token })
+}
 
+impl Worlds {
     /// A world as this replica knows it: exactly what was committed, a moment ago.
     async fn current(&self, context: &Context, world_id: &str) -> Result<Option<Snapshot>, Fault> {
         let keys = Keys::Under(key(&[context.tenant(), world_id]));
         Ok(snapshot(self.kept.list(context, &keys).await?))
-    }
-
-    async fn sweep_worlds(self: Arc<Self>, context: Context) {
-        self.kept.sweeper(&context).await;
-    }
-
-    async fn sweep_subscriptions(self: Arc<Self>, context: Context) {
-        self.subscriptions.sweeper(&context).await;
     }
 }
 

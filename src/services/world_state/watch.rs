@@ -1,19 +1,15 @@
 //! A world as it changes: matching entities as a snapshot, then what each commit changed of them and of the flags.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Worlds;
 use super::entities::{Entity, Stored};
 use super::subscriptions::{filter, is_wanted};
 use super::world::{Kept, Snapshot, World, header_key, snapshot};
 use crate::fault::Fault;
-use crate::services::checks::id;
-use crate::store::{Keys, key};
+use crate::worker::Context;
 use crate::worker::records::{Document, RecordSeen};
-use crate::worker::{Chunks, Context};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Watch {
@@ -44,50 +40,39 @@ struct View {
     revision: u64,
 }
 
-impl Worlds {
-    pub(super) async fn watch(
-        self: Arc<Self>,
-        context: Context,
-        request: Watch,
-        mut chunks: Chunks<Item>,
-    ) -> Result<(), Fault> {
-        id("world_id", &request.world_id)?;
-        let (entity_types, tags) = filter(&request.entity_types, &request.tags)?;
-        let header = header_key(context.tenant(), &request.world_id);
-        let (rows, told, revision) = Default::default();
-        let mut view = View { entity_types, tags, header, rows, told, revision };
-        // From what is there, also behind a revision: a commit is told by comparing, so the whole has to be known.
-        let keys = Keys::Under(key(&[context.tenant(), &request.world_id]));
-        let mut watch = self.kept.watch(keys, None).await?;
-        let mut is_current = false;
-        loop {
-            let items = tokio::select! {
-                seen = watch.next(&context) => match seen? {
-                    RecordSeen::Current => {
-                        is_current = true;
-                        let after = request.after_revision;
-                        if after > 0 && after < view.commit() {
-                            context.label("reset", "true");
-                        }
-                        view.first(after)
-                    }
-                    RecordSeen::Change { key, document, .. } => {
-                        // Entities are committed by their header alone.
-                        let is_commit = is_current && key == view.header;
-                        match document {
-                            Some(document) => drop(view.rows.insert(key, document)),
-                            None => drop(view.rows.remove(&key)),
-                        }
-                        if is_commit { view.changes() } else { Vec::new() }
-                    }
-                },
-                _ = context.until_cancelled() => return Ok(()),
-            };
-            for item in items {
-                chunks.send(&item).await?;
+/// The hook of the declared watch. It begins with what is there, also behind a revision: a commit is told by comparing, so
+/// the whole has to be known.
+pub(super) fn watch(
+    context: Context,
+    request: Watch,
+    _: bool,
+) -> Result<impl FnMut(RecordSeen<Kept>) -> Result<Vec<Item>, Fault>, Fault> {
+    let Watch { world_id, entity_types, tags, after_revision: after } = request;
+    let (entity_types, tags) = filter(&entity_types, &tags)?;
+    let header = header_key(context.tenant(), &world_id);
+    let (rows, told, revision) = Default::default();
+    let mut view = View { entity_types, tags, header, rows, told, revision };
+    let mut is_current = false;
+    Ok(move |seen: RecordSeen<Kept>| {
+        Ok(match seen {
+            RecordSeen::Current => {
+                is_current = true;
+                if after > 0 && after < view.commit() {
+                    context.label("reset", "true");
+                }
+                view.first(after)
             }
-        }
-    }
+            RecordSeen::Change { key, document, .. } => {
+                // Entities are committed by their header alone.
+                let is_commit = is_current && key == view.header;
+                match document {
+                    Some(document) => drop(view.rows.insert(key, document)),
+                    None => drop(view.rows.remove(&key)),
+                }
+                if is_commit { view.changes() } else { Vec::new() }
+            }
+        })
+    })
 }
 
 impl View {

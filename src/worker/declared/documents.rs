@@ -37,14 +37,8 @@ pub(super) async fn put(found: &Found<'_>, declared: &Declared, plan: &Put) -> R
     plan.ranges.iter().try_for_each(|range| writing::within(range, &value))?;
     let expected = found.number(plan.expected_version.as_ref());
     let rule = |current: &Current<Value>| {
-        match (&plan.mode, &current.value) {
-            (Mode::Create, Some(_)) => {
-                let fault = Fault::client(Code::AlreadyExists, format!("{} exists already", name(found, &plan.key)));
-                return Err(versioned(fault.detail("reason", "exists"), current).into());
-            }
-            (Mode::Replace | Mode::Merge(_), None) => return Err(missing(found, kind, &plan.key).into()),
-            _ => check_version(expected, current)?,
-        }
+        check_mode(found, kind, &plan.key, &plan.mode, current)?;
+        check_version(expected, current)?;
         let (version, now_ms) = (current.version + 1, current.now_ms);
         let value = writing::written(plan, current.value.as_ref(), &value, now_ms);
         let document = Document { value, version, revision: 0, updated_ms: now_ms };
@@ -133,7 +127,7 @@ pub(super) fn key_of(found: &Found<'_>, tokens: &[Token]) -> Result<String, Faul
 }
 
 /// The event of a change: the document as written, under an id of bucket, key and version.
-fn notice(
+pub(super) fn notice(
     found: &Found<'_>,
     kind: &DocumentKind,
     subject: Option<&[Token]>,
@@ -147,7 +141,24 @@ fn notice(
     Ok(Some(Notice::encoded(found.context, subject, id, &kind.message_name, payload)))
 }
 
-fn check_version(expected: u64, current: &Current<Value>) -> Result<(), Fault> {
+pub(super) fn check_mode<T>(
+    found: &Found<'_>,
+    kind: &DocumentKind,
+    key: &[Token],
+    mode: &Mode,
+    current: &Current<T>,
+) -> Result<(), Fault> {
+    match (mode, &current.value) {
+        (Mode::Create, Some(_)) => {
+            let fault = Fault::client(Code::AlreadyExists, format!("{} exists already", name(found, key)));
+            Err(versioned(fault.detail("reason", "exists"), current))
+        }
+        (Mode::Replace | Mode::Merge(_), None) => Err(missing(found, kind, key)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_version<T>(expected: u64, current: &Current<T>) -> Result<(), Fault> {
     if expected == 0 || expected == current.version {
         return Ok(());
     }
@@ -156,7 +167,7 @@ fn check_version(expected: u64, current: &Current<Value>) -> Result<(), Fault> {
     Err(versioned(fault, current))
 }
 
-fn versioned(fault: Fault, current: &Current<Value>) -> Fault {
+fn versioned<T>(fault: Fault, current: &Current<T>) -> Fault {
     fault.detail("current_version", current.version.to_string())
 }
 

@@ -99,14 +99,19 @@ impl Found<'_> {
                 copy(self.payload, &mut wire, |number| kept(number).filter(|_| context != Some(number)))?;
             }
         }
-        let mut kept = Vec::with_capacity(wire.len());
-        let is_ours = |number: u32| {
-            kind.version == Some(number)
-                || matches!(kind.updated, Some(Updated::Timestamp(own) | Updated::Millis(own)) if own == number)
-        };
-        copy(&wire, &mut kept, |number| (!is_ours(number)).then_some(number))?;
-        Ok(kept)
+        without_ours(kind, &wire)
     }
+}
+
+/// A document without what the worker writes itself.
+pub(super) fn without_ours(kind: &DocumentKind, wire: &[u8]) -> Result<Vec<u8>, Fault> {
+    let mut kept = Vec::with_capacity(wire.len());
+    let is_ours = |number: u32| {
+        kind.version == Some(number)
+            || matches!(kind.updated, Some(Updated::Timestamp(own) | Updated::Millis(own)) if own == number)
+    };
+    copy(wire, &mut kept, |number| (!is_ours(number)).then_some(number))?;
+    Ok(kept)
 }
 
 /// Copies records, each under the number that it gets.
@@ -226,6 +231,6 @@ pub(super) fn malformed(error: &TranscodeError) -> Fault {
     Fault::client(Code::InvalidArgument, format!("the request does not decode: {error}")).detail("reason", "malformed")
 }
 
-fn unreadable(text: &str) -> Fault {
+pub(super) fn unreadable(text: &str) -> Fault {
     Fault::ours(Code::Internal, "a stored document cannot be read").internal(text.to_owned())
 }

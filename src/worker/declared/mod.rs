@@ -6,6 +6,7 @@ mod cached;
 mod documents;
 mod events;
 mod fields;
+mod hooks;
 mod lists;
 mod rows;
 mod writing;
@@ -29,6 +30,8 @@ use crate::transcode::check;
 use cached::Replies;
 use fields::Found;
 
+pub(in crate::worker) use hooks::{Bind, Kept};
+pub use hooks::{Content, Reply, Rule};
 pub(super) use rows::Rows;
 
 /// Documents by bucket, as ProtoJSON with proto names.
@@ -42,7 +45,8 @@ struct Declared {
     replies: Replies,
 }
 
-/// A service of the schema that declares all of its operations. `name` is its full name or its short one.
+/// A service of the schema that declares all of its operations. `name` is its full name or its short one. Where a
+/// declaration has a hook, add it to the service ([`Service::hook_put`] and the others) before the worker starts.
 ///
 /// Fails with NOT_FOUND where the tables have no such service, with UNIMPLEMENTED where a method needs a handler.
 pub async fn declared(store: &Store, snapshot: &Snapshot, name: &str) -> Result<Service, Fault> {
@@ -57,13 +61,19 @@ pub async fn declared(store: &Store, snapshot: &Snapshot, name: &str) -> Result<
     }
     provide_logs(store, row).await?;
     let mut service = Service::new(&*row.short_name, env!("CARGO_PKG_VERSION"));
-    for records in open_documents(store, row).await?.into_values() {
-        service = service.keeping(&records).task("sweeper", move |context| {
-            let records = records.clone();
-            async move { records.sweeper(&context).await }
-        });
+    for (bucket, records) in open_documents(store, row).await? {
+        service.kept_mut().add_messages(&records);
+        service = service.sweeping("sweeper", &records);
+        service.declared_rows.add(bucket, records);
     }
-    Ok(row.methods.iter().fold(service, |service, method| service.declared(&method.name)))
+    for method in &row.methods {
+        match method.operation.as_ref().map(|operation| operation.hooked()) {
+            Some(Some(hooked)) => service.kept_mut().need(&method.name, hooked),
+            Some(None) => service = service.declared(&method.name),
+            None => {}
+        }
+    }
+    Ok(service)
 }
 
 async fn provide_logs(store: &Store, row: &ServiceRow) -> Result<(), Fault> {
@@ -117,7 +127,7 @@ impl Declared {
                 Ok(self.replies.read(&found, operation, lists::list(&found, self, operation)).await?)
             }
             Operation::Publish { .. } => Ok(events::publish(&found, operation).await?),
-            Operation::Watch(_) | Operation::Read { .. } => Err(unanswered().into()),
+            Operation::Watch(_) | Operation::Read { .. } | Operation::Hooked(_) => Err(unanswered().into()),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Declared, Documents, call};
+use serde_json::Value;
+
+use super::{Content, Declared, Documents, call};
 use crate::fault::Fault;
 use crate::snapshot::{Method, Snapshot};
 use crate::store::Store;
@@ -18,11 +20,13 @@ pub(in crate::worker) struct Rows {
 }
 
 impl Service {
-    /// Documents for declared methods: those of the bucket that their declarations name. What handlers keep there has to
-    /// be the declared message as JSON with proto names; members that the message does not have are left alone.
+    /// Documents for declared methods and their hooks: those of the bucket that the declarations name. Where a method has
+    /// no hook, what handlers keep there has to be the declared message as JSON with proto names; members that the message
+    /// does not have are left alone.
     #[must_use]
-    pub fn keeping<T>(mut self, records: &Records<T>) -> Service {
-        self.declared_rows.documents.insert(records.name().to_owned(), records.also());
+    pub fn keeping<T: Content>(mut self, records: &Records<T>) -> Service {
+        self.kept_mut().add(records);
+        self.declared_rows.add(records.name().to_owned(), records.also());
         self
     }
 
@@ -34,12 +38,10 @@ impl Service {
         self
     }
 
-    /// Makes rows of the declared methods; what [`Rows::check`] has passed fails with the store alone.
-    pub(in crate::worker) async fn open_declared(
-        mut self,
-        store: &Store,
-        snapshot: &Snapshot,
-    ) -> Result<Service, Fault> {
+    /// Opens what hooks need, and makes rows of the declared methods; what [`Rows::check`] has passed fails with the store
+    /// alone.
+    pub(in crate::worker) async fn open(mut self, store: &Store, snapshot: &Snapshot) -> Result<Service, Fault> {
+        self.open_kept(store).await?;
         let Rows { documents, methods } = std::mem::take(&mut self.declared_rows);
         if methods.is_empty() {
             return Ok(self);
@@ -63,6 +65,10 @@ impl<S: Send + Sync + 'static> Sharing<S> {
 }
 
 impl Rows {
+    pub(super) fn add(&mut self, bucket: String, records: Records<Value>) {
+        self.documents.insert(bucket, records);
+    }
+
     /// Everything in which the declared methods do not fit the snapshot. `has_handler` says which have one.
     pub(in crate::worker) fn check(
         &self,
@@ -88,6 +94,10 @@ impl Rows {
         let Some(operation) = &method.operation else {
             return Some("it declares no operation: add `option (tidegate.operation)`, or a handler".to_owned());
         };
+        if let Some(hooked) = operation.hooked() {
+            let action = hooked.action.name();
+            return Some(format!("its declaration has a hook: register that with `hook_{action}`"));
+        }
         let bucket = &operation.kind()?.bucket;
         let has_documents = self.documents.contains_key(bucket);
         (!has_documents).then(|| format!("its documents are in bucket `{bucket}`: give them with `keeping`"))

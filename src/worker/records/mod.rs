@@ -5,6 +5,7 @@
 
 mod attempt;
 mod known;
+mod mapped;
 mod notice;
 mod outbox;
 mod stored;
@@ -172,6 +173,12 @@ impl<T, R> Change<T, R> {
     pub fn event(mut self, notice: Notice) -> Change<T, R> {
         self.pending.push(Pending { revision: None, work: Work::Event(notice) });
         self
+    }
+
+    /// Events to publish once the change is committed.
+    #[must_use]
+    pub fn events(self, notices: impl IntoIterator<Item = Notice>) -> Change<T, R> {
+        notices.into_iter().fold(self, Change::event)
     }
 
     /// A value to write under a key of another bucket once the change is committed, unless that key has one.

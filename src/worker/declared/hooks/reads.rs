@@ -1,0 +1,142 @@
+//! Declared reads whose replies a hook makes: get, list, watch.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::super::documents::key_of;
+use super::super::fields::Found;
+use super::kept::{Content, Kept};
+use super::{Fitting, Reply, fitting};
+use crate::fault::Fault;
+use crate::schema::operation::Action;
+use crate::snapshot::Method;
+use crate::store::Keys;
+use crate::worker::records::{Document, RecordSeen};
+use crate::worker::service::{Call, StreamCall, UnaryCall, answered, read};
+use crate::worker::shapes::{check_chunk, check_reply, check_request};
+use crate::worker::{Chunks, Context, Failed};
+
+pub(super) fn get<Q, T, R, E, F>(kept: &Kept, method: &Method, hook: Arc<F>) -> Result<Call, Vec<String>>
+where
+    Q: DeserializeOwned + Send + 'static,
+    T: Content,
+    R: Reply,
+    E: Into<Failed<R>> + 'static,
+    F: Fn(&Context, &Q, Option<Document<T>>) -> Result<R, E> + Send + Sync + 'static,
+{
+    let fitting = Arc::new(fitting::<T>(kept, method, "get")?);
+    let mut problems = check_request::<Q>(method);
+    problems.extend(check_reply::<R>(method, &[]));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let call: UnaryCall = Arc::new(move |context, payload| {
+        let request = read::<Q>(&context, payload)?;
+        let (fitting, hook) = (fitting.clone(), hook.clone());
+        Ok(Box::pin(async move {
+            let found = async {
+                let Fitting { hooked, documents } = &*fitting;
+                let place = key_of(&Found { context: &context, payload: context.payload() }, &hooked.key)?;
+                let may_lag = matches!(hooked.action, Action::Get { may_lag: true });
+                documents.get(&context, &place, may_lag).await
+            };
+            answered(&context, made(found.await, |found| hook(&context, &request, found)))
+        }))
+    });
+    Ok(Call::Unary(call))
+}
+
+/// What a hook makes of what was found.
+fn made<T, R, E: Into<Failed<R>>>(
+    found: Result<T, Fault>,
+    hook: impl FnOnce(T) -> Result<R, E>,
+) -> Result<R, Failed<R>> {
+    hook(found?).map_err(Into::into)
+}
+
+pub(super) fn list<Q, T, R, E, F>(kept: &Kept, method: &Method, hook: Arc<F>) -> Result<Call, Vec<String>>
+where
+    Q: DeserializeOwned + Send + 'static,
+    T: Content,
+    R: Reply,
+    E: Into<Failed<R>> + 'static,
+    F: Fn(&Context, &Q, Vec<(String, Document<T>)>) -> Result<R, E> + Send + Sync + 'static,
+{
+    let fitting = Arc::new(fitting::<T>(kept, method, "list")?);
+    let mut problems = check_request::<Q>(method);
+    problems.extend(check_reply::<R>(method, &[]));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let call: UnaryCall = Arc::new(move |context, payload| {
+        let request = read::<Q>(&context, payload)?;
+        let (fitting, hook) = (fitting.clone(), hook.clone());
+        Ok(Box::pin(async move {
+            let found = async {
+                let Fitting { hooked, documents } = &*fitting;
+                let under = key_of(&Found { context: &context, payload: context.payload() }, &hooked.key)?;
+                documents.list(&context, &Keys::Under(under)).await
+            };
+            answered(&context, made(found.await, |found| hook(&context, &request, found)))
+        }))
+    });
+    Ok(Call::Unary(call))
+}
+
+pub(super) fn watch<Q, T, I, F, Tell>(kept: &Kept, method: &Method, hook: Arc<F>) -> Result<Call, Vec<String>>
+where
+    Q: DeserializeOwned + Send + 'static,
+    T: Content,
+    I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
+    F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
+    Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
+{
+    let fitting = Arc::new(fitting::<T>(kept, method, "watch")?);
+    let mut problems = check_request::<Q>(method);
+    problems.extend(check_chunk::<I::Item>(method));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let call: StreamCall = Arc::new(move |context, payload, outlet| {
+        let request = read::<Q>(&context, payload)?;
+        let (fitting, hook) = (fitting.clone(), hook.clone());
+        let chunks = Chunks::<I::Item>::new(outlet);
+        Ok(Box::pin(async move {
+            let begin = |context: Context, begins_anew| hook(context, request, begins_anew);
+            tell(&context, &fitting, begin, chunks).await
+        }))
+    });
+    Ok(Call::Stream(call))
+}
+
+async fn tell<T, I, Tell>(
+    context: &Context,
+    Fitting { hooked, documents }: &Fitting<T>,
+    begin: impl FnOnce(Context, bool) -> Result<Tell, Fault>,
+    mut chunks: Chunks<I::Item>,
+) -> Result<(), Fault>
+where
+    T: Content,
+    I: IntoIterator<Item: Reply, IntoIter: Send> + Send,
+    Tell: FnMut(RecordSeen<T>) -> Result<I, Fault>,
+{
+    let Action::Watch { after_revision, is_one } = &hooked.action else { return Err(super::super::unanswered()) };
+    let found = Found { context, payload: context.payload() };
+    let (place, after) = (key_of(&found, &hooked.key)?, found.number(after_revision.as_ref()));
+    let keys = if *is_one { Keys::One(place) } else { Keys::Under(place) };
+    let mut watch = documents.watch(keys, after).await?;
+    if watch.is_reset() {
+        context.label("reset", "true");
+    }
+    let mut told = begin(context.clone(), after == 0 || watch.is_reset())?;
+    loop {
+        let seen = tokio::select! {
+            seen = watch.next(context) => seen?,
+            _ = context.until_cancelled() => return Ok(()),
+        };
+        for chunk in told(seen)? {
+            chunks.send(&chunk).await?;
+        }
+    }
+}

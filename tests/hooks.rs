@@ -1,0 +1,497 @@
+//! Declared operations with a hook: somebody else's service with one rule in code, as docs/declared.md shows it, and what
+//! each kind of hook is given and may say; on the embedded bus and on a real nats-server, with two replicas.
+
+#[path = "../docs/declared/library.rs"]
+mod library;
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use support::nats::NatsServer;
+use support::{eventually, gateway, url};
+use tidegate::bus::Bus;
+use tidegate::fault::Fault;
+use tidegate::gateway::Running;
+use tidegate::store::{BucketConfig, Store};
+use tidegate::worker::records::{Change, Current, Document, RecordSeen, Records, RecordsConfig};
+use tidegate::worker::{Context, Options, Rule, Service, StartError, Worker, declared};
+
+const LIBRARY: &str = include_str!("../docs/declared/library.proto");
+const ROUTES: &str = include_str!("../docs/declared/routes.yaml");
+
+/// Scores of games in a struct of the service's own, and what hooks make of them.
+const SCORES: &str = r#"
+syntax = "proto3";
+package scores.v1;
+import "google/api/annotations.proto";
+import "tidegate/options.proto";
+
+service ScoreService {
+  option (tidegate.service) = { name: "scores" };
+  option (tidegate.document) = { bucket: "scores" ttl: { seconds: 3600 } };
+
+  rpc Add(AddRequest) returns (AddReply) {
+    option (google.api.http) = { post: "/v1/games/{game}/scores" body: "*" };
+    option (tidegate.operation) = {
+      hook: true
+      put { bucket: "scores" expected_revision: "expected_revision" version_into: "version" revision_into: "revision" }
+    };
+  }
+  rpc Get(GetRequest) returns (GetReply) {
+    option (google.api.http) = { get: "/v1/games/{game}/scores/{player}" };
+    option (tidegate.operation) = { hook: true get { bucket: "scores" key: "{game}.{player}" } };
+  }
+  rpc Best(BestRequest) returns (BestReply) {
+    option (google.api.http) = { get: "/v1/games/{game}:best" };
+    option (tidegate.operation) = { hook: true list { bucket: "scores" under: "{game}" } };
+  }
+  rpc Watch(WatchRequest) returns (stream WatchReply) {
+    option (google.api.http) = { get: "/v1/games/{game}/scores/{player}:watch" };
+    option (tidegate.operation) = {
+      hook: true
+      watch { bucket: "scores" key: "{game}.{player}" after_revision: "after_revision" }
+    };
+    option (tidegate.binding) = { index: -1 header_in: { header: "Last-Event-ID" field: "after_revision" } };
+  }
+}
+
+message AddRequest { string game = 1; string player = 2; int32 points = 3; uint64 expected_revision = 4; }
+message AddReply { int32 total = 1; uint64 version = 2; uint64 revision = 3; }
+message GetRequest { string game = 1; string player = 2; }
+message GetReply { int32 total = 1; bool has_played = 2; }
+message BestRequest { string game = 1; }
+message BestReply { string player = 1; int32 total = 2; }
+message WatchRequest { string game = 1; string player = 2; uint64 after_revision = 3; }
+message WatchReply { uint64 revision = 1; string text = 2; }
+"#;
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Score {
+    rounds: BTreeMap<u64, i32>,
+}
+
+impl Score {
+    fn total(&self) -> i32 {
+        self.rounds.values().sum()
+    }
+}
+
+/// How many points a round may have.
+struct Rules {
+    points_max: i32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Add {
+    game: String,
+    player: String,
+    points: i32,
+    expected_revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Added {
+    total: i32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Get {
+    game: String,
+    player: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Got {
+    total: i32,
+    has_played: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Best {
+    game: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BestFound {
+    player: String,
+    total: i32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Watch {
+    game: String,
+    player: String,
+    after_revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Told {
+    revision: u64,
+    text: String,
+}
+
+impl Rules {
+    fn add(self: Arc<Self>, _: Context, request: Add) -> Result<(Vec<String>, impl Rule<Score, Added>), Fault> {
+        use tidegate::fault::Code;
+        if request.points > self.points_max {
+            return Err(Fault::client(Code::OutOfRange, format!("points must be at most {}", self.points_max)));
+        }
+        // The key is the hook's: players count without case.
+        let tokens = vec![request.game.clone(), request.player.to_lowercase()];
+        let rule = move |current: &Current<Score>| {
+            let mut score = current.value.clone().unwrap_or(Score { rounds: BTreeMap::new() });
+            if request.points == 0 {
+                return Ok(Change::nothing(Added { total: score.total() }));
+            }
+            score.rounds.insert(current.version, request.points);
+            let total = score.total();
+            Ok(Change::put(score, Added { total }))
+        };
+        Ok((tokens, rule))
+    }
+
+    fn best(&self, _: &Context, _: &Best, found: Vec<(String, Document<Score>)>) -> Result<BestFound, Fault> {
+        let totals = found.into_iter().map(|(key, score)| (score.value.total(), key));
+        let (total, key) = totals.max().unwrap_or_default();
+        Ok(BestFound { player: key.rsplit('.').next().unwrap_or_default().to_owned(), total })
+    }
+
+    fn watch(
+        self: Arc<Self>,
+        _: Context,
+        request: Watch,
+        begins_anew: bool,
+    ) -> Result<impl FnMut(RecordSeen<Score>) -> Result<Vec<Told>, Fault>, Fault> {
+        let (player, mut count) = (request.player, 0);
+        Ok(move |seen: RecordSeen<Score>| {
+            Ok(match seen {
+                RecordSeen::Current if count == 0 && begins_anew => {
+                    vec![Told { revision: 0, text: format!("{player} has not played") }]
+                }
+                RecordSeen::Current => Vec::new(),
+                RecordSeen::Change { document, revision, .. } => {
+                    count += 1;
+                    let rounds = document.map(|score| score.value.rounds).unwrap_or_default();
+                    let last = rounds.into_values().next_back().map(|points| format!("{points} points"));
+                    last.into_iter().map(|text| Told { revision, text }).collect()
+                }
+            })
+        })
+    }
+}
+
+fn get(_: &Context, _: &Get, found: Option<Document<Score>>) -> Result<Got, Fault> {
+    Ok(Got { has_played: found.is_some(), total: found.map_or(0, |score| score.value.total()) })
+}
+
+async fn library(store: &Store, options: &Options) -> Service {
+    library::service(store, &options.snapshot).await.unwrap()
+}
+
+async fn scores(store: &Store, _: &Options) -> Service {
+    let config = RecordsConfig::new(BucketConfig { name: "scores", ttl: None, history: 8 });
+    let records: Records<Score> = Records::open(store, config).await.unwrap();
+    Service::new("scores", "1.0.0")
+        .keeping(&records)
+        .sweeping("sweeper", &records)
+        .sharing(Rules { points_max: 100 })
+        .hook_put_at("scores.v1.ScoreService/Add", Rules::add)
+        .hook_list("scores.v1.ScoreService/Best", Rules::best)
+        .hook_watch("scores.v1.ScoreService/Watch", Rules::watch)
+        .done()
+        .hook_get("scores.v1.ScoreService/Get", get)
+}
+
+/// A gateway in front of two replicas.
+struct Served {
+    running: Running,
+    client: reqwest::Client,
+    _workers: Vec<Worker>,
+}
+
+impl Served {
+    async fn new(proto: &str, bus: &Bus, store: &Store, make: impl AsyncFn(&Store, &Options) -> Service) -> Served {
+        let (running, _) = gateway(support::snapshot(ROUTES, proto), bus, |_| {}).await;
+        let mut workers = Vec::new();
+        for _ in 0..2 {
+            let mut options = Options::new(bus.clone(), Arc::new(support::snapshot(ROUTES, proto)));
+            options.store = store.clone();
+            let service = make(store, &options).await;
+            workers.push(Worker::start(options, vec![service]).await.unwrap_or_else(|error| panic!("{error}")));
+        }
+        Served { running, client: reqwest::Client::new(), _workers: workers }
+    }
+
+    /// Status and body.
+    async fn ask(&self, verb: &str, path: &str, body: Option<Value>, key: &str) -> (u16, Value) {
+        let mut request = self.client.request(verb.parse().unwrap(), url(&self.running, path));
+        if !key.is_empty() {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.ask("GET", path, None, "").await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// The first events of a stream: the data of each.
+    async fn events(&self, path: &str, after: &str, count: usize) -> Vec<Value> {
+        use futures_util::StreamExt as _;
+        let request = self.client.get(url(&self.running, path)).header("accept", "text/event-stream");
+        let request = if after.is_empty() { request } else { request.header("last-event-id", after) };
+        let mut bytes = request.send().await.unwrap().bytes_stream();
+        let mut text = String::new();
+        loop {
+            let whole = text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+            let data = whole.lines().filter_map(|line| line.strip_prefix("data:"));
+            let events: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
+            if events.len() >= count {
+                return events;
+            }
+            let next = tokio::time::timeout(support::PATIENCE, bytes.next()).await.expect("an event");
+            text.push_str(std::str::from_utf8(&next.expect("the stream goes on").unwrap()).unwrap());
+        }
+    }
+}
+
+macro_rules! on_both_buses {
+    ($($rule:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $rule() {
+                super::$rule(super::Bus::embedded()).await;
+            })*
+        }
+        mod nats {
+            $(#[tokio::test]
+            async fn $rule() {
+                let server = super::NatsServer::start();
+                super::$rule(server.bus().await).await;
+            })*
+        }
+    };
+}
+
+on_both_buses!(
+    a_hook_decides_about_a_declared_document,
+    the_event_of_a_hook_s_change_is_the_document_as_written,
+    a_hook_has_its_own_struct_and_key,
+    a_refused_check_takes_no_idempotency_key,
+    reads_are_what_the_hooks_make_of_them,
+    a_watch_tells_what_the_hook_says_and_resumes,
+);
+
+async fn a_hook_decides_about_a_declared_document(bus: Bus) {
+    let library = Served::new(LIBRARY, &bus, &Store::of(&bus), library).await;
+    let lend = async |reader: &str, key: &str| {
+        library.ask("POST", "/v1/books/emma:lend", Some(json!({ "reader": reader })), key).await
+    };
+    let (status, missing) = lend("ann", "").await;
+    assert_eq!((status, &missing["detail"]), (404, &json!("there is nothing under book_id emma")));
+    library.ask("POST", "/v1/books", Some(json!({"bookId": "emma", "title": "Emma"})), "").await;
+    let lent = json!({"bookId": "emma", "title": "Emma", "reader": "ann", "timesLent": "1", "version": "2"});
+    assert_eq!(lend("ann", "k-1").await, (200, lent.clone()));
+    assert_eq!(lend("ann", "k-1").await, (200, lent.clone()), "a repeat gets the same answer");
+    assert_eq!(library.get("/v1/books/emma").await, lent, "plain operations read what the hook wrote");
+    let (status, refused) = lend("bob", "").await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("emma is out")));
+    assert_eq!(refused["details"]["reason"], "out");
+    let (status, refused) = lend("", "").await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("reader is required")));
+}
+
+async fn the_event_of_a_hook_s_change_is_the_document_as_written(bus: Bus) {
+    let store = Store::of(&bus);
+    let library = Served::new(LIBRARY, &bus, &store, library).await;
+    library.ask("POST", "/v1/books", Some(json!({"bookId": "emma", "title": "Emma"})), "").await;
+    library.ask("POST", "/v1/books/emma:lend", Some(json!({"reader": "ann"})), "").await;
+    let mut log = store.read_log("LIBRARY_EVENTS", ">", 0).await.unwrap();
+    let event = tokio::time::timeout(support::PATIENCE, log.next()).await.unwrap().unwrap();
+    assert_eq!(event.subject.as_str(), "evt.library.emma.lent");
+    assert_eq!(event.headers.get("Nats-Msg-Id"), Some("library_books:_.emma:2"));
+    // book_id, title, reader, times_lent, version.
+    assert_eq!(&event.payload[..], b"\x0a\x04emma\x12\x04Emma\x1a\x03ann\x20\x01\x28\x02");
+}
+
+async fn a_hook_has_its_own_struct_and_key(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    let add = async |body: Value| scores.ask("POST", "/v1/games/go/scores", Some(body), "").await;
+    let (_, first) = add(json!({"player": "Ann", "points": 3})).await;
+    assert_eq!((&first["total"], &first["version"]), (&json!(3), &json!("1")));
+    let (_, second) = add(json!({"player": "ANN", "points": 4, "expectedRevision": first["revision"]})).await;
+    assert_eq!((&second["total"], &second["version"]), (&json!(7), &json!("2")));
+    let (status, late) = add(json!({"player": "ann", "points": 5, "expectedRevision": first["revision"]})).await;
+    let [now, then] = [&second, &first].map(|reply| reply["revision"].as_str().unwrap());
+    assert_eq!((status, &late["detail"]), (400, &json!(format!("revision is {now}, expected {then}"))));
+    assert_eq!(late["details"], json!({"reason": "revision_mismatch", "current_revision": now}));
+    let (_, nothing) = add(json!({"player": "ann"})).await;
+    assert_eq!((&nothing["total"], &nothing["version"]), (&json!(7), &json!("2")), "nothing was written");
+}
+
+async fn a_refused_check_takes_no_idempotency_key(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    let add = async |points: i32| {
+        let body = json!({"player": "ann", "points": points});
+        scores.ask("POST", "/v1/games/go/scores", Some(body), "k-1").await
+    };
+    let (status, refused) = add(101).await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("points must be at most 100")));
+    let (status, added) = add(10).await;
+    assert_eq!((status, &added["total"]), (200, &json!(10)));
+    assert_eq!(add(10).await.1, added);
+    let (status, other) = add(11).await;
+    assert_eq!((status, &other["details"]["reason"]), (409, &json!("key_reused")));
+}
+
+async fn reads_are_what_the_hooks_make_of_them(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    assert_eq!(scores.get("/v1/games/go/scores/ann").await, json!({}));
+    for (player, points) in [("ann", 3), ("bob", 5), ("ann", 4)] {
+        let body = json!({"player": player, "points": points});
+        assert_eq!(scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.0, 200);
+    }
+    assert_eq!(scores.get("/v1/games/go/scores/ann").await, json!({"total": 7, "hasPlayed": true}));
+    let (status, refused) = scores.ask("GET", "/v1/games/go/scores/a%20b", None, "").await;
+    let text = "player must have 1 to 128 bytes, without white space, `*` or `>`";
+    assert_eq!((status, &refused["detail"]), (400, &json!(text)));
+    // The other replica's list is a moment behind.
+    eventually("every replica knows the best", async || {
+        let mut best = Vec::new();
+        for _ in 0..4 {
+            best.push(scores.get("/v1/games/go:best").await);
+        }
+        best.iter().all(|best| *best == json!({"player": "ann", "total": 7}))
+    })
+    .await;
+    assert_eq!(scores.get("/v1/games/chess:best").await, json!({}));
+}
+
+async fn a_watch_tells_what_the_hook_says_and_resumes(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    let path = "/v1/games/go/scores/ann:watch";
+    assert_eq!(scores.events(path, "", 1).await[0]["text"], "ann has not played");
+    let add = async |points: i32| {
+        let body = json!({"player": "ann", "points": points});
+        scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.1
+    };
+    let first = add(3).await["revision"].as_str().unwrap().to_owned();
+    let told = scores.events(path, "", 1).await;
+    assert_eq!(told[0], json!({"revision": first, "text": "3 points"}));
+    add(4).await;
+    assert_eq!(scores.events(path, &first, 1).await[0]["text"], "4 points");
+}
+
+#[test]
+fn the_page_shows_what_runs() {
+    let page = include_str!("../docs/declared.md");
+    let bare = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let block = |kind: &str, begins: &str| {
+        let opened = format!("```{kind}\n");
+        let blocks = page.split(&opened).skip(1).filter_map(|rest| rest.split("```").next());
+        blocks.map(bare).find(|block| block.starts_with(begins)).unwrap_or_else(|| panic!("no block with {begins}"))
+    };
+    assert!(bare(LIBRARY).contains(&block("proto", "rpc LendBook")));
+    let code = bare(include_str!("../docs/declared/library.rs"));
+    assert!(code.contains(&block("rust", "/// A book goes to one")));
+    assert!(code.contains(&block("rust", "pub async fn service")));
+}
+
+/// What keeps a worker from starting.
+async fn problems(make: impl AsyncFn(&Store, &Options) -> Service) -> Vec<String> {
+    let options = Options::new(Bus::embedded(), Arc::new(support::snapshot(ROUTES, SCORES)));
+    let service = make(&options.store, &options).await;
+    match Worker::start(options, vec![service]).await {
+        Err(StartError::Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn hooks_that_do_not_fit_stop_the_start() {
+    let kept = async |store: &Store| {
+        let config = RecordsConfig::new(BucketConfig { name: "scores", ttl: None, history: 8 });
+        let records: Records<Score> = Records::open(store, config).await.unwrap();
+        Service::new("scores", "1.0.0").keeping(&records)
+    };
+    let of_schema = async |store: &Store, options: &Options| {
+        declared(store, &options.snapshot, "scores.v1.ScoreService").await.unwrap()
+    };
+    let none = problems(of_schema).await;
+    assert_eq!(none.len(), 4, "{none:?}");
+    assert_eq!(
+        none[0],
+        "service `scores`, method `scores.v1.ScoreService/Add`: its declaration has a hook, which is code: add it with \
+         `Service::hook_put`"
+    );
+    type Other = BTreeMap<String, i32>;
+    let of = |text: &str| format!("service `scores`, method `scores.v1.ScoreService/Get`: {text}");
+    let other = |_: &Context, _: &Get, _: Option<Document<Other>>| Ok::<_, Fault>(Got { total: 0, has_played: false });
+    let wrong = problems(async |store, _| kept(store).await.hook_get("scores.v1.ScoreService/Get", other)).await;
+    assert_eq!(wrong[0], of("bucket `scores` keeps another struct than the hook takes"));
+    let bare = problems(async |_, _| Service::new("scores", "1.0.0").hook_get("scores.v1.ScoreService/Get", get)).await;
+    assert_eq!(bare[0], of("the service keeps no bucket `scores`: give its records to `Service::keeping`"));
+    let put = |_: Context, _: Get| Ok(|_: &Current<Score>| Ok(Change::nothing(Added { total: 0 })));
+    let wrong = problems(async |store, _| kept(store).await.hook_put("scores.v1.ScoreService/Get", put)).await;
+    assert_eq!(wrong[0], of("it declares a get: register its hook with `hook_get`"));
+    let got = |_: &Context, _: &Get, _: Option<Document<Score>>| Ok::<_, Fault>(Added { total: 0 });
+    let wrong = problems(async |store, _| kept(store).await.hook_get("scores.v1.ScoreService/Get", got)).await;
+    assert_eq!(wrong[0], of("reply: `Added` lacks a field of `scores.v1.GetReply`: add `has_played: bool`"));
+}
+
+#[test]
+fn a_declaration_whose_hook_has_no_place_is_refused_with_its_place() {
+    let refused = |from: &str, to: &str| {
+        let proto = SCORES.replace(from, to);
+        assert_ne!(proto, SCORES);
+        let problems = support::material(ROUTES, &proto).build(None).expect_err("it is refused");
+        problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("\n")
+    };
+    let rows = [
+        (
+            r#"list { bucket"#,
+            r#"list { into: "player" bucket"#,
+            "`operation.list`: `into` is what the hook decides: remove one of the two",
+        ),
+        (
+            "hook: true get",
+            "get",
+            "`operation.get`: bucket `scores` keeps no message: name one in its `document`, or say `hook: true`",
+        ),
+        ("{ hook: true get {", "{ get { may_lag: true", "`operation.get`: `may_lag` needs `hook: true`"),
+        (
+            r#"watch { bucket: "scores""#,
+            r#"watch { under: "{game}" bucket: "scores""#,
+            "`operation.watch`: `key` is one document and `under` are many: remove one of the two",
+        ),
+        (
+            r#"put { bucket: "scores""#,
+            r#"put { event { subject: "evt.x" } bucket: "scores""#,
+            "`operation.put`: `event`: bucket `scores` keeps no message, so the hook has to do this",
+        ),
+        (
+            r#"list { bucket: "scores" under"#,
+            r#"delete { bucket: "scores" key"#,
+            "`operation.delete`: it has no hook: only get, put, list and watch have",
+        ),
+        (
+            "ttl: { seconds: 3600 }",
+            r#"version: "total""#,
+            "bucket `scores`: `version` and `updated` are fields of a `message`: name that as well",
+        ),
+    ];
+    for (from, to, text) in rows {
+        let found = refused(from, to);
+        assert!(found.contains(text), "{found}");
+    }
+}
