@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::{Context, Failed};
@@ -50,7 +51,7 @@ struct Record {
 
 #[derive(Serialize, Deserialize)]
 struct Done {
-    reply: Option<serde_json::Value>,
+    reply: Option<Box<RawValue>>,
     fault: Option<KeptFault>,
 }
 
@@ -302,7 +303,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// What is kept of a result; errors that may pass free the key instead.
 fn kept<R: Serialize>(result: &Result<R, Failed<R>>) -> Option<Done> {
-    let json = |reply: &R| serde_json::to_value(reply).ok();
+    let json = |reply: &R| serde_json::value::to_raw_value(reply).ok();
     match result {
         Ok(reply) => Some(Done { reply: Some(json(reply)?), fault: None }),
         Err(failed) => {
@@ -320,16 +321,18 @@ fn kept<R: Serialize>(result: &Result<R, Failed<R>>) -> Option<Done> {
 
 fn replayed<R: DeserializeOwned>(done: Done) -> Result<R, Failed<R>> {
     let unreadable = || Fault::ours(Code::Internal, "the kept reply cannot be read");
-    let reply: Option<R> = done.reply.map(serde_json::from_value).transpose().map_err(|_| unreadable())?;
+    let reply = done.reply.map(|text| serde_json::from_slice::<R>(text.get().as_bytes())).transpose();
+    let reply = reply.map_err(|_| unreadable())?;
     match done.fault {
         None => Ok(reply.ok_or_else(unreadable)?),
-        Some(kept) => {
-            let code = Code::from_name(&kept.code).unwrap_or(Code::Unknown);
-            let fault = kept
-                .details
-                .into_iter()
-                .fold(Fault::client(code, kept.message), |fault, (name, value)| fault.detail(name, value));
-            Err(Failed { fault, reply: reply.map(Box::new) })
-        }
+        Some(kept) => Err(Failed { fault: kept.fault(), reply: reply.map(Box::new) }),
+    }
+}
+
+impl KeptFault {
+    fn fault(self) -> Fault {
+        let code = Code::from_name(&self.code).unwrap_or(Code::Unknown);
+        let details = self.details.into_iter();
+        details.fold(Fault::client(code, self.message), |fault, (name, value)| fault.detail(name, value))
     }
 }

@@ -14,17 +14,20 @@ const REPLY_MAX: usize = 983_040;
 /// Longest error text in a header, in characters.
 const HEADER_TEXT_MAX: usize = 512;
 
+/// Appends the fields of a reply: what differs between replies, so that the rest stands in the program once.
+type Append<'a> = &'a dyn Fn(&mut Vec<u8>) -> Result<(), Fault>;
+
 /// The bytes of a successful reply.
 pub(super) fn success<R: Serialize>(context: &Context, value: &R) -> Answer {
-    success_with::<R>(context, |out| append(context, context.method().reply, value, out))
+    success_with(context, &|out| append(context, context.method().reply, value, out))
 }
 
 /// The same for a reply that is encoded already, its context aside.
 pub(super) fn success_encoded(context: &Context, reply: &[u8]) -> Answer {
-    success_with::<()>(context, |out| append_encoded(reply, out))
+    success_with(context, &|out| append_encoded(reply, out))
 }
 
-fn success_with<R: Serialize>(context: &Context, append: impl FnOnce(&mut Vec<u8>) -> Result<(), Fault>) -> Answer {
+fn success_with(context: &Context, append: Append<'_>) -> Answer {
     let method = context.method();
     let mut out = Vec::with_capacity(256);
     echo(context, method.envelope.reply_context, &mut out);
@@ -33,22 +36,27 @@ fn success_with<R: Serialize>(context: &Context, append: impl FnOnce(&mut Vec<u8
         Ok(()) => {
             let text = format!("the reply has {} bytes, the bus takes {REPLY_MAX}", out.len());
             let fault = Fault::ours(Code::Internal, "the reply is larger than one bus message").internal(text);
-            Err(failure::<R>(context, fault, None))
+            Err(refusal(context, fault))
         }
-        Err(fault) => Err(failure::<R>(context, fault, None)),
+        Err(fault) => Err(refusal(context, fault)),
     }
 }
 
 /// The bytes of a failed reply, with the fields that it says besides the error.
 pub(super) fn failure<R: Serialize>(context: &Context, fault: Fault, reply: Option<&R>) -> (Fault, Vec<u8>) {
+    match reply {
+        Some(value) => failure_with(context, fault, &|out| append(context, context.method().reply, value, out)),
+        None => refusal(context, fault),
+    }
+}
+
+fn failure_with(context: &Context, fault: Fault, append: Append<'_>) -> (Fault, Vec<u8>) {
     let method = context.method();
     let fault = with_wait(fault);
     let mut out = Vec::with_capacity(256);
     if !matches!(method.envelope.reply_error, ErrorPlan::Status) {
         echo(context, method.envelope.reply_context, &mut out);
-        if let Some(value) = reply {
-            let _ = append(context, method.reply, value, &mut out);
-        }
+        let _ = append(&mut out);
     }
     write_error(&method.tables, &method.envelope.reply_error, &fault, &mut out);
     let _ = number_order(&mut out, 0);
@@ -57,7 +65,7 @@ pub(super) fn failure<R: Serialize>(context: &Context, fault: Fault, reply: Opti
 
 /// A fault of ours without anything else: a request that was not handled.
 pub(super) fn refusal(context: &Context, fault: Fault) -> (Fault, Vec<u8>) {
-    failure::<()>(context, fault, None)
+    failure_with(context, fault, &|_| Ok(()))
 }
 
 /// The fault of a request that does not decode: nothing of it is echoed.
@@ -74,17 +82,19 @@ pub(super) fn append<T: Serialize>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
-    let tables = &context.method().tables;
-    to_wire(tables, message, value, out)
-        .and_then(|()| number_order(out, 0).map_err(Into::into))
-        .map_err(|error| Fault::ours(Code::Internal, "the reply does not encode").internal(error.to_string()))
+    to_wire(&context.method().tables, message, value, out).map_err(|error| unencoded(&error))?;
+    number_order(out, 0).map_err(|error| unencoded(&error))
 }
 
 /// Appends encoded fields in number order behind what `out` holds of the same message.
 pub(super) fn append_encoded(fields: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     out.extend_from_slice(fields);
-    number_order(out, 0)
-        .map_err(|error| Fault::ours(Code::Internal, "the reply does not encode").internal(error.to_string()))
+    number_order(out, 0).map_err(|error| unencoded(&error))
+}
+
+#[cold]
+fn unencoded(error: &dyn std::fmt::Display) -> Fault {
+    Fault::ours(Code::Internal, "the reply does not encode").internal(error.to_string())
 }
 
 /// Appends the context of a reply or chunk, where its message has one.

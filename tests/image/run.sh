@@ -56,14 +56,21 @@ fi
 TARGET=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS=$(sed -n 's/^ENV RUSTFLAGS="\(.*\)"$/\1/p' Dockerfile)
 CARGO_PROFILE_RELEASE_STRIP=$(sed -n 's/^ENV CARGO_PROFILE_RELEASE_STRIP=//p' Dockerfile)
-[ -n "$RUSTFLAGS" ] && [ -n "$CARGO_PROFILE_RELEASE_STRIP" ] || fail "the Dockerfile sets no flags any more"
-export RUSTFLAGS CARGO_PROFILE_RELEASE_STRIP
+WHOLE_PROGRAM=$(sed -n 's/^ENV WHOLE_PROGRAM="\(.*\)"$/\1/p' Dockerfile)
+AWS_LC_SYS_CFLAGS=$(sed -n 's/^ENV AWS_LC_SYS_CFLAGS="\(.*\)"$/\1/p' Dockerfile)
+for FLAGS in "$RUSTFLAGS" "$CARGO_PROFILE_RELEASE_STRIP" "$WHOLE_PROGRAM" "$AWS_LC_SYS_CFLAGS"; do
+  [ -n "$FLAGS" ] || fail "the Dockerfile does not set the flags any more that are looked for here"
+done
+export RUSTFLAGS CARGO_PROFILE_RELEASE_STRIP AWS_LC_SYS_CFLAGS
 SIZE_MAX=$((20 * 1000 * 1000))
 if [ "${1:-}" = --quick ]; then
   SIZE_MAX=$((40 * 1000 * 1000))
   export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 fi
-CARGO_PROFILE_RELEASE_DEBUG=false cargo build --quiet --release --locked --bin tidegate --target "$TARGET" --target-dir target/image
+# Several flags, so not in quotes.
+# shellcheck disable=SC2086
+CARGO_PROFILE_RELEASE_DEBUG=false cargo rustc --quiet --release --locked --bin tidegate --target "$TARGET" \
+  --target-dir target/image -- $WHOLE_PROGRAM
 mkdir -p "$WORK/build/out" "$WORK/build/etc/ssl/certs"
 cp "target/image/$TARGET/release/tidegate" "$WORK/build/out/tidegate"
 cp /etc/ssl/certs/ca-certificates.crt "$WORK/build/etc/ssl/certs/" 2>/dev/null || : >"$WORK/build/etc/ssl/certs/ca-certificates.crt"

@@ -45,6 +45,15 @@ impl<'a> Parts<'_, 'a> {
         }
     }
 
+    /// Goes into the next field: what the table says of it.
+    fn enter_next(&mut self) -> Option<Node<'a>> {
+        let name = self.fields.get(self.next)?;
+        self.walk.path.push((*name).to_owned());
+        let node = self.node(name);
+        self.next += 1;
+        Some(node)
+    }
+
     /// What the table says of one field.
     fn node(&mut self, name: &str) -> Node<'a> {
         let Some(id) = self.message else { return Node::Free };
@@ -72,10 +81,7 @@ impl de::SeqAccess<'static> for Parts<'_, '_> {
     type Error = TranscodeError;
 
     fn next_element_seed<S: DeserializeSeed<'static>>(&mut self, seed: S) -> Result<Option<S::Value>> {
-        let Some(name) = self.fields.get(self.next) else { return Ok(None) };
-        self.walk.path.push((*name).to_owned());
-        let node = self.node(name);
-        self.next += 1;
+        let Some(node) = self.enter_next() else { return Ok(None) };
         let value = seed.deserialize(Prober { walk: self.walk, node })?;
         self.walk.path.pop();
         Ok(Some(value))

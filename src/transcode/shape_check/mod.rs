@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use super::error::ErrorKind;
+use super::error::{ErrorKind, TranscodeError};
 use super::table::{EnumId, MessageId, OneofId, Tables};
 use probe::{Node, Prober};
 
@@ -48,6 +48,16 @@ pub fn shape_check<T: DeserializeOwned>(
     message: MessageId,
     given: &[u32],
 ) -> Result<(), Vec<ShapeProblem>> {
+    walk_all(tables, message, given, |prober| T::deserialize(prober).err())
+}
+
+/// Walks until every variant has been tried; `walk_once` is one walk over the type.
+fn walk_all(
+    tables: &Tables,
+    message: MessageId,
+    given: &[u32],
+    walk_once: fn(Prober<'_, '_>) -> Option<TranscodeError>,
+) -> Result<(), Vec<ShapeProblem>> {
     let mut walk = Walk {
         tables,
         given,
@@ -60,8 +70,7 @@ pub fn shape_check<T: DeserializeOwned>(
     for _ in 0..WALKS_MAX {
         (walk.depth, walk.path) = (0, Vec::new());
         walk.seen.clear();
-        let result = T::deserialize(Prober { walk: &mut walk, node: Node::Message(message) });
-        if let Err(error) = result
+        if let Some(error) = walk_once(Prober { walk: &mut walk, node: Node::Message(message) })
             && error.kind() != ErrorKind::Depth
         {
             walk.problem(format!("does not take a default value: {}", error.text()));

@@ -97,6 +97,55 @@ impl<'a> Prober<'_, 'a> {
         table.fields.first().filter(|_| is_inner)
     }
 
+    /// Compares a struct and goes one level deeper; the message whose fields are to be compared, if it is met for the
+    /// first time.
+    fn enter_struct(
+        &mut self,
+        name: &'static str,
+        fields: &[&str],
+        visitor: &'static str,
+    ) -> Result<Option<MessageId>> {
+        self.compare(Asked::Struct(name));
+        if self.walk.depth >= DEPTH_MAX {
+            return Err(too_deep(0, DEPTH_MAX));
+        }
+        let message = self.message().filter(|id| self.walk.seen.insert((*id, visitor)));
+        if let Some(id) = message {
+            Parts::check_missing(self.walk, id, name, fields);
+        }
+        self.walk.depth += 1;
+        Ok(message)
+    }
+
+    /// Compares an enum and goes one level deeper; its place, and the variant to try.
+    fn enter_enum(
+        &mut self,
+        name: &'static str,
+        variants: &[&str],
+        visitor: &'static str,
+    ) -> Result<(ChoicePlace, usize)> {
+        self.compare(Asked::Enum(name));
+        if self.walk.depth >= DEPTH_MAX {
+            return Err(too_deep(0, DEPTH_MAX));
+        }
+        let place = match self.node {
+            Node::Field(field) | Node::Value(field) => match field.spec.kind {
+                Kind::Enum(id) => ChoicePlace::Enum(id),
+                _ => ChoicePlace::Anywhere,
+            },
+            Node::Oneof(message, oneof) => ChoicePlace::Oneof(message, oneof),
+            _ => ChoicePlace::Anywhere,
+        };
+        let (index, is_new) = self.walk.choose(place, visitor, variants.len());
+        match place {
+            ChoicePlace::Enum(id) if is_new => self.check_values(id, name, variants),
+            ChoicePlace::Oneof(message, oneof) if is_new => self.check_members(message, oneof, name, variants),
+            _ => {}
+        }
+        self.walk.depth += 1;
+        Ok((place, index))
+    }
+
     /// Notes what is wrong with an enum's variants, once.
     fn check_values(&mut self, id: EnumId, name: &str, variants: &[&str]) {
         let table = self.walk.tables.enumeration(id);
@@ -226,17 +275,7 @@ impl<'m, 'a> de::Deserializer<'static> for Prober<'m, 'a> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.compare(Asked::Struct(name));
-        if self.walk.depth >= DEPTH_MAX {
-            return Err(too_deep(0, DEPTH_MAX));
-        }
-        let id = self.message();
-        let is_new = id.is_some_and(|id| self.walk.seen.insert((id, type_name::<V>())));
-        let message = id.filter(|_| is_new);
-        if let Some(id) = message {
-            Parts::check_missing(self.walk, id, name, fields);
-        }
-        self.walk.depth += 1;
+        let message = self.enter_struct(name, fields, type_name::<V>())?;
         let value = visitor.visit_seq(Parts { walk: &mut *self.walk, message, name, fields, next: 0 })?;
         self.walk.depth -= 1;
         Ok(value)
@@ -248,25 +287,7 @@ impl<'m, 'a> de::Deserializer<'static> for Prober<'m, 'a> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.compare(Asked::Enum(name));
-        if self.walk.depth >= DEPTH_MAX {
-            return Err(too_deep(0, DEPTH_MAX));
-        }
-        let place = match self.node {
-            Node::Field(field) | Node::Value(field) => match field.spec.kind {
-                Kind::Enum(id) => ChoicePlace::Enum(id),
-                _ => ChoicePlace::Anywhere,
-            },
-            Node::Oneof(message, oneof) => ChoicePlace::Oneof(message, oneof),
-            _ => ChoicePlace::Anywhere,
-        };
-        let (index, is_new) = self.walk.choose(place, type_name::<V>(), variants.len());
-        match place {
-            ChoicePlace::Enum(id) if is_new => self.check_values(id, name, variants),
-            ChoicePlace::Oneof(message, oneof) if is_new => self.check_members(message, oneof, name, variants),
-            _ => {}
-        }
-        self.walk.depth += 1;
+        let (place, index) = self.enter_enum(name, variants, type_name::<V>())?;
         let walk = &mut *self.walk;
         let value = visitor.visit_enum(Variant { walk, place, name, variants, index })?;
         self.walk.depth -= 1;
