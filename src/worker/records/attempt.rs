@@ -1,11 +1,12 @@
-//! One try of a change: what the rule decides on a record, and the compare-and-set.
+//! One try of a change: what the rule decides on a record, and the compare-and-set. Only the rule's part knows types; the
+//! rest stands in the program once, not once for each rule.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::known::SlotId;
-use super::stored::{Pending, Stored};
+use super::stored::{Effect, Pending, Stored, from_text, to_text};
 use super::{Change, Current, Done, Inner, Write};
 use crate::fault::Fault;
 use crate::store::{Entry, Expected, StoreError};
@@ -13,20 +14,19 @@ use crate::worker::fail_point::{self, Place};
 use crate::worker::{Context, Failed};
 
 /// What follows from a record as it was found.
-pub(super) enum Decision<T, R> {
+pub(super) enum Decision<R> {
     /// An earlier call had made the change; with the work of the record.
     Repeat(Done<R>, Vec<Pending>),
     /// Nothing is to be written.
     Nothing(Done<R>),
     /// This is to be written.
-    Write(Next<T, R>),
+    Write(Next, R),
 }
 
 /// A record that is to follow another one.
-pub(super) struct Next<T, R> {
-    after: Stored<T>,
+pub(super) struct Next {
+    after: Stored,
     expected: Expected,
-    reply: R,
     now_ms: i64,
 }
 
@@ -36,41 +36,48 @@ impl Inner {
         context: &Context,
         key: &str,
         entry: Option<Entry>,
-        look: impl Fn(&Stored<T>) -> F,
+        look: impl Fn(&Stored) -> F,
         rule: impl Fn(&Current<T>, L) -> Result<Change<T, R>, Failed<R>>,
-    ) -> Result<Decision<T, R>, Failed<R>>
+    ) -> Result<Decision<R>, Failed<R>>
     where
         T: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
         F: Future<Output = Result<L, Fault>>,
     {
-        let (expected, mut before) = match entry {
-            Some(entry) => (Expected::Revision(entry.revision), Stored::<T>::read(&entry)?),
+        let (expected, before) = match entry {
+            Some(entry) => (Expected::Revision(entry.revision), Stored::read(&entry)?),
             None => (Expected::Absent, Stored::default()),
         };
-        if let Some(done) = before.repeated(context)? {
+        if let Some(Done { reply, version, revision, is_repeat }) = before.repeated(context)? {
+            let done = Done { reply: from_text(&reply)?, version, revision, is_repeat };
             return Ok(Decision::Repeat(done, before.pending));
         }
         let known = look(&before).await?;
-        let current = before.take_current(context.now_ms());
-        let change = rule(&current, known)?;
+        let current = before.current(context.now_ms())?;
+        let Change { write, reply, expires_at_ms, pending } = rule(&current, known)?;
         let Current { version, revision, now_ms, .. } = current;
-        if matches!(change.write, Write::Nothing) {
-            return Ok(Decision::Nothing(Done { reply: change.reply, version, revision, is_repeat: false }));
-        }
-        let (after, reply) = before.followed_by(context, change, now_ms, |id| self.outbox.is_sent(key, id))?;
-        Ok(Decision::Write(Next { after, expected, reply, now_ms }))
+        let value = match write {
+            Write::Nothing => return Ok(Decision::Nothing(Done { reply, version, revision, is_repeat: false })),
+            Write::Put(value) => Some(to_text(&value)?),
+            Write::Delete => None,
+        };
+        let is_keyed = !context.idempotency_key().is_empty();
+        let kept = is_keyed.then(|| to_text(&reply)).transpose()?;
+        let effect = Effect { value, reply: kept, expires_at_ms, pending, now_ms };
+        let after = before.followed_by(context, effect, &|id| self.outbox.is_sent(key, id))?;
+        Ok(Decision::Write(Next { after, expected, now_ms }, reply))
     }
 
-    /// Writes what was decided, and sends what goes with it; nothing where the race was lost.
-    pub(super) async fn commit<T: Serialize, R>(
+    /// Writes what was decided, and sends what goes with it: the record's version and revision, nothing where the race
+    /// was lost.
+    pub(super) async fn commit(
         &self,
         context: &Context,
         key: &str,
         slot: Option<SlotId>,
-        next: Next<T, R>,
-    ) -> Result<Option<Done<R>>, Fault> {
-        let Next { mut after, expected, reply, now_ms } = next;
+        next: Next,
+    ) -> Result<Option<(u64, u64)>, Fault> {
+        let Next { mut after, expected, now_ms } = next;
         let bytes = after.bytes()?;
         fail_point::reached(Place::BeforeCommit, self.name);
         let revision = match self.put(key, slot, bytes, expected, now_ms).await {
@@ -81,12 +88,12 @@ impl Inner {
         fail_point::reached(Place::AfterCommit, self.name);
         after.resolve(revision);
         if let Some(changed) = &self.changed {
-            changed(key, after.value.as_ref().and_then(|value| serde_json::to_value(value).ok()));
+            changed(key, after.value.as_deref().and_then(|value| from_text(value).ok()));
         }
         self.outbox.keep_only(key, &after.pending);
         self.outbox.deliver(context, key, &after.pending).await;
         fail_point::reached(Place::AfterEvents, self.name);
-        Ok(Some(Done { reply, version: after.version, revision, is_repeat: false }))
+        Ok(Some((after.version, revision)))
     }
 
     /// Writes a record, and notes it as known.

@@ -261,7 +261,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
             && let Some(entry) = self.0.bucket.get(&key).await?
         {
             // The revision may be gone because what was sent has been cleared: then nothing was missed.
-            is_reset = Stored::<T>::read(&entry)?.changed() > after;
+            is_reset = Stored::read(&entry)?.changed() > after;
         }
         Ok(RecordWatch::new(watch, after, is_reset))
     }
@@ -277,7 +277,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
         key: &str,
         rule: impl Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>>,
     ) -> Result<Done<R>, Failed<R>> {
-        let look = |_: &Stored<T>| std::future::ready(Ok(()));
+        let look = |_: &Stored| std::future::ready(Ok(()));
         self.change_until_won(context, key, true, look, |current, ()| rule(current)).await
     }
 
@@ -297,7 +297,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
         R: Serialize + DeserializeOwned,
         F: Future<Output = Result<L, Fault>>,
     {
-        let look = |before: &Stored<T>| {
+        let look = |before: &Stored| {
             let (puts, reading) = (self.0.outbox.unfinished_puts(key, &before.pending), look());
             async move {
                 self.0.outbox.finish(key, &puts).await?;
@@ -310,7 +310,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     /// Does what earlier changes of a key have still to put into other buckets, so that it can be read there.
     pub async fn finish_puts(&self, key: &str) -> Result<(), Fault> {
         let Some(entry) = self.0.bucket.get(key).await? else { return Ok(()) };
-        let puts = self.0.outbox.unfinished_puts(key, &Stored::<T>::read(&entry)?.pending);
+        let puts = self.0.outbox.unfinished_puts(key, &Stored::read(&entry)?.pending);
         self.0.outbox.finish(key, &puts).await
     }
 
@@ -319,7 +319,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
         context: &Context,
         key: &str,
         may_guess: bool,
-        look: impl Fn(&Stored<T>) -> F,
+        look: impl Fn(&Stored) -> F,
         rule: impl Fn(&Current<T>, L) -> Result<Change<T, R>, Failed<R>>,
     ) -> Result<Done<R>, Failed<R>>
     where
@@ -336,9 +336,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
                 None => (inner.known.read(key).await.map_err(Fault::from)?, false),
             };
             match inner.decide(context, key, entry, &look, &rule).await {
-                Ok(Decision::Write(next)) => {
-                    if let Some(done) = inner.commit(context, key, slot, next).await? {
-                        return Ok(done);
+                Ok(Decision::Write(next, reply)) => {
+                    if let Some((version, revision)) = inner.commit(context, key, slot, next).await? {
+                        return Ok(Done { reply, version, revision, is_repeat: false });
                     }
                     pause(attempt).await;
                 }
@@ -383,7 +383,7 @@ impl Inner {
 
 fn live<T: DeserializeOwned>(entry: Option<Entry>, now_ms: i64) -> Result<Option<Document<T>>, Fault> {
     let Some(entry) = entry else { return Ok(None) };
-    let Current { value, version, revision, updated_ms, .. } = Stored::<T>::read(&entry)?.take_current(now_ms);
+    let Current { value, version, revision, updated_ms, .. } = Stored::read(&entry)?.current(now_ms)?;
     Ok(value.map(|value| Document { value, version, revision, updated_ms }))
 }
 

@@ -1,12 +1,14 @@
-//! A record as the bucket holds it: the document, what is still to be sent, and the last keyed calls.
+//! A record as the bucket holds it: the document, what is still to be sent, and the last keyed calls. The document and
+//! the replies stay JSON text here, so that this code is the same for all kinds of documents and stands in the program once.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::{Change, Current, Done, Notice, Write, fingerprint};
+use super::{Current, Done, Notice, fingerprint};
 use crate::fault::{Code, Fault};
 use crate::store::Entry;
 use crate::worker::Context;
@@ -46,17 +48,17 @@ struct Recent {
     /// Hash of the key and the subject.
     key: String,
     fingerprint: String,
-    reply: serde_json::Value,
+    reply: Box<RawValue>,
     version: u64,
     /// As in [`Pending`].
     revision: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Stored<T> {
+pub(super) struct Stored {
     schema: u32,
     /// Nothing where it was deleted.
-    pub(super) value: Option<T>,
+    pub(super) value: Option<Box<RawValue>>,
     pub(super) version: u64,
     updated_ms: i64,
     /// 0 is never.
@@ -70,8 +72,19 @@ pub(super) struct Stored<T> {
     revision: u64,
 }
 
-impl<T> Default for Stored<T> {
-    fn default() -> Stored<T> {
+/// What a change makes of a record.
+pub(super) struct Effect {
+    /// The new document; nothing where it goes.
+    pub(super) value: Option<Box<RawValue>>,
+    /// What repeats of a keyed call get.
+    pub(super) reply: Option<Box<RawValue>>,
+    pub(super) expires_at_ms: i64,
+    pub(super) pending: Vec<Pending>,
+    pub(super) now_ms: i64,
+}
+
+impl Default for Stored {
+    fn default() -> Stored {
         Stored {
             schema: 1,
             value: None,
@@ -86,7 +99,21 @@ impl<T> Default for Stored<T> {
     }
 }
 
-impl<T> Stored<T> {
+impl Stored {
+    pub(super) fn read(entry: &Entry) -> Result<Stored, Fault> {
+        Stored::read_at(&entry.value, entry.revision)
+    }
+
+    pub(super) fn read_at(value: &Bytes, revision: u64) -> Result<Stored, Fault> {
+        let mut stored: Stored = serde_json::from_slice(value).map_err(broken)?;
+        stored.resolve(revision);
+        Ok(stored)
+    }
+
+    pub(super) fn bytes(&self) -> Result<Bytes, Fault> {
+        serde_json::to_vec(self).map(Bytes::from).map_err(broken)
+    }
+
     /// Revision of the last change.
     pub(super) fn changed(&self) -> u64 {
         self.changed_at.unwrap_or(self.revision)
@@ -107,34 +134,15 @@ impl<T> Stored<T> {
         self.expires_at_ms > 0 && self.expires_at_ms <= now_ms
     }
 
-    /// Takes the document out, as a rule or a reader sees it.
-    pub(super) fn take_current(&mut self, now_ms: i64) -> Current<T> {
-        let value = self.value.take().filter(|_| !self.is_expired(now_ms));
-        Current { value, version: self.version, revision: self.changed(), updated_ms: self.updated_ms, now_ms }
-    }
-}
-
-impl<T: DeserializeOwned> Stored<T> {
-    pub(super) fn read(entry: &Entry) -> Result<Stored<T>, Fault> {
-        Stored::read_at(&entry.value, entry.revision)
+    /// The document as a rule or a reader sees it.
+    pub(super) fn current<T: DeserializeOwned>(&self, now_ms: i64) -> Result<Current<T>, Fault> {
+        let value = self.value.as_deref().filter(|_| !self.is_expired(now_ms)).map(from_text).transpose()?;
+        let (version, revision, updated_ms) = (self.version, self.changed(), self.updated_ms);
+        Ok(Current { value, version, revision, updated_ms, now_ms })
     }
 
-    pub(super) fn read_at(value: &Bytes, revision: u64) -> Result<Stored<T>, Fault> {
-        let mut stored: Stored<T> = serde_json::from_slice(value).map_err(broken)?;
-        stored.resolve(revision);
-        Ok(stored)
-    }
-}
-
-impl<T: Serialize> Stored<T> {
-    pub(super) fn bytes(&self) -> Result<Bytes, Fault> {
-        serde_json::to_vec(self).map(Bytes::from).map_err(broken)
-    }
-}
-
-impl<T> Stored<T> {
     /// The result of an earlier call with this call's key; a fault where that call was another request.
-    pub(super) fn repeated<R: DeserializeOwned>(&self, context: &Context) -> Result<Option<Done<R>>, Fault> {
+    pub(super) fn repeated(&self, context: &Context) -> Result<Option<Done<Box<RawValue>>>, Fault> {
         if context.idempotency_key().is_empty() {
             return Ok(None);
         }
@@ -145,59 +153,47 @@ impl<T> Stored<T> {
             return Err(Fault::client(Code::Conflict, text).detail("reason", "key_reused"));
         }
         context.label("idempotent_replay", "true");
-        let reply = serde_json::from_value(recent.reply.clone()).map_err(broken)?;
         let revision = recent.revision.unwrap_or(self.revision);
-        Ok(Some(Done { reply, version: recent.version, revision, is_repeat: true }))
+        Ok(Some(Done { reply: recent.reply.clone(), version: recent.version, revision, is_repeat: true }))
     }
 
-    /// The record that follows, and the change's reply. `is_sent` says which pending work needs no keeping.
-    pub(super) fn followed_by<R: Serialize>(
+    /// The record that follows. `is_sent` says which pending work needs no keeping.
+    pub(super) fn followed_by(
         self,
         context: &Context,
-        change: Change<T, R>,
-        now_ms: i64,
-        is_sent: impl Fn(&str) -> bool,
-    ) -> Result<(Stored<T>, R), Fault> {
+        effect: Effect,
+        is_sent: &dyn Fn(&str) -> bool,
+    ) -> Result<Stored, Fault> {
         let (version, mut recent, revision) = (self.version + 1, self.recent, self.revision);
-        if !context.idempotency_key().is_empty() {
-            recent.push_back(Recent {
-                key: key_hash(context),
-                fingerprint: fingerprint(context)?,
-                reply: serde_json::to_value(&change.reply).map_err(broken)?,
-                version,
-                revision: None,
-            });
+        if let Some(reply) = effect.reply {
+            let (key, fingerprint) = (key_hash(context), fingerprint(context)?);
+            recent.push_back(Recent { key, fingerprint, reply, version, revision: None });
             if recent.len() > RECENT_MAX {
                 recent.pop_front();
             }
         }
         let mut pending: Vec<Pending> =
             self.pending.into_iter().filter(|pending| !is_sent(&pending.id(revision))).collect();
-        pending.extend(change.pending);
+        pending.extend(effect.pending);
         if pending.len() > PENDING_MAX {
             let text = "the events of earlier changes cannot be sent: try again later";
             return Err(Fault::upstream(Code::Unavailable, text).detail("reason", "events_pending"));
         }
-        let value = match change.write {
-            Write::Put(value) => Some(value),
-            Write::Delete | Write::Nothing => None,
-        };
-        let after = Stored {
+        Ok(Stored {
             schema: 1,
-            value,
+            value: effect.value,
             version,
-            updated_ms: now_ms,
-            expires_at_ms: change.expires_at_ms,
+            updated_ms: effect.now_ms,
+            expires_at_ms: effect.expires_at_ms,
             changed_at: None,
             pending,
             recent,
             revision: 0,
-        };
-        Ok((after, change.reply))
+        })
     }
 
     /// The record of a document that has expired, with what is told of it.
-    pub(super) fn expired(mut self, told: Vec<Pending>, now_ms: i64) -> Stored<T> {
+    pub(super) fn expired(mut self, told: Vec<Pending>, now_ms: i64) -> Stored {
         self.pending.extend(told);
         Stored {
             value: None,
@@ -210,12 +206,22 @@ impl<T> Stored<T> {
     }
 
     /// The same document without work that was done.
-    pub(super) fn cleared(mut self, is_sent: impl Fn(&str) -> bool) -> Stored<T> {
+    pub(super) fn cleared(mut self, is_sent: impl Fn(&str) -> bool) -> Stored {
         self.changed_at = Some(self.changed());
         let revision = self.revision;
         self.pending.retain(|pending| !is_sent(&pending.id(revision)));
         self
     }
+}
+
+/// A value from the text that a record holds.
+pub(super) fn from_text<T: DeserializeOwned>(text: &RawValue) -> Result<T, Fault> {
+    serde_json::from_slice(text.get().as_bytes()).map_err(broken)
+}
+
+/// The text of a value for a record.
+pub(super) fn to_text<T: Serialize>(value: &T) -> Result<Box<RawValue>, Fault> {
+    serde_json::value::to_raw_value(value).map_err(broken)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::stored::{Pending, Stored, Work};
+use super::stored::{Pending, Stored, Work, from_text};
 use super::{Inner, Keys};
 use crate::fault::Fault;
 use crate::store::{Change, Entry, Expected, Seen, StoreError, Watch};
@@ -34,8 +34,6 @@ struct Waiting {
     /// When it expires; 0 is never.
     expires_at_ms: i64,
 }
-
-type Raw = Stored<serde_json::Value>;
 
 pub(super) async fn run(inner: &Inner, context: &Context) {
     while context.cancelled().is_none() {
@@ -112,7 +110,7 @@ impl List {
     }
 
     fn note(&self, change: Change) {
-        let stored = change.value.as_ref().map(|value| Raw::read_at(value, change.revision)).transpose();
+        let stored = change.value.as_ref().map(|value| Stored::read_at(value, change.revision)).transpose();
         let mut waiting = self.waiting();
         match stored.ok().flatten() {
             Some(stored) if !stored.pending.is_empty() || stored.expires_at_ms > 0 => {
@@ -153,11 +151,11 @@ async fn settle(inner: &Inner, context: &Context, key: &str) -> Result<(), Fault
     let _turn = inner.lane(key).lock().await;
     let Some(entry) = newest(inner, context, key).await? else { return Ok(()) };
     let (slot, now_ms) = (inner.known.slot(key), context.now_ms());
-    let Ok(mut stored) = Raw::read(&entry) else { return Ok(()) };
+    let Ok(mut stored) = Stored::read(&entry) else { return Ok(()) };
     if stored.is_expired(now_ms)
         && let Some(value) = stored.value.take()
     {
-        let told = inner.expired.as_ref().map(|expired| expired(context, key, &value)).transpose()?;
+        let told = inner.expired.as_ref().map(|expired| expired(context, key, &from_text(&value)?)).transpose()?;
         let told = told.unwrap_or_default().into_iter().map(Work::Event);
         stored = stored.expired(told.map(|work| Pending { revision: None, work }).collect(), now_ms);
         if !inner.keeps_tombstones && stored.pending.is_empty() {
@@ -193,7 +191,7 @@ async fn settle(inner: &Inner, context: &Context, key: &str) -> Result<(), Fault
 async fn newest(inner: &Inner, context: &Context, key: &str) -> Result<Option<Entry>, StoreError> {
     let is_sent = |entry: &Entry| {
         let is_sent = |pending: &Pending| inner.outbox.is_sent(key, &pending.id(entry.revision));
-        Raw::read(entry).is_ok_and(|stored| !stored.pending.is_empty() && stored.pending.iter().all(is_sent))
+        Stored::read(entry).is_ok_and(|stored| !stored.pending.is_empty() && stored.pending.iter().all(is_sent))
     };
     match inner.known.guess(key, context.now_ms()).filter(is_sent) {
         Some(entry) => Ok(Some(entry)),

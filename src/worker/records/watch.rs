@@ -81,8 +81,8 @@ impl<T: DeserializeOwned> RecordWatch<T> {
             let (document, version, at_ms) = (None, 0, created_ms);
             return Ok(Some(RecordSeen::Change { key, document, version, revision, at_ms }));
         };
-        let mut stored = Stored::<T>::read_at(&value, revision)?;
-        let Current { value, version, revision: changed, updated_ms, .. } = stored.take_current(now_ms);
+        let stored = Stored::read_at(&value, revision)?;
+        let Current { value, version, revision: changed, updated_ms, .. } = stored.current(now_ms)?;
         let is_known = changed <= self.after && !self.is_reset;
         if is_known || self.told.insert(key.clone(), changed) == Some(changed) {
             return Ok(None);
