@@ -266,3 +266,70 @@ impl Newest {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str, revision: u64, bytes: usize) -> Entry {
+        Entry { key: key.to_owned(), value: vec![0; bytes].into(), revision, created_ms: 0 }
+    }
+
+    fn change(key: &str, revision: u64, value: Option<&'static str>) -> Change {
+        Change {
+            key: key.to_owned(),
+            value: value.map(|value| Bytes::from_static(value.as_bytes())),
+            revision,
+            created_ms: 0,
+        }
+    }
+
+    fn known(slots: &mut Slots, key: &str) -> Option<u64> {
+        slots.young_slot(key)?.entry.as_ref().map(|entry| entry.revision)
+    }
+
+    #[test]
+    fn the_newest_of_what_is_read_and_watched_stays() {
+        let mut slots = Slots::default();
+        slots.put_watched(&change("k", 1, Some("nobody asked for it")));
+        assert_eq!(known(&mut slots, "k"), None);
+        let id = slots.slot("k");
+        slots.put("k", 2, Some(entry("k", 2, 1)));
+        slots.put_watched(&change("k", 4, Some("newer")));
+        slots.put("k", 3, Some(entry("k", 3, 1)));
+        assert_eq!(known(&mut slots, "k"), Some(4));
+        slots.put_watched(&change("k", 5, None));
+        slots.put("k", 4, Some(entry("k", 4, 1)));
+        assert_eq!(known(&mut slots, "k"), None, "a read that a deletion overtook brings nothing back");
+        assert!(slots.slot("k") == id, "the slot is still the same");
+        slots.forget();
+        assert!(slots.slot("k") != id, "what was read before is not put into a later slot");
+    }
+
+    #[test]
+    fn what_nobody_asks_for_goes_and_the_rest_stays() {
+        let mut slots = Slots::default();
+        for number in 0..RECORDS_MAX * 3 {
+            let key = format!("k{number}");
+            slots.slot(&key);
+            slots.put(&key, 1, Some(entry(&key, 1, 1)));
+            assert_eq!(known(&mut slots, "k0"), Some(1), "{number}");
+        }
+        assert!(slots.young.slots.len() + slots.old.slots.len() <= RECORDS_MAX * 2);
+        assert_eq!(known(&mut slots, "k1"), None);
+    }
+
+    #[test]
+    fn large_records_are_counted_by_their_bytes() {
+        const BYTES: usize = 512 * 1024;
+        let mut slots = Slots::default();
+        for number in 0..100 {
+            let key = format!("k{number}");
+            slots.slot(&key);
+            slots.put(&key, 1, Some(entry(&key, 1, BYTES)));
+        }
+        let kept: usize = [&slots.young, &slots.old].iter().map(|generation| generation.bytes).sum();
+        assert!(kept <= 2 * (BYTES_MAX + BYTES + SLOT_BYTES * 2), "{kept}");
+        assert!(slots.young.slots.len() + slots.old.slots.len() < 40);
+    }
+}
