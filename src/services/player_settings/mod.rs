@@ -149,6 +149,10 @@ impl Players {
                 let (value_type, modified_ms) = (kind.name().to_owned(), current.now_ms);
                 after.insert(key.clone(), Override { value_type, value: value.clone(), modified_ms });
             }
+            // What only admins set, only admins replace.
+            if before.keys().any(|key| is_for_admins(key) && !after.contains_key(key)) {
+                admin(&context, settings.auth.enforce)?;
+            }
             if after.keys().filter(|key| known(key).is_none()).count() > OWN_KEYS_MAX {
                 let text = format!("a player has at most {OWN_KEYS_MAX} keys of its own");
                 return Err(invalid("settings", "too_many", text).into());
@@ -200,6 +204,7 @@ impl Players {
         if watch.is_reset() {
             context.label("reset", "true");
         }
+        let begins = request.after_revision == 0 || watch.is_reset();
         // What the reader has, once it has been told everything; a resumed reader has it already.
         let mut shown: Option<Vec<Setting>> = None;
         loop {
@@ -212,7 +217,7 @@ impl Players {
                     (document.map(|document| document.value).unwrap_or_default(), revision)
                 }
                 // Nothing is stored: everything is a default.
-                RecordSeen::Current if shown.is_none() && request.after_revision == 0 => (Overrides::new(), 0),
+                RecordSeen::Current if shown.is_none() && begins => (Overrides::new(), 0),
                 RecordSeen::Current => continue,
             };
             let all = view.wanted(&overrides, &[]);
