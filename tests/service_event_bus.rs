@@ -13,8 +13,9 @@ use support::place::on_each_bus;
 use support::{calls, eventually, gateway, project, url};
 use tidegate::bus::{Bus, Limits};
 use tidegate::gateway::Running;
+use tidegate::services::buckets::BUCKETS;
 use tidegate::services::{Settings, roster};
-use tidegate::store::Store;
+use tidegate::store::{Expected, Store};
 use tidegate::transcode::{JsonOut, Names, Scratch, wire_to_json};
 use tidegate::worker::{Options, Worker};
 
@@ -74,6 +75,7 @@ on_each_bus!(
     who_does_not_answer_gets_the_event_again,
     a_stream_goes_on_behind_what_was_seen,
     who_wants_only_what_is_urgent_gets_nothing_else,
+    of_events_that_wait_the_urgent_ones_go_first,
 );
 
 async fn another_replica_goes_on_where_the_dispatcher_died(game: Game) {
@@ -194,4 +196,54 @@ async fn who_wants_only_what_is_urgent_gets_nothing_else(game: Game) {
     let expected = [("e-5", 5), ("e-6", 6), ("e-0", 0), ("e-9", 9)].map(|(id, priority)| (json!(id), priority));
     assert_eq!(seen(&mut all, 4).await, expected, "one type keeps its order, whatever the priorities");
     assert_eq!(seen(&mut urgent, 2).await, [expected[1].clone(), expected[3].clone()]);
+}
+
+/// Says who dispatches the game's events, and until when.
+async fn lease(game: &Game, until_ms: i64) {
+    let lease = json!({ "Lease": { "holder": "event-bus@away", "until_ms": until_ms, "published": {} } });
+    let record = json!({ "schema": 1, "value": lease, "version": 1, "updated_ms": 0, "expires_at_ms": 0,
+        "changed_at": null, "pending": [], "recent": [] });
+    let config = BUCKETS.iter().find(|config| config.name == "tg_event_subs").unwrap();
+    let bucket = game.store.bucket(config.clone()).await.unwrap();
+    bucket.put("_lease.GAME_EVENTS", record.to_string().into(), Expected::Any).await.unwrap();
+}
+
+async fn of_events_that_wait_the_urgent_ones_go_first(game: Game) {
+    // Another replica dispatches, and is slow: everything waits.
+    lease(&game, i64::MAX).await;
+    let _replica = game.replica().await;
+    let mut all = calls::listen(&game.bus, "cb.hud.all", Limits::WORKER).await;
+    let body =
+        json!({"subscriber_id": "hud", "event_patterns": ["quest.>", "npc.>"], "callback_subject": "cb.hud.all"});
+    game.post("/v1/subscriptions", body).await;
+    let publish = async |event_type: &str, id: &str, priority: i32| {
+        let body = json!({"event_type": event_type, "event_id": id, "priority": priority});
+        assert_eq!(game.post("/v1/events", body).await["subscriber_count"], 1, "{id}");
+    };
+    const PLAIN: usize = 40;
+    for index in 0..PLAIN {
+        publish("quest.started", &format!("plain-{index:02}"), 1).await;
+    }
+    publish("quest.failed", "failed", 5).await;
+    publish("npc.spawned", "later", 9).await;
+    publish("npc.spawned", "second", 10).await;
+    publish("npc.died", "urgent", 9).await;
+    let silent = tokio::time::timeout(Duration::from_millis(100), all.next()).await;
+    assert!(silent.is_err(), "who has no lease dispatches");
+    lease(&game, 0).await;
+    let mut seen = Vec::new();
+    while seen.len() < PLAIN + 4 {
+        let event = game.event(&calls::next(&mut all).await.unwrap().unwrap().payload);
+        seen.push(event["event_id"].as_str().unwrap().to_owned());
+    }
+    let plain: Vec<&String> = seen.iter().filter(|id| id.starts_with("plain")).collect();
+    assert!(plain.is_sorted(), "one type keeps its order: {seen:?}");
+    let urgent: Vec<&str> = seen.iter().map(String::as_str).filter(|id| !id.starts_with("plain")).collect();
+    // Of equals the older one goes first, and nobody overtakes in its own type.
+    assert_eq!(urgent, ["later", "second", "urgent", "failed"], "{seen:?}");
+    // What is already on its way when they come is not called back.
+    assert!(seen.last().is_some_and(|id| id == plain[PLAIN - 1]), "the urgent ones have overtaken: {seen:?}");
+    if game._server.is_none() {
+        assert_eq!(seen[..4], urgent, "in one process all of them wait");
+    }
 }

@@ -158,6 +158,7 @@ on_each_bus!(
     a_subscription_gets_each_change_of_what_it_wants,
     a_commit_is_finished_where_its_writer_died,
     simulated_hours_follow_each_other,
+    a_long_simulation_fits_into_its_reply,
 );
 
 async fn two_replicas_tell_each_hour_once(game: Game) {
@@ -536,4 +537,23 @@ async fn simulated_hours_follow_each_other(game: Game) {
     let log: Vec<&str> = second["log"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(log.iter().all(|line| line.starts_with("hour 2:") || line.starts_with("hour 3:")), "{log:?}");
     assert_eq!(simulate(0).await.0, 400);
+}
+
+async fn a_long_simulation_fits_into_its_reply(game: Game) {
+    const FACTIONS: usize = 60;
+    let faction = |number: usize| {
+        let properties = json!({"level": "50", "territories": "1"});
+        json!({"entity_id": format!("faction{number:02}"), "entity_type": "object", "tags": ["faction"], "properties": properties})
+    };
+    let all = json!({"entities_to_update": (0..FACTIONS).map(faction).collect::<Vec<_>>()});
+    assert_eq!(game.ask("PATCH", "/v1/worlds/w1/state", all).await.0, 200);
+    let (status, week) = game.ask("POST", "/v1/worlds/w1:simulate", json!({"hours": 168, "seed": "7"})).await;
+    assert_eq!(status, 200, "{}", week["error"]);
+    let log: Vec<&str> = week["log"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let (last, told) = log.split_last().unwrap();
+    // A line a faction and one of prices in each hour, and a line where an event starts.
+    let left_out: usize = last.split_once(" lines more").unwrap().0.parse().unwrap();
+    assert!((168 * (FACTIONS + 1)..168 * (FACTIONS + 2)).contains(&(told.len() + left_out)), "{} {last}", told.len());
+    assert!(told.iter().map(|line| line.len()).sum::<usize>() <= 256 * 1024);
+    assert_eq!(week["changes"]["entities"].as_array().unwrap().len(), FACTIONS);
 }

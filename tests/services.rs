@@ -476,3 +476,111 @@ async fn what_has_had_its_time_is_swept_on_either_bus() {
     what_has_had_its_time_is_swept(Replicas::embedded(&often).await).await;
     what_has_had_its_time_is_swept(Replicas::nats(&often).await).await;
 }
+
+#[tokio::test]
+async fn maps_have_64_entries_and_figures_are_numbers() {
+    let game = Replicas::embedded(&[]).await;
+    let many: serde_json::Map<String, Value> = (0..65).map(|n| (format!("k{n}"), json!("v"))).collect();
+    let figures: serde_json::Map<String, Value> = (0..65).map(|n| (format!("k{n}"), json!(1.5))).collect();
+    let capability =
+        |parameters: Value| json!([{ "capability_id": "c", "capability_type": "t", "parameters": parameters }]);
+    let register = |capabilities: Value, metadata: Value| {
+        (
+            "svc.capability.v1.register",
+            json!({ "service_id": "s1", "capabilities": capabilities, "metadata": metadata }),
+        )
+    };
+    let sample = |figures: Value| {
+        let sample = json!({ "avg_fps": 60, "custom_metrics": figures });
+        ("svc.perf.v1.report_metrics", json!({ "player_id": "p1", "sample": sample, "frames": 60 }))
+    };
+    let subscribe = json!({ "subscriber_id": "hud", "event_patterns": ["quest.>"], "callback_subject": "cb.hud",
+        "filters": many });
+    for ((subject, request), code, field, reason) in [
+        (register(capability(json!(many)), json!({})), "INVALID_ARGUMENT", "capabilities[0].parameters", "too_many"),
+        (register(capability(json!({})), json!(many)), "INVALID_ARGUMENT", "metadata", "too_many"),
+        (
+            register(capability(json!({ "k": "v".repeat(4_097) })), json!({})),
+            "INVALID_ARGUMENT",
+            "capabilities[0].parameters",
+            "too_long",
+        ),
+        (sample(json!(figures)), "INVALID_ARGUMENT", "sample.custom_metrics", "too_many"),
+        (sample(json!({ "heat": "Infinity" })), "OUT_OF_RANGE", "sample.custom_metrics.heat", "out_of_range"),
+        (("svc.events.v1.subscribe", subscribe), "INVALID_ARGUMENT", "filters", "too_many"),
+    ] {
+        let error = game.ask(subject, request).await["error"].take();
+        let found = [&error["code"], &error["details"]["field"], &error["details"]["reason"]];
+        assert_eq!(found, [&json!(code), &json!(field), &json!(reason)], "{subject}");
+    }
+    // Nothing of it was kept: what is good is taken as ever.
+    let (subject, good) = sample(json!({ "heat": 40.5 }));
+    assert_eq!(game.ask(subject, good).await["accepted"], true);
+    let metrics = game.ask("svc.perf.v1.get_metrics", json!({ "player_id": "p1" })).await;
+    assert_eq!(metrics["metrics"]["custom_metrics"]["heat"], 40.5, "{metrics}");
+}
+
+#[tokio::test]
+async fn a_model_that_becomes_current_replaces_only_that_of_its_use_case() {
+    let model = |id: &str, provider: &str, metadata: Value| {
+        json!({ "model_id": id, "name": id, "provider": provider, "family": "f", "modality": "voice",
+            "metadata": metadata })
+    };
+    let whispers = |status: &str| json!({ "use_case": "whispers", "status": status });
+    let models = json!([
+        model("m1", "open-x", json!({})),
+        model("m2", "open", json!({})),
+        model("m3", "open", whispers("current")),
+        model("m4", "open", whispers("testing")),
+        model("m5", "open", json!({ "status": "testing" })),
+    ]);
+    let game = Replicas::embedded(&[("model-management.models", models)]).await;
+    for model_id in ["m4", "m5"] {
+        let request = json!({ "model_id": model_id, "status": "Current" });
+        let reply = game.ask("svc.ai.model.v1.set_status", request).await;
+        assert_eq!(reply["model"]["metadata"]["status"], "current", "{reply}");
+    }
+    let statuses = async || {
+        let listed = game.ask("svc.ai.model.v1.list", json!({ "modality_filter": "VOICE" })).await;
+        let row = |model: &Value| format!("{} {}", model["model_id"], model["metadata"]["status"]).replace('"', "");
+        listed["models"].as_array().unwrap().iter().map(row).collect::<Vec<_>>()
+    };
+    // By provider, then by id.
+    let expected = ["m2 current", "m3 deprecated", "m4 current", "m5 current", "m1 current"];
+    eventually("both replicas list it so", async || {
+        futures_util::future::join_all((0..6).map(|_| statuses())).await.iter().all(|found| *found == expected)
+    })
+    .await;
+    let back = game.ask("svc.ai.model.v1.set_status", json!({ "model_id": "m3", "status": "testing" })).await;
+    let details = json!({ "reason": "status", "status": "deprecated" });
+    assert_eq!((&back["error"]["code"], &back["error"]["details"]), (&json!("FAILED_PRECONDITION"), &details));
+}
+
+#[tokio::test]
+async fn what_admins_have_set_a_player_does_not_replace() {
+    let game = Replicas::embedded(&[("auth.enforce", json!(true))]).await;
+    let update = |key: &str, value: &str, merge: bool| json!({ "player_id": "p1", "settings": [{ "key": key, "value": value }], "merge": merge });
+    let tier = update("account.tier", "premium", true);
+    let set = game.ask_from_edge("svc.settings.v1.update", "boss", "admin", tier).await;
+    assert_eq!(set["updated_keys"], json!(["account.tier"]), "{set}");
+    let own = async |request: Value| game.ask_from_edge("svc.settings.v1.update", "p1", "player", request).await;
+    let refused = own(update("video.vsync", "false", false)).await;
+    let details = json!({ "reason": "admin_only" });
+    assert_eq!((&refused["error"]["code"], &refused["error"]["details"]), (&json!("PERMISSION_DENIED"), &details));
+    assert_eq!(own(update("video.vsync", "false", true)).await["updated_count"], 1);
+    let replaced = update("video.vsync", "true", false);
+    let done = game.ask_from_edge("svc.settings.v1.update", "boss", "admin", replaced).await;
+    assert_eq!(done["updated_count"], 1, "{done}");
+    let asked = json!({ "player_id": "p1", "setting_keys": ["account.tier"] });
+    let read = game.ask_from_edge("svc.settings.v1.get", "p1", "player", asked).await;
+    assert_eq!((&read["settings"][0]["value"], &read["settings"][0]["is_default"]), (&json!("free"), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_watch_that_starts_over_tells_defaults_too() {
+    let game = Replicas::embedded(&[]).await;
+    let watch = json!({ "player_id": "nobody", "after_revision": "987654" });
+    let seen = game.chunks("svc.settings.v1.watch", watch, [1, 0], async {}).await;
+    let all = game.ask("svc.settings.v1.get", json!({ "player_id": "nobody" })).await;
+    assert_eq!(seen[0]["settings"], all["settings"]);
+}

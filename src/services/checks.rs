@@ -70,6 +70,20 @@ pub(super) fn texts(field: &str, map: &BTreeMap<String, String>) -> Result<(), F
     Ok(())
 }
 
+/// A map of figures: at most 64 entries, keys of 64 bytes, and no figure that is none.
+pub(super) fn figures(field: &str, map: &BTreeMap<String, f64>) -> Result<(), Fault> {
+    if map.len() > MAP_ENTRIES_MAX {
+        return Err(invalid(field, "too_many", format!("{field} has more than {MAP_ENTRIES_MAX} entries")));
+    }
+    if map.keys().any(|key| key.len() > MAP_KEY_MAX) {
+        return Err(invalid(field, "too_long", format!("keys of {field} have at most {MAP_KEY_MAX} bytes")));
+    }
+    match map.iter().find(|(_, value)| !value.is_finite()) {
+        Some((name, _)) => Err(out_of_range(&format!("{field}.{name}"), f64::MIN, f64::MAX)),
+        None => Ok(()),
+    }
+}
+
 /// A text of at most so many bytes.
 pub(super) fn short(field: &str, value: &str, bytes_max: usize) -> Result<(), Fault> {
     if value.len() <= bytes_max {

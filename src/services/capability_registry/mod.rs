@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::VERSION;
 use super::capabilities::{Capability, Requirements, ServiceCapability};
-use super::checks::{id, invalid, out_of_range, required};
+use super::checks::{id, invalid, out_of_range, required, texts};
 use super::notices::{notice, records};
 use super::paging::{Page, Pagination};
 use super::seed::{Part, seed, tenant_part};
@@ -254,6 +254,7 @@ fn check(request: &Register) -> Result<i64, Fault> {
                 return Err(required(&field(name)));
             }
         }
+        texts(&field("parameters"), &capability.parameters)?;
         if request.capabilities[..index].iter().any(|other| other.capability_id == capability.capability_id) {
             let text = format!("capability {} is there twice", capability.capability_id);
             return Err(invalid(&field("capability_id"), "duplicate", text));
@@ -270,6 +271,7 @@ fn check(request: &Register) -> Result<i64, Fault> {
         let text = "endpoint must be a subject, literal or with a last `>`, or an http(s) URL";
         return Err(invalid("endpoint", "bad_format", text));
     }
+    texts("metadata", &request.metadata)?;
     match request.ttl_seconds {
         0 => Ok(i64::from(TTL_DEFAULT_S) * 1_000),
         seconds @ TTL_MIN_S..=TTL_DEFAULT_S => Ok(i64::from(seconds) * 1_000),

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::patterns::takes;
 use crate::fault::Fault;
-use crate::services::checks::{invalid, unknown_value};
+use crate::services::checks::{invalid, texts, unknown_value};
 use crate::services::notices::GameEvent;
 use crate::store::Keys;
 use crate::worker::Context;
@@ -55,6 +55,7 @@ pub(super) struct Filter {
 impl Filter {
     /// Metadata that has to be equal, and options, whose names begin with `$`.
     pub(super) fn read(given: &BTreeMap<String, String>) -> Result<Filter, Fault> {
+        texts("filters", given)?;
         let mut filter = Filter::default();
         for (name, value) in given {
             let field = format!("filters.{name}");

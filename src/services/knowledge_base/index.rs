@@ -23,27 +23,32 @@ pub(super) struct Passage {
     length: usize,
 }
 
+/// Passages with a term, by their number, and how often it is there.
+type Places = Vec<(usize, u32)>;
+
 /// A document whose terms are counted: what takes long is done before the index is locked for it.
 pub(super) struct Counted {
     indexed: Indexed,
-    /// By passage: how often each term is there.
-    counts: Vec<HashMap<String, u32>>,
+    /// Term → the passages with it, and how often it is there.
+    places: HashMap<String, Places>,
 }
 
 impl Counted {
     pub(super) fn new(document: Kept) -> Counted {
-        let (mut pieces, mut counts) = (Vec::new(), Vec::new());
-        for at in passages(&document.content) {
-            let mut of_passage: HashMap<String, u32> = HashMap::new();
+        let (mut pieces, mut places) = (Vec::new(), HashMap::<String, Places>::new());
+        for (number, at) in passages(&document.content).into_iter().enumerate() {
             let mut length = 0;
             for term in terms(&document.content[at.clone()]) {
-                *of_passage.entry(term).or_default() += 1;
+                let places = places.entry(term).or_default();
+                match places.last_mut() {
+                    Some((last, count)) if *last == number => *count += 1,
+                    _ => places.push((number, 1)),
+                }
                 length += 1;
             }
-            counts.push(of_passage);
             pieces.push(Passage { at, length });
         }
-        Counted { indexed: Indexed { document, passages: pieces }, counts }
+        Counted { indexed: Indexed { document, passages: pieces }, places }
     }
 
     pub(super) fn document(&self) -> &Kept {
@@ -65,7 +70,7 @@ impl Indexed {
 struct Collection {
     documents: BTreeMap<String, Arc<Indexed>>,
     /// Term → document → the passages with it, and how often it is there.
-    postings: HashMap<String, BTreeMap<String, Vec<(usize, u32)>>>,
+    postings: HashMap<String, BTreeMap<String, Places>>,
     passages: usize,
     /// Terms of all passages.
     length: usize,
@@ -151,13 +156,11 @@ impl Index {
 }
 
 impl Collection {
-    fn put(&mut self, Counted { indexed, counts }: Counted) {
+    fn put(&mut self, Counted { indexed, places }: Counted) {
         let id = indexed.document.document_id.clone();
         self.remove(&id);
-        for (index, counts) in counts.into_iter().enumerate() {
-            for (term, count) in counts {
-                self.postings.entry(term).or_default().entry(id.clone()).or_default().push((index, count));
-            }
+        for (term, places) in places {
+            self.postings.entry(term).or_default().insert(id.clone(), places);
         }
         self.length += indexed.passages.iter().map(|passage| passage.length).sum::<usize>();
         self.passages += indexed.passages.len();

@@ -139,7 +139,8 @@ impl Models {
             .filter(|model| model.passes(&request.modality_filter, &request.provider_filter))
             .map(|model| {
                 let rank = if registry.is_default(model) { "0" } else { "1" };
-                (key(&[rank, &model.provider, &model.model_id]), registry.info(model))
+                // A blank comes before everything that a name has, so `open` comes before `open-x`.
+                (format!("{rank} {} {}", model.provider, model.model_id), registry.info(model))
             })
             .collect();
         rows.sort_by(|a, b| a.0.cmp(&b.0));
@@ -258,12 +259,12 @@ impl Models {
 
     /// There is one current model for a use case; those that are selected step back last.
     async fn deprecate_others(&self, context: &Context, model: &Model) -> Result<(), Fault> {
+        let Some(use_case) = model.metadata.get("use_case") else { return Ok(()) };
         let registry = self.registry(context).await?;
-        let use_case = model.metadata.get("use_case");
         let is_other = |other: &&Model| {
             other.model_id != model.model_id
                 && other.status() == "current"
-                && other.metadata.get("use_case") == use_case
+                && other.metadata.get("use_case") == Some(use_case)
         };
         let mut others: Vec<&Model> = registry.models.values().filter(is_other).collect();
         others.sort_by_key(|other| registry.is_default(other));

@@ -6,11 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::presets::{BUDGETS, MODES};
 use crate::fault::Fault;
-use crate::services::checks::out_of_range;
+use crate::services::checks::{figures, out_of_range};
 use crate::services::numbers::comparable;
 
 /// Samples that are kept of a player.
 const RING_MAX: usize = 360;
+/// Bytes of all of them: a record is one message, and is written with each sample.
+const RING_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of a sample without figures of its own, and of such a figure without its name, at most.
+const SAMPLE_BYTES: usize = 400;
+const FIGURE_BYTES: usize = 32;
 /// Age at which a sample counts no more.
 const AGE_MAX_MS: i64 = 3_600 * 1_000;
 /// Share of a budget from which on it is warned of.
@@ -71,7 +76,18 @@ impl Metrics {
             let name = if self.frame_drops < 0 { "frame_drops" } else { "memory_mb" };
             return Err(out_of_range(&format!("sample.{name}"), 0, i32::MAX));
         }
-        Ok(())
+        figures("sample.custom_metrics", &self.custom_metrics)
+    }
+
+    /// Bytes that it takes in a record, at most.
+    fn bytes(&self) -> usize {
+        let letter = |letter: char| match letter {
+            letter if letter.is_control() => "\\u0000".len(),
+            '"' | '\\' => 2,
+            letter => letter.len_utf8(),
+        };
+        let figure = |name: &String| name.chars().map(letter).sum::<usize>() + FIGURE_BYTES;
+        SAMPLE_BYTES + self.custom_metrics.keys().map(figure).sum::<usize>()
     }
 
     /// The figures as budgets measure them: µs, MB, percent, percent.
@@ -92,7 +108,11 @@ impl Ring {
     /// The ring with one more sample.
     pub(super) fn with(mut self, now_ms: i64, frames: i32, metrics: Metrics) -> Ring {
         self.0.push_back(Sample { at_ms: now_ms, frames: frames.max(1), metrics });
-        while self.0.len() > RING_MAX || self.0.front().is_some_and(|sample| sample.at_ms < now_ms - AGE_MAX_MS) {
+        let mut bytes: usize = self.0.iter().map(|sample| sample.metrics.bytes()).sum();
+        while let Some(oldest) = self.0.front()
+            && (self.0.len() > RING_MAX || bytes > RING_BYTES_MAX || oldest.at_ms < now_ms - AGE_MAX_MS)
+        {
+            bytes -= oldest.metrics.bytes();
             self.0.pop_front();
         }
         self
@@ -180,5 +200,40 @@ impl Window<'_> {
         let measured = self.metrics(budgets).measured();
         let over = |(value, budget): (&f64, &Budget)| budget.is_strict && comparable(*value) > f64::from(budget.value);
         measured.iter().zip(budgets).any(over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_figures(count: usize, value: f64) -> Metrics {
+        // Names of the longest kind in a record.
+        let custom_metrics = (0..count).map(|index| (format!("{index:02}{}", "\u{1}".repeat(62)), value)).collect();
+        Metrics { custom_metrics, ..Metrics::default() }
+    }
+
+    #[test]
+    fn figures_of_ones_own_are_few_and_finite() {
+        let reason = |metrics: &Metrics| metrics.check().err().map(|fault| fault.details()[1].1.to_string());
+        assert_eq!(reason(&with_figures(64, 1.0)), None);
+        assert_eq!(reason(&with_figures(65, 1.0)).as_deref(), Some("too_many"));
+        for value in [f64::NAN, f64::INFINITY] {
+            assert_eq!(reason(&with_figures(1, value)).as_deref(), Some("out_of_range"));
+        }
+        let long = Metrics { custom_metrics: BTreeMap::from([("x".repeat(65), 1.0)]), ..Metrics::default() };
+        assert_eq!(reason(&long).as_deref(), Some("too_long"));
+    }
+
+    #[test]
+    fn a_ring_keeps_the_newest_samples_as_far_as_they_fit_into_a_record() {
+        let filled = |metrics: &Metrics| {
+            (0..1_000).fold(Ring::default(), |ring, second| ring.with(second * 1_000, 60, metrics.clone()))
+        };
+        assert_eq!(filled(&Metrics::default()).0.len(), RING_MAX);
+        let large = filled(&with_figures(64, -f64::MAX / 3.0));
+        let bytes = serde_json::to_vec(&large).map_or(usize::MAX, |json| json.len());
+        assert!(bytes <= RING_BYTES_MAX && large.0.len() > 10, "{bytes} bytes, {} samples", large.0.len());
+        assert_eq!(large.0.back().map(|sample| sample.at_ms), Some(999_000));
     }
 }

@@ -132,6 +132,10 @@ impl Players {
                 let (value_type, modified_ms) = (kind.name().to_owned(), current.now_ms);
                 after.insert(key.clone(), Override { value_type, value: value.clone(), modified_ms });
             }
+            // What only admins set, only admins replace.
+            if before.keys().any(|key| is_for_admins(key) && !after.contains_key(key)) {
+                admin(&context, settings.auth.enforce)?;
+            }
             if after.keys().filter(|key| known(key).is_none()).count() > OWN_KEYS_MAX {
                 let text = format!("a player has at most {OWN_KEYS_MAX} keys of its own");
                 return Err(invalid("settings", "too_many", text).into());

@@ -17,6 +17,8 @@ use crate::services::seed::{Draws, Part, seed, tenant_part};
 use crate::store::Keys;
 use crate::worker::{Context, Failed};
 
+/// Bytes of a call's log: a reply is one message, and tells the changed factions as well.
+const LOG_BYTES_MAX: usize = 256 * 1024;
 /// Hours of one call.
 const HOURS_MAX: i32 = 168;
 /// Tries of a call that keeps losing its race.
@@ -61,12 +63,38 @@ pub(super) struct Simulated {
 }
 
 /// A world while it is simulated.
-struct Run<'a> {
+struct Run {
     flags: BTreeMap<String, String>,
     factions: Vec<Faction>,
-    log: Vec<String>,
-    header: &'a World,
+    log: Log,
+    header: Arc<World>,
     seed: u64,
+}
+
+/// What is told of the hours, as far as there is room.
+#[derive(Default)]
+struct Log {
+    lines: Vec<String>,
+    bytes: usize,
+    left_out: usize,
+}
+
+impl Log {
+    fn note(&mut self, line: String) {
+        if self.left_out > 0 || self.bytes + line.len() > LOG_BYTES_MAX {
+            self.left_out += 1;
+        } else {
+            self.bytes += line.len();
+            self.lines.push(line);
+        }
+    }
+
+    fn lines(mut self) -> Vec<String> {
+        if self.left_out > 0 {
+            self.lines.push(format!("{} lines more: simulate fewer hours at a time", self.left_out));
+        }
+        self.lines
+    }
 }
 
 struct Faction {
@@ -109,18 +137,17 @@ impl Worlds {
                 return Ok(Simulated { changes: None, log: Vec::new() });
             }
             let rows = all(&self.kept, context, generation_keys(&header, &header.generation)).await?;
-            let entities = entities(rows);
+            let (header, entities) = (Arc::new(header), Arc::new(entities(rows)));
             let now_ms = context.now_ms().max(header.timestamp_ms + 1);
-            let mut run = Run::new(&header, &entities, seed);
-            for hour in 1..=i64::from(hours) {
-                run.hour(header.simulated_hours + hour);
-            }
+            let (world, known) = (header.clone(), entities.clone());
+            // Every pair of factions is looked at in every hour.
+            let run = context.blocking(move || Run::new(world, &known, seed).hours(hours)).await;
             let writes = run.factions.iter().map(|faction| {
                 let (entity_id, after) = (faction.entity.entity_id.clone(), Some(faction.written(now_ms)));
                 (entity_id.clone(), Write { before: entities.get(&entity_id).cloned(), after })
             });
-            let (writes, flags, log) = (writes.collect(), run.flags, run.log);
-            let mut plan = plan(context, revision, header.clone(), now_ms, writes, &flags)?;
+            let (writes, flags, log) = (writes.collect(), run.flags, run.log.lines());
+            let mut plan = plan(context, revision, (*header).clone(), now_ms, writes, &flags)?;
             plan.after.simulated_hours += i64::from(hours);
             plan.after.ticked_hour = ticked_hour.unwrap_or(header.ticked_hour);
             let pending = plan.after.pending.clone().unwrap_or_default();
@@ -196,12 +223,20 @@ struct GameTime {
     hour: i32,
 }
 
-impl<'a> Run<'a> {
-    fn new(header: &'a World, entities: &BTreeMap<String, Stored>, seed: u64) -> Run<'a> {
+impl Run {
+    fn new(header: Arc<World>, entities: &BTreeMap<String, Stored>, seed: u64) -> Run {
         let is_faction =
             |entity: &&Stored| entity.entity_type == "object" && entity.tags.iter().any(|tag| tag == "faction");
         let factions = entities.values().filter(is_faction).map(Faction::new).collect();
-        Run { flags: header.flags.clone(), factions, log: Vec::new(), header, seed }
+        Run { flags: header.flags.clone(), factions, log: Log::default(), header, seed }
+    }
+
+    /// The next hours, one after the other.
+    fn hours(mut self, count: i32) -> Run {
+        for hour in 1..=i64::from(count) {
+            self.hour(self.header.simulated_hours + hour);
+        }
+        self
     }
 
     fn hour(&mut self, hour: i64) {
@@ -233,7 +268,7 @@ impl<'a> Run<'a> {
         let fit = if target.is_some_and(|faction| faction.domain == name) { 1.2 } else { 0.8 };
         let impact = intensity * 0.5 * fit;
         let whom = if target_id.is_empty() { "the world" } else { target_id };
-        self.log.push(format!("hour {hour}: {name} event of intensity {intensity:.3}, impact {impact:.3} on {whom}"));
+        self.log.note(format!("hour {hour}: {name} event of intensity {intensity:.3}, impact {impact:.3} on {whom}"));
     }
 
     /// Enemies fight, one pair after the other; allies grow closer.
@@ -265,7 +300,7 @@ impl<'a> Run<'a> {
         self.factions[loser].territories = (self.factions[loser].territories - 1.0).max(0.0);
         self.relate(one, other, change);
         let name = |index: usize| &self.factions[index].entity.entity_id;
-        self.log.push(format!("hour {hour}: {} {word} against {}", name(loser), name(winner)));
+        self.log.note(format!("hour {hour}: {} {word} against {}", name(loser), name(winner)));
     }
 
     /// How a pair stands: as the one that likes the other less sees it.
@@ -296,7 +331,7 @@ impl<'a> Run<'a> {
                 }
                 _ => "keep",
             };
-            self.log.push(format!("hour {hour}: {} {}, power {power:.3}", faction.entity.entity_id, faction.order));
+            self.log.note(format!("hour {hour}: {} {}, power {power:.3}", faction.entity.entity_id, faction.order));
         }
     }
 
@@ -312,7 +347,7 @@ impl<'a> Run<'a> {
             traded.push(format!("{name} {:.2}", price * (0.8 + 0.4 * stability)));
             self.flags.insert(flag, format!("{price:.2}"));
         }
-        self.log.push(format!("hour {hour}: traded at {}", traded.join(", ")));
+        self.log.note(format!("hour {hour}: traded at {}", traded.join(", ")));
     }
 }
 
