@@ -114,7 +114,7 @@ const INNER: &[(&str, &str, &str)] = &[
     ("transcode/shape_check/mod.rs", "WALKS_MAX", "of workers, when they start"),
     ("transcode/shape_check/mod.rs", "PROBLEMS_MAX", "of workers, when they start"),
     ("schema/operation/mod.rs", "HISTORY_MAX", "of workers"),
-    ("schema/docs.rs", "COMMENT_MAX", "a longer comment is cut off"),
+    ("schema/elements.rs", "COMMENT_MAX", "a longer comment is cut off"),
     ("schema/load.rs", "FILES_MAX", "the same as that of the folder"),
     ("gateway/admin/workers.rs", "INSTANCES_MAX", "how much of the workers the console shows"),
     ("gateway/admin/workers.rs", "TEXT_MAX", "how much of a worker's text the console shows"),

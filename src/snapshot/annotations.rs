@@ -19,7 +19,7 @@ impl<'a> Builder<'a> {
                     .services
                     .iter()
                     .filter(|service| match wanted.value.as_str() {
-                        "*" => !manifest.discovered.contains(&service.name),
+                        "*" => !manifest.brought.contains(&service.name),
                         name => service.name == name,
                     })
                     .collect();

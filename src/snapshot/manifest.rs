@@ -42,6 +42,9 @@ pub struct Manifest {
     /// Services that announce themselves; no file names them.
     #[serde(skip)]
     pub discovered: Vec<String>,
+    /// Services that came with their descriptors; `*` means none of them.
+    #[serde(skip)]
+    pub brought: Vec<String>,
 }
 
 /// What the API description says of itself, and whether clients can get it.

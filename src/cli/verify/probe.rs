@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::cases::{Case, Expect};
 use crate::bus::{Bus, BusError, Delivery, Headers, Limits, Message, Reply, Request, Subject, Subscription};
-use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE};
+use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE, STREAM_BEGUN};
 use crate::fault::{Code, Fault};
 use crate::snapshot::Method;
 use crate::transcode::check;
@@ -114,9 +114,9 @@ impl Probe<'_> {
         let mut result = Ok(());
         while !stream.is_over && stream.expected < CHUNKS {
             // Later chunks come when something happens, if it does.
-            let wait = if stream.expected == 0 { until } else { until.min(Instant::now() + FOLLOWING) };
+            let wait = if stream.is_answered() { until.min(Instant::now() + FOLLOWING) } else { until };
             match timeout_at(wait, stream.next()).await {
-                Err(_) if stream.expected == 0 => result = Err(self.silent()),
+                Err(_) if !stream.is_answered() => result = Err(self.silent()),
                 Err(_) => {}
                 Ok(Ok(())) => continue,
                 Ok(Err(finding)) => result = Err(finding),
@@ -142,7 +142,8 @@ impl Probe<'_> {
         }
         if let Ok(next) = timeout(SILENCE, stream.next()).await {
             next?;
-            if !stream.is_over {
+            // One that began without a chunk may have sent the one that it has credit for.
+            if !stream.is_over && stream.expected > 1 {
                 return Err("it sends more chunks than it has credit for".to_owned());
             }
             return Ok(());
@@ -166,7 +167,7 @@ impl Probe<'_> {
         self.method.envelope.ask_for_stream(&mut payload);
         let opened = self.bus.open_stream(self.method.subject.clone(), headers, payload.into(), Limits::STREAM).await;
         let chunks = opened.map_err(|error| format!("the request did not get through: {error}"))?;
-        Ok(Stream { probe: self, chunks, control: None, expected: 0, is_over: false, fault: None })
+        Ok(Stream { probe: self, chunks, control: None, expected: 0, is_begun: false, is_over: false, fault: None })
     }
 }
 
@@ -177,12 +178,19 @@ struct Stream<'p> {
     control: Option<Subject>,
     /// Number of the next chunk.
     expected: u64,
+    /// The worker has said that it began without a chunk.
+    is_begun: bool,
     is_over: bool,
     fault: Option<Fault>,
 }
 
 impl Stream<'_> {
-    /// Reads the next chunk; heartbeats are none.
+    /// The worker has not been silent.
+    fn is_answered(&self) -> bool {
+        self.is_begun || self.expected > 0
+    }
+
+    /// Reads the next chunk, or the word that there is none yet; heartbeats are neither.
     async fn next(&mut self) -> Result<(), Finding> {
         loop {
             match self.chunks.next().await {
@@ -190,7 +198,12 @@ impl Stream<'_> {
                     self.is_over = true;
                     return Ok(());
                 }
-                Some(Ok(chunk)) if chunk.headers.get("Stream-Heartbeat").is_some() && chunk.payload.is_empty() => {}
+                Some(Ok(sign)) if sign.headers.get("Stream-Heartbeat").is_some() && sign.payload.is_empty() => {
+                    if sign.headers.get(STREAM_BEGUN).is_some() && !self.is_answered() {
+                        (self.is_begun, self.control) = (true, sign.reply);
+                        return Ok(());
+                    }
+                }
                 Some(Ok(chunk)) => return self.read(chunk),
                 _ => return Err("the subscription of the stream ended".to_owned()),
             }

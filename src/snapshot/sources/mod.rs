@@ -35,6 +35,9 @@ pub struct Material {
     pub allows_breaking: bool,
     /// Services whose workers announce themselves, by full name: their routes are those that their descriptors declare.
     pub discovered: Vec<String>,
+    /// Services that the workers' descriptors declare, announced or not: what the routes file says of all services is not
+    /// said of these.
+    pub brought: Vec<String>,
     /// What was left out, and why.
     pub left_out: Vec<Problem>,
 }
@@ -84,6 +87,7 @@ impl Material {
     pub fn build(&self, previous: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
         let parsed = manifest::parse(&self.routes_name, &self.routes).map(|mut manifest| {
             manifest.discovered.clone_from(&self.discovered);
+            manifest.brought.clone_from(&self.brought);
             manifest
         });
         let schema = schema::load_from(&self.descriptors, &self.paths);
@@ -129,7 +133,7 @@ impl Material {
     pub(super) fn fingerprint(&self) -> u64 {
         let files: Vec<(&str, &[u8])> =
             self.descriptors.iter().map(|file| (file.name.as_str(), file.bytes.as_slice())).collect();
-        super::reload::hash_of(&(&self.routes, files, self.allows_breaking, &self.discovered))
+        super::reload::hash_of(&(&self.routes, files, self.allows_breaking, &self.discovered, &self.brought))
     }
 }
 

@@ -13,7 +13,7 @@ use super::super::problem::{Place, Problem};
 use super::{Changes, Material, Source};
 use crate::bus::discovery::{ANNOUNCED, Answer, BYTES, DIGEST, ask, digest};
 use crate::bus::{Bus, BusError, Headers, Pattern, Request, Subject};
-use crate::schema::SourceFile;
+use crate::schema::{self, SourceFile};
 
 /// Pause between two looks at who is there, and so between two changes of the tables that workers bring about.
 const LOOK: Duration = Duration::from_secs(2);
@@ -47,6 +47,8 @@ pub struct WorkersSource {
 struct Found {
     /// Full names of services of the schema.
     services: Vec<String>,
+    /// Full names of all services that the set declares.
+    declared: Vec<String>,
     digest: String,
     set: Vec<u8>,
     /// Looks in a row in which none of them was seen.
@@ -165,7 +167,10 @@ impl WorkersSource {
                 Ok(set) => {
                     tracing::info!(service = worker.name, instance = worker.instance, "a worker announces its schema");
                     let Announced { name, services, digest, .. } = worker;
-                    self.found().insert(name, Found { services, digest, set, missed: 0 });
+                    let file = SourceFile { name: origin(&name), bytes: set.clone() };
+                    // Reading a schema takes a while: off the runtime's thread.
+                    let declared = tokio::task::spawn_blocking(move || declared(file)).await.unwrap_or_default();
+                    self.found().insert(name, Found { services, declared, digest, set, missed: 0 });
                     is_changed = true;
                 }
                 Err(text) => {
@@ -224,12 +229,19 @@ impl Source for WorkersSource {
 
 /// Adds what a service brings. What the source beneath describes itself is its business.
 fn add(material: &mut Material, name: &str, found: &Found, described: &BTreeSet<&str>) {
-    let services: Vec<String> =
-        found.services.iter().filter(|service| !described.contains(service.as_str())).cloned().collect();
+    let is_new = |service: &&String| !described.contains(service.as_str());
+    let services: Vec<String> = found.services.iter().filter(is_new).cloned().collect();
     if !services.is_empty() {
+        material.brought.extend(found.declared.iter().filter(is_new).cloned());
         material.descriptors.push(SourceFile { name: origin(name), bytes: found.set.clone() });
         material.discovered.extend(services);
     }
+}
+
+/// The services of a set; none where it is no schema, which whoever builds it says.
+fn declared(set: SourceFile) -> Vec<String> {
+    let schema = schema::load(&[set]).ok();
+    schema.into_iter().flat_map(|schema| schema.services).map(|service| service.name).collect()
 }
 
 /// What problems call the place.
