@@ -133,6 +133,7 @@ fn facts(route: &RouteFacts, out: &mut String) {
         ("streams", slots(&route.streams)),
         ("retries", route.retries.to_string()),
         ("breaker", breaker),
+        ("migration", route.migration.clone().unwrap_or_else(|| "none".to_owned())),
         ("written at", route.defined_at.clone()),
     ];
     out.push_str("\nthe route\n");

@@ -21,6 +21,7 @@ mod in_flight;
 mod inbound;
 mod life;
 mod listener;
+mod migrate;
 mod networks;
 mod openapi;
 mod record;
@@ -135,6 +136,7 @@ struct Edge {
     is_draining: watch::Sender<bool>,
     is_ready: AtomicBool,
     connections: AtomicUsize,
+    old: migrate::OldSystems,
 }
 
 /// Starts an edge on a table and a bus.
@@ -161,6 +163,7 @@ impl Gateway {
             is_draining: watch::Sender::new(false),
             is_ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),
+            old: migrate::OldSystems::default(),
         });
         let listener = bind("listen", edge.config.listen)?;
         let admin = edge.config.admin.map(|address| bind("admin", address)).transpose()?;

@@ -1,6 +1,8 @@
 //! `routes.yaml` as written. Every value that can be wrong later keeps its place in the file. Knows nothing of what the
 //! rows mean.
 
+mod migrate;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,6 +13,7 @@ use super::problem::{Place, Problem};
 use crate::written;
 
 pub use crate::written::At;
+pub use migrate::{CutoverRow, MigrateRow, OldRow, ShadowRow};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
@@ -194,6 +197,8 @@ pub struct PolicyRow {
     pub retries: Option<At<u32>>,
     /// Circuit breaker of the subject.
     pub breaker: Option<At<BreakerRow>>,
+    /// An old system beside the workers, while clients move over.
+    pub migrate: Option<At<MigrateRow>>,
     /// Form of the JSON.
     pub json: Option<JsonRow>,
 }

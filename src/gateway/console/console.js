@@ -232,6 +232,7 @@ function factsOf(route) {
     ["Streams", route.streams ? `at most ${route.streams.max}` : "unlimited"],
     ["Retries", String(route.retries)],
     ["Breaker", route.breaker ? `${route.breaker.failures} time-outs in a row, open for ${milliseconds(route.breaker.open_ms)}; ${route.breaker.is_open ? "open" : "closed"}` : "none"],
+    ["Migration", route.migration || "none"],
     ["Written at", el("code", {}, route.defined_at)],
   ]);
 }

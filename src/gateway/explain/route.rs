@@ -51,6 +51,8 @@ pub struct RouteFacts {
     pub retries: u32,
     /// The breaker of its subject.
     pub breaker: Option<BreakerFacts>,
+    /// The old system beside its workers, while it moves.
+    pub migration: Option<String>,
     /// Names, defaults and enum values of printed JSON.
     pub json: [&'static str; 3],
     /// Members and parameters without a field are passed over.
@@ -140,6 +142,7 @@ impl RouteFacts {
                 let (open_ms, is_open) = (rule.open.as_millis() as u64, subject.breaker.is_open());
                 BreakerFacts { failures: rule.failures, open_ms, is_open }
             }),
+            migration: route.migration.as_ref().map(ToString::to_string),
             json: json_words(route),
             ignores_unknown: route.binding.fields(&method.tables).ignores_unknown,
             defined_at: route.defined_at.clone(),
