@@ -21,6 +21,8 @@ struct Session {
     _home: tempfile::TempDir,
     nats: Option<NatsServer>,
     programs: Vec<Program>,
+    /// Addresses as the page has them, and those that run.
+    addresses: Vec<(String, String)>,
 }
 
 /// A command and what it prints.
@@ -118,19 +120,38 @@ impl Session {
             std::os::unix::fs::symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), home.path().join(name))
                 .unwrap();
         }
-        Session { folder: home.path().to_owned(), _home: home, nats: None, programs: Vec::new() }
+        Session { folder: home.path().to_owned(), _home: home, nats: None, programs: Vec::new(), addresses: Vec::new() }
     }
 
     /// The address as the page has it, exchanged for the one that runs.
     fn ports(&self, command: &str) -> String {
         let mut command = command.to_owned();
-        if let Some(gateway) = self.programs.iter().rfind(|program| !program.address.is_empty()) {
-            command = command.replace("127.0.0.1:8080", &gateway.address).replace("127.0.0.1:9090", &gateway.admin);
+        for (on_page, running) in self.addresses.iter().rev() {
+            command = command.replace(on_page, running);
         }
         match &self.nats {
             Some(server) => command.replace("nats://127.0.0.1:4222", server.url()),
             None => command,
         }
+    }
+
+    /// Starts a program on free ports, whichever it names.
+    fn start_program(&mut self, arguments: &[&str]) {
+        let (mut kept, mut listen, mut admin) = (Vec::new(), "127.0.0.1:8080", "127.0.0.1:9090");
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match *argument {
+                "--listen" => listen = rest.next().unwrap(),
+                "--admin" => admin = rest.next().unwrap(),
+                other => kept.push(other),
+            }
+        }
+        let program = Program::start_in(&self.folder, &kept);
+        if !program.address.is_empty() {
+            self.addresses.push((listen.to_owned(), program.address.clone()));
+            self.addresses.push((admin.to_owned(), program.admin.clone()));
+        }
+        self.programs.push(program);
     }
 
     /// Runs one command; what it printed.
@@ -142,7 +163,7 @@ impl Session {
             ("curl", _) => return curl(&words[1..]).await,
             ("cd", [folder]) => self.folder.push(folder),
             ("nats-server", [.., "&"]) => self.nats = Some(NatsServer::start()),
-            ("tidegate", [arguments @ .., "&"]) => self.programs.push(Program::start_in(&self.folder, arguments)),
+            ("tidegate", [arguments @ .., "&"]) => self.start_program(arguments),
             ("tidegate", arguments) => {
                 let program = env!("CARGO_BIN_EXE_tidegate");
                 return printed(Command::new(program).args(arguments).current_dir(&self.folder));

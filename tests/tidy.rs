@@ -51,7 +51,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli/completions"]),
     ("clap_mangen", &["cli/man"]),
     ("hdrhistogram", &["cli/bench"]),
-    ("reqwest", &["services/", "cli/traces", "cli/bench"]),
+    ("reqwest", &["services/", "gateway/migrate/http_old", "cli/traces", "cli/bench", "cli/cutover"]),
     ("aws_lc_rs", &["services/auth/"]),
 ];
 

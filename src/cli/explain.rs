@@ -134,6 +134,7 @@ fn facts(route: &RouteFacts, out: &mut String) {
         ("retries", route.retries.to_string()),
         ("breaker", breaker),
         ("origins", route.cors.clone().unwrap_or_else(|| "the gateway's own".to_owned())),
+        ("migration", route.migration.clone().unwrap_or_else(|| "none".to_owned())),
         ("written at", route.defined_at.clone()),
     ];
     out.push_str("\nthe route\n");

@@ -5,6 +5,7 @@ mod bench;
 mod call;
 mod check;
 mod completions;
+mod cutover;
 mod diff;
 mod dlq;
 mod explain;
@@ -114,6 +115,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Compare two tables: routes added, removed and changed, and whether clients break.
     Diff(diff::DiffArgs),
+    /// Look after routes that move from an old system: hold their shares, set them, roll them back.
+    Cutover(cutover::CutoverArgs),
     /// Send one request to a method by hand: JSON in, JSON out, through the same tables.
     Call(call::CallArgs),
     /// Fire edge cases at workers, made from the descriptors, and say what breaks.
@@ -199,6 +202,7 @@ pub fn run() -> ExitCode {
             Err(fault) => Err(fault),
         },
         Command::Diff(args) => return diff::run(&args),
+        Command::Cutover(args) => cutover::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Verify(args) => match verify::run(&args) {
             Ok(code) => return code,

@@ -9,7 +9,7 @@ use super::inbound::Inbound;
 use crate::bus::{BusError, Headers, Reply, Request};
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::Pass;
-use crate::snapshot::{Method, Route, SubjectBreaker};
+use crate::snapshot::{Method, SubjectBreaker};
 use crate::telemetry;
 
 /// The pause before the first repeat, at most; it doubles (full jitter).
@@ -23,32 +23,40 @@ pub(super) struct Until {
     pub(super) is_routes: bool,
 }
 
-/// Asks, at this moment, and opens what comes back.
+/// A request, ready for whoever answers it.
+pub(super) struct Question<'i> {
+    pub(super) inbound: &'i Inbound,
+    pub(super) headers: Headers,
+    pub(super) payload: Bytes,
+    /// This moment.
+    pub(super) asked: Instant,
+    pub(super) until: Until,
+}
+
+/// Asks, and opens what comes back.
 pub(super) async fn ask(
     edge: &Edge,
-    route: &Route,
-    inbound: &Inbound,
-    headers: Headers,
-    payload: Bytes,
-    mut asked: Instant,
-    until: Until,
+    method: &Method,
+    breaker: Option<&SubjectBreaker>,
+    retries: u32,
+    question: Question<'_>,
 ) -> Result<Reply, Fault> {
-    let (method, policies) = (&*route.method, &route.policies);
-    if policies.breaker.is_none() && policies.retries == 0 {
-        return once(edge, method, inbound, headers, payload, asked, until).await;
+    if breaker.is_none() && retries == 0 {
+        return once(edge, method, question).await;
     }
+    let Question { inbound, headers, payload, mut asked, until } = question;
     let is_repeatable = method.is_repeatable || headers.get("Nats-Msg-Id").is_some();
     for repeat in 0.. {
-        let passed = admit(edge, route)?;
+        let passed = admit(edge, breaker)?;
         let (headers, payload) = (headers.and_room_for(0), payload.clone());
-        let result = once(edge, method, inbound, headers, payload, asked, until).await;
+        let result = once(edge, method, Question { inbound, headers, payload, asked, until }).await;
         passed.ended(result.as_ref().err(), until);
         let Err(fault) = result else { return result };
         // Where nobody was there, nothing has happened.
         let is_safe = fault.why() == Reason::NoResponders || is_repeatable && fault.why() == Reason::BusDown;
         let pause = Duration::from_millis(fastrand::u64(0..=(PAUSE * (1 << repeat)).as_millis() as u64));
         let left = until.deadline.saturating_duration_since(Instant::now());
-        if !is_safe || repeat >= policies.retries || pause >= left {
+        if !is_safe || repeat >= retries || pause >= left {
             return Err(fault);
         }
         metrics::counter!(telemetry::BUS_REPEATS, "subject" => method.subject.as_str().to_owned()).increment(1);
@@ -65,8 +73,8 @@ pub(super) struct Passed<'r> {
 }
 
 /// Refuses where the breaker of the subject is open.
-pub(super) fn admit<'r>(edge: &'r Edge, route: &'r Route) -> Result<Passed<'r>, Fault> {
-    let Some(breaker) = &route.policies.breaker else { return Ok(Passed { edge, guard: None }) };
+pub(super) fn admit<'r>(edge: &'r Edge, breaker: Option<&'r SubjectBreaker>) -> Result<Passed<'r>, Fault> {
+    let Some(breaker) = breaker else { return Ok(Passed { edge, guard: None }) };
     match breaker.breaker.admit(edge.started.elapsed()) {
         Ok(pass) => Ok(Passed { edge, guard: Some((pass, breaker)) }),
         Err(wait) => Err(Fault::upstream(Code::Unavailable, "the service does not answer: requests to it are paused")
@@ -85,15 +93,8 @@ impl Passed<'_> {
 }
 
 /// Asks once, and opens the answer.
-async fn once(
-    edge: &Edge,
-    method: &Method,
-    inbound: &Inbound,
-    headers: Headers,
-    payload: Bytes,
-    asked: Instant,
-    until: Until,
-) -> Result<Reply, Fault> {
+async fn once(edge: &Edge, method: &Method, question: Question<'_>) -> Result<Reply, Fault> {
+    let Question { inbound, headers, payload, asked, until } = question;
     let id = inbound.request_id.as_str();
     // A reply proves itself by the token that it echoes, or by the request id inside it.
     let proof = |reply: &Reply| match reply.headers.get("Tidegate-Call") {

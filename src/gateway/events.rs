@@ -26,7 +26,7 @@ use super::inbound::Inbound;
 use super::record::Record;
 use super::socket::Socket;
 use super::{Edge, respond};
-use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subscription};
+use crate::bus::{Delivery, Headers, Limits, Message, StreamError, Subject, Subscription};
 use crate::envelope::{ErrorPlan, SERVICE_ERROR_CODE, STREAM_BEGUN};
 use crate::fault::{Code, Fault, Reason};
 use crate::limits::Slot;
@@ -43,6 +43,7 @@ pub(super) async fn open(
     snapshot: &Arc<Snapshot>,
     route: &Arc<Route>,
     inbound: &Inbound,
+    subject: Subject,
     headers: Headers,
     payload: Bytes,
     deadline: Instant,
@@ -50,7 +51,6 @@ pub(super) async fn open(
     caller: Option<Caller>,
 ) -> Result<Response<Answer>, Fault> {
     let form = Form::of(inbound)?;
-    let subject = route.method.subject.clone();
     let subscription = edge.bus.open_stream(subject, headers, payload, Limits::STREAM).await?;
     let mut events = Box::new(Events::new(edge, snapshot, route, inbound, subscription, form, slots));
     events.revoked = caller.map(|caller| Box::pin(auth::until_revoked(edge.clone(), caller)) as Revoked);

@@ -12,12 +12,12 @@ use http::{Method as Verb, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::accept::ReplyForm;
-use super::ask::Until;
+use super::ask::{Question, Until};
 use super::body::Answer;
 use super::in_flight::InFlight;
 use super::inbound::{Inbound, Peer, X_REQUEST_ID, read_body};
 use super::record::Record;
-use super::{Edge, ask, auth, context, cors, credit, events, openapi, respond};
+use super::{Edge, ask, auth, context, cors, credit, events, migrate, openapi, respond};
 use crate::bus::{Headers, Reply};
 use crate::envelope::Verified;
 use crate::fault::{Code, Fault, Reason};
@@ -118,8 +118,11 @@ async fn serve(
     };
     record.body(body.len());
     let bound = bind(snapshot, route, segments, inbound, verified, &body)?;
+    let goes = migrate::destination(route, inbound, verified, &bound.payload);
     let asked = Instant::now();
-    record.call(inbound, &route.method, asked);
+    if goes.is_on_bus(bound.wants_stream) {
+        record.call(inbound, goes.method, asked);
+    }
     let left = deadline.saturating_duration_since(asked);
     // Where a slow body has taken most of the time, silence in the rest of it says nothing of the worker.
     let until = Until { deadline, is_routes: timeout == route.policies.timeout && left >= timeout / 2 };
@@ -127,14 +130,21 @@ async fn serve(
     if bound.wants_stream {
         drop(permit);
         let slots = stream_slots(snapshot, route)?;
-        let passed = ask::admit(edge, route)?;
-        let stream =
-            events::open(edge, snapshot, route, inbound, headers, bound.payload, deadline, slots, caller).await;
+        let passed = ask::admit(edge, goes.breaker)?;
+        let (subject, payload) = (goes.method.subject.clone(), bound.payload);
+        let opened = events::open(edge, snapshot, route, inbound, subject, headers, payload, deadline, slots, caller);
+        let stream = opened.await;
         passed.ended(stream.as_ref().err(), until);
+        goes.ended(edge, route, stream.as_ref().err());
         return stream;
     }
     let form = if route.is_raw { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };
-    let reply = ask::ask(edge, route, inbound, headers, bound.payload, asked, until).await;
+    let question = Question { inbound, headers, payload: bound.payload, asked, until };
+    let reply = match &route.migration {
+        None => ask::ask(edge, goes.method, goes.breaker, route.policies.retries, question).await,
+        // On the heap: most routes have none.
+        Some(migration) => Box::pin(migrate::ask(edge, route, migration, goes, verified, question)).await,
+    };
     record.called(reply.as_ref().err());
     let reply = reply?;
     let mut answer = print(route, form, &reply)?;

@@ -22,6 +22,7 @@ mod in_flight;
 mod inbound;
 mod life;
 mod listener;
+mod migrate;
 mod networks;
 mod openapi;
 mod record;
@@ -142,6 +143,7 @@ struct Edge {
     is_draining: watch::Sender<bool>,
     is_ready: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
+    old: Arc<migrate::OldSystems>,
 }
 
 impl Edge {
@@ -176,6 +178,7 @@ impl Gateway {
             is_draining: watch::Sender::new(false),
             is_ready: Arc::new(AtomicBool::new(true)),
             connections: Arc::default(),
+            old: Arc::default(),
         });
         let listener = bind("listen", edge.config.listen)?;
         let admin = edge.config.admin.map(|address| bind("admin", address)).transpose()?;

@@ -274,6 +274,7 @@ impl<'a> Builder<'a> {
             return;
         }
         let response_body = response_body.flatten();
+        let migration = self.migration(&name, &new);
         let id = RouteId(self.routes.len() as u32);
         if !self.insert(&name, &new, &template, id) {
             return;
@@ -289,6 +290,7 @@ impl<'a> Builder<'a> {
             response_body,
             headers_out,
             policies,
+            migration,
             metrics: RouteMetrics::new(&new.rule.verb, &new.rule.template),
             defined_at: new.place.to_string(),
             is_discovered: self.is_discovering,

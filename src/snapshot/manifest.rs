@@ -1,6 +1,8 @@
 //! `routes.yaml` as written. Every value that can be wrong later keeps its place in the file. Knows nothing of what the
 //! rows mean.
 
+mod migrate;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -12,6 +14,7 @@ use super::problem::{Place, Problem};
 use crate::written;
 
 pub use crate::written::At;
+pub use migrate::{CutoverRow, MigrateRow, OldRow, ShadowRow};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
@@ -200,6 +203,8 @@ pub struct PolicyRow {
     pub breaker: Option<At<BreakerRow>>,
     /// Pages of other origins that may use it from a browser (default none).
     pub cors: Option<At<CorsRow>>,
+    /// An old system beside the workers, while clients move over.
+    pub migrate: Option<At<MigrateRow>>,
     /// Form of the JSON.
     pub json: Option<JsonRow>,
 }

@@ -82,6 +82,14 @@ impl Builder<'_> {
         place: Place,
         levels: &[&PolicyRow],
     ) -> Option<Arc<Method>> {
+        let name = parts.name.clone();
+        let method = self.compiled(parts, place, levels)?;
+        self.methods.insert(name, method.clone());
+        Some(method)
+    }
+
+    /// A method that is in no list.
+    pub(super) fn compiled(&mut self, parts: MethodParts, place: Place, levels: &[&PolicyRow]) -> Option<Arc<Method>> {
         let style = self.style(levels)?;
         let tables = &self.schema.tables;
         let subject = match Subject::new(parts.subject) {
@@ -109,7 +117,7 @@ impl Builder<'_> {
         let mut request_headers = Headers::with_capacity(2);
         request_headers.push("content-type", "application/x-protobuf");
         request_headers.push("message-type", name_of(parts.request));
-        let method = Arc::new(Method {
+        Some(Arc::new(Method {
             name: parts.name.as_str().into(),
             metrics: SubjectMetrics::new(subject.as_str()),
             subject,
@@ -127,9 +135,7 @@ impl Builder<'_> {
             is_repeatable: parts.is_repeatable,
             operation: parts.operation,
             tables: tables.clone(),
-        });
-        self.methods.insert(parts.name, method.clone());
-        Some(method)
+        }))
     }
 
     /// Logs must not take requests: a log on NATS acknowledges all that it takes, and the caller would read that as the

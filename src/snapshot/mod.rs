@@ -14,6 +14,7 @@ mod instances;
 mod live;
 pub mod manifest;
 mod methods;
+mod migration;
 mod policy;
 pub mod reference;
 mod reload;
@@ -43,6 +44,7 @@ pub use cors::Cors;
 pub use credential::{Auth, Credential, Revocations};
 pub use instances::{Instance, answer_for, instances};
 pub use live::Live;
+pub use migration::{HttpOld, Migration, Old, Report, Seen, Shadow, Side, StickyKey, percent};
 pub use reload::{Breaking, Following, Outcome, Reading, Rules, follow, watch};
 pub use resilience::SubjectBreaker;
 pub use sources::{
@@ -330,6 +332,8 @@ pub struct Route {
     pub headers_out: Vec<(FieldId, http::HeaderName)>,
     /// Limits and forms.
     pub policies: Policies,
+    /// The old system beside its workers, while it moves.
+    pub migration: Option<Arc<Migration>>,
     /// `routes.yaml:12:5`, for people.
     pub defined_at: String,
     /// Its workers announce it: it goes with them.

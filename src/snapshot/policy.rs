@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::manifest::{At, JsonRow, PolicyRow, RateRow};
 use super::problem::{Place, Problem};
-use super::{Auth, Credential, ErrorStyle, LimitKey, Policies, Snapshot, SubjectBreaker};
+use super::{Auth, Credential, ErrorStyle, LimitKey, Migration, Old, Policies, Snapshot, SubjectBreaker};
 use crate::limits::{Bucket, Quota, Slots};
 use crate::transcode::{Defaults, Enums, JsonIn, JsonOut, Names, Unknown};
 use crate::written::parse_duration;
@@ -28,12 +28,15 @@ pub(super) struct Reader<'a> {
     slots: HashMap<String, Arc<Slots>>,
     /// Breakers by subject.
     pub(super) breakers: Vec<(String, Arc<SubjectBreaker>)>,
+    /// Migrations of the generation before, by route.
+    pub(super) migrations: HashMap<String, Arc<Migration>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that takes limits over from the generation before, where they are unchanged.
     pub(super) fn new(file: &'a str, previous: Option<&Snapshot>) -> Reader<'a> {
         let (mut limits, mut slots, mut breakers) = (HashMap::new(), HashMap::new(), Vec::new());
+        let mut migrations = HashMap::new();
         for route in previous.iter().flat_map(|snapshot| &snapshot.routes) {
             let name = format!("{} {}", route.verb, route.template);
             if let Some(bucket) = &route.policies.bucket {
@@ -45,11 +48,19 @@ impl<'a> Reader<'a> {
             if let Some(streams) = &route.policies.stream_slots {
                 slots.insert(format!("{name} streams"), streams.clone());
             }
+            if let Some(migration) = &route.migration {
+                migrations.insert(name, migration.clone());
+            }
             if let Some(breaker) = &route.policies.breaker {
                 breakers.push((route.method.subject.as_str().to_owned(), breaker.clone()));
             }
+            if let Some(Old::Subject { method, breaker: Some(breaker) }) = route.migration.as_deref().map(|to| &to.old)
+            {
+                breakers.push((method.subject.as_str().to_owned(), breaker.clone()));
+            }
         }
-        Reader { file, problems: Vec::new(), has_credential: false, credential: None, limits, slots, breakers }
+        let (problems, has_credential, credential) = (Vec::new(), false, None);
+        Reader { file, problems, has_credential, credential, limits, slots, breakers, migrations }
     }
 
     pub(super) fn problem(&mut self, place: (usize, usize), text: impl Into<String>) {
@@ -57,7 +68,10 @@ impl<'a> Reader<'a> {
     }
 
     /// The first level that says something.
-    fn pick<'p, T>(levels: &[&'p PolicyRow], get: impl Fn(&'p PolicyRow) -> Option<&'p At<T>>) -> Option<&'p At<T>> {
+    pub(super) fn pick<'p, T>(
+        levels: &[&'p PolicyRow],
+        get: impl Fn(&'p PolicyRow) -> Option<&'p At<T>>,
+    ) -> Option<&'p At<T>> {
         levels.iter().find_map(|level| get(level))
     }
 
@@ -112,7 +126,7 @@ impl<'a> Reader<'a> {
         Some(Auth { credential: self.credential.clone()?, is_required })
     }
 
-    fn choice<T: Copy>(&mut self, word: &At<String>, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(&mut self, word: &At<String>, choices: &[(&str, T)]) -> Option<T> {
         let found = choices.iter().find(|choice| choice.0 == word.value).map(|choice| choice.1);
         if found.is_none() {
             let names: Vec<String> = choices.iter().map(|choice| format!("`{}`", choice.0)).collect();
@@ -144,7 +158,7 @@ impl<'a> Reader<'a> {
         (out, JsonIn { unknown })
     }
 
-    fn duration(&mut self, text: &At<String>) -> Duration {
+    pub(super) fn duration(&mut self, text: &At<String>) -> Duration {
         match parse_duration(&text.value) {
             Some(length) if !length.is_zero() && length <= TIMEOUT_MAX => length,
             Some(_) => {

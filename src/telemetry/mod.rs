@@ -2,6 +2,7 @@
 //! looked up per request.
 
 mod exemplars;
+mod migration;
 pub mod otlp;
 mod sample;
 pub mod trace;
@@ -15,6 +16,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use exemplars::Exemplars;
 pub use exemplars::openmetrics;
 pub use metrics_exporter_prometheus::PrometheusHandle;
+pub use migration::{MigrationMetrics, ShadowResult};
 pub use sample::Sample;
 
 /// Requests by route and outcome.
@@ -43,6 +45,14 @@ pub const BUS_DURATION: &str = "nats_client_request_duration_seconds";
 pub const BREAKER_OPEN: &str = "tidegate_breaker_open";
 /// Requests over the bus that were made again, by subject.
 pub const BUS_REPEATS: &str = "tidegate_bus_repeats_total";
+/// Requests of a route that moves, by route, side (`old`, `new`) and outcome.
+pub const MIGRATION_REQUESTS: &str = "tidegate_migration_requests_total";
+/// Percent of the callers whom the new side serves, by route.
+pub const MIGRATION_SHARE: &str = "tidegate_migration_share_percent";
+/// Changes of that share, by route and direction (`up`, `down`).
+pub const MIGRATION_MOVES: &str = "tidegate_migration_moves_total";
+/// Copies of requests for the side that does not serve, by route and result (`same`, `different`, `failed`, `dropped`).
+pub const SHADOWS: &str = "tidegate_shadow_total";
 /// 1 while the bus can be used.
 pub const BUS_CONNECTED: &str = "tidegate_bus_connected";
 /// Connections to the bus made after the first.

@@ -135,7 +135,7 @@ pub(super) fn described(body: &[u8]) -> Result<Request<Bytes>, Fault> {
     request.body(Bytes::from(described.body)).map_err(|error| wrong(format!("this is no HTTP request: {error}")))
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     let text = serde_json::to_vec(value).unwrap_or_default();
     let mut answer = Response::new(Body::from(text));
     let headers = answer.headers_mut();

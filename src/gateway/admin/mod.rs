@@ -9,6 +9,7 @@ mod call;
 mod console;
 mod figures;
 mod listener;
+mod migrations;
 mod schema;
 mod tls;
 mod workers;
@@ -95,6 +96,7 @@ fn router(desk: &Arc<Desk>, readiness: Readiness, access: access::Access) -> Rou
         .route("/admin/api/reload", get(api::reload))
         .route("/admin/api/workers", get(api::workers))
         .route("/admin/api/methods/{*name}", get(api::method))
+        .route("/admin/api/migrations", get(migrations::list).post(migrations::order))
         .route("/admin/api/explain", post(api::explain))
         .route("/admin/api/call", post(call::call))
         .fallback(api::missing)

@@ -233,6 +233,7 @@ function factsOf(route) {
     ["Retries", String(route.retries)],
     ["Breaker", route.breaker ? `${route.breaker.failures} time-outs in a row, open for ${milliseconds(route.breaker.open_ms)}; ${route.breaker.is_open ? "open" : "closed"}` : "none"],
     ["Origins", route.cors || "the gateway's own"],
+    ["Migration", route.migration || "none"],
     ["Written at", el("code", {}, route.defined_at)],
   ]);
 }

@@ -53,6 +53,8 @@ pub struct RouteFacts {
     pub breaker: Option<BreakerFacts>,
     /// Pages of other origins that may use it.
     pub cors: Option<String>,
+    /// The old system beside its workers, while it moves.
+    pub migration: Option<String>,
     /// Names, defaults and enum values of printed JSON.
     pub json: [&'static str; 3],
     /// Members and parameters without a field are passed over.
@@ -143,6 +145,7 @@ impl RouteFacts {
                 BreakerFacts { failures: rule.failures, open_ms, is_open }
             }),
             cors: policies.cors.as_ref().map(ToString::to_string),
+            migration: route.migration.as_ref().map(ToString::to_string),
             json: json_words(route),
             ignores_unknown: route.binding.fields(&method.tables).ignores_unknown,
             defined_at: route.defined_at.clone(),

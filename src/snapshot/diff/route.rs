@@ -22,6 +22,7 @@ impl Differences {
 pub(super) fn compare(before: &Route, after: &Route) -> Vec<Detail> {
     let mut differences = Differences(Vec::new());
     destination(before, after, &mut differences);
+    migration(before, after, &mut differences);
     types(before, after, &mut differences);
     bindings(before, after, &mut differences);
     identity(before, after, &mut differences);
@@ -37,6 +38,17 @@ fn destination(before: &Route, after: &Route, differences: &mut Differences) {
     differences.text("call", names(before), names(after), false, "another method answers");
     let meaning = "workers have to listen there before this is in force";
     differences.text("subject", was.subject.to_string(), is.subject.to_string(), false, meaning);
+}
+
+fn migration(before: &Route, after: &Route, differences: &mut Differences) {
+    let text = |route: &Route| route.migration.as_ref().map_or_else(|| "none".to_owned(), |to| to.to_string());
+    differences.text(
+        "migrate",
+        text(before),
+        text(after),
+        false,
+        "another part of the callers is served by the old side",
+    );
 }
 
 /// What of another message breaks clients, the comparison of schemas says; so it does for streams and `response_body`.
