@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use support::nats::NatsServer;
-use support::place::on_each_bus;
+use support::place::{Place, on_each_bus};
 use support::{eventually, snapshot};
 use tidegate::bus::{Bus, Headers, Subject};
 use tidegate::fault::{Code, Fault};
@@ -49,7 +49,7 @@ const ADVISORY_READER: ConsumerConfig = ConsumerConfig {
 };
 
 on_each_bus!(
-    |place| (&Replicas { one: replica(place.bus.clone()), other: replica(place.another_bus().await) });
+    |place| (&Replicas::on(&place).await);
     each_event_is_handled_once_by_one_of_the_replicas,
     an_event_comes_again_until_it_is_handled,
     what_fails_five_times_is_a_dead_letter_that_can_be_sent_again,
@@ -68,6 +68,15 @@ on_each_bus!(
 struct Replicas {
     one: Options,
     other: Options,
+}
+
+impl Replicas {
+    /// On NATS two connections, in one process one store.
+    async fn on(place: &Place) -> Replicas {
+        let one = replica(place.bus.clone());
+        let other = if place.server().is_some() { replica(place.another_bus().await) } else { one.clone() };
+        Replicas { one, other }
+    }
 }
 
 fn replica(bus: Bus) -> Options {
