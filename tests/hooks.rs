@@ -36,8 +36,7 @@ service ScoreService {
   rpc Add(AddRequest) returns (AddReply) {
     option (google.api.http) = { post: "/v1/games/{game}/scores" body: "*" };
     option (tidegate.operation) = {
-      hook: true
-      put { bucket: "scores" expected_revision: "expected_revision" version_into: "version" revision_into: "revision" }
+      hook: true put { bucket: "scores" expected_revision: "expected_revision" version_into: "version" revision_into: "revision" }
     };
   }
   rpc Get(GetRequest) returns (GetReply) {
@@ -468,11 +467,11 @@ fn a_declaration_whose_hook_has_no_place_is_refused_with_its_place() {
             "get",
             "`operation.get`: bucket `scores` keeps no message: name one in its `document`, or say `hook: true`",
         ),
-        ("{ hook: true get {", "{ get { may_lag: true", "`operation.get`: `may_lag` needs `hook: true`"),
+        ("hook: true put {", "put {", "`operation.put`: `revision_into` needs `hook: true`"),
         (
             r#"watch { bucket: "scores""#,
             r#"watch { under: "{game}" bucket: "scores""#,
-            "`operation.watch`: `key` is one document and `under` are many: remove one of the two",
+            "`operation.watch`: `key` is one document, `under` are many: name one of them",
         ),
         (
             r#"put { bucket: "scores""#,

@@ -89,7 +89,7 @@ impl Around<'_> {
             _ => {
                 let is_one = rule.has("key");
                 if is_one && rule.has("under") {
-                    return Err("`key` is one document and `under` are many: remove one of the two".to_owned());
+                    return Err("`key` is one document, `under` are many: name one of them".to_owned());
                 }
                 let after_revision = self.asked_at(rule, "after_revision")?;
                 let key = if is_one { self.one_key(rule)? } else { self.tokens(&rule.text("under"), false)? };
