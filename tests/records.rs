@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use support::eventually;
+use support::nats::NatsServer;
 use support::place::on_each_bus;
 use tidegate::bus::Bus;
 use tidegate::fault::{Code, Fault};
