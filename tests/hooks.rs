@@ -135,17 +135,18 @@ struct Told {
 impl Rules {
     fn add(self: Arc<Self>, _: Context, request: Add) -> Result<(Vec<String>, impl Rule<Score, Added>), Fault> {
         use tidegate::fault::Code;
-        if request.points > self.points_max {
+        let Add { game, player, points, .. } = request;
+        if points > self.points_max {
             return Err(Fault::client(Code::OutOfRange, format!("points must be at most {}", self.points_max)));
         }
         // The key is the hook's: players count without case.
-        let tokens = vec![request.game.clone(), request.player.to_lowercase()];
+        let tokens = vec![game, player.to_lowercase()];
         let rule = move |current: &Current<Score>| {
             let mut score = current.value.clone().unwrap_or(Score { rounds: BTreeMap::new() });
-            if request.points == 0 {
+            if points == 0 {
                 return Ok(Change::nothing(Added { total: score.total() }));
             }
-            score.rounds.insert(current.version, request.points);
+            score.rounds.insert(current.version, points);
             let total = score.total();
             Ok(Change::put(score, Added { total }))
         };

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::nats::NatsServer;
 use support::place::on_each_bus;
 use support::replicas::Replicas;
 use support::{eventually, gateway, project, url};
