@@ -229,7 +229,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "defaults: { timeot: 1s }\n",
-        "1:13: unknown field `timeot`, expected one of auth, body_max, breaker, calls, errors, json, rate, retries, stream_idle, streams, style, timeout (did you mean `timeout`?)",
+        "1:13: unknown field `timeot`, expected one of auth, body_max, breaker, calls, cors, errors, json, migrate, rate, retries, stream_idle, streams, style, timeout (did you mean `timeout`?)",
     ),
     ("routes: [\n", "1:9: unclosed bracket '['"),
     ("version: one\n", "1:10: expected a whole number, found `one`"),
