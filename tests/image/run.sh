@@ -62,7 +62,9 @@ for FLAGS in "$RUSTFLAGS" "$CARGO_PROFILE_RELEASE_STRIP" "$WHOLE_PROGRAM" "$AWS_
   [ -n "$FLAGS" ] || fail "the Dockerfile does not set the flags any more that are looked for here"
 done
 export RUSTFLAGS CARGO_PROFILE_RELEASE_STRIP AWS_LC_SYS_CFLAGS
-SIZE_MAX=$((20 * 1000 * 1000))
+# What a node pulls (compressed, as registries keep it) and what it then has.
+PULLED_MAX=$((20 * 1000 * 1000))
+SIZE_MAX=$((28 * 1000 * 1000))
 if [ "${1:-}" = --quick ]; then
   SIZE_MAX=$((40 * 1000 * 1000))
   export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
@@ -81,6 +83,9 @@ buildah build -q -t "$IMAGE" --build-arg VERSION=1.2.3 --build-arg REVISION=abc 
 inspect() { podman image inspect --format "$1" "$IMAGE"; }
 SIZE=$(inspect '{{.Size}}')
 [ "$SIZE" -lt "$SIZE_MAX" ] || fail "the image has $SIZE bytes, more than $SIZE_MAX"
+buildah push -q --compression-format gzip "$IMAGE" "dir:$WORK/pushed" >/dev/null
+PULLED=$(cat "$WORK/pushed"/* | wc -c)
+[ "$PULLED" -lt "$PULLED_MAX" ] || fail "the image has $PULLED bytes to pull, more than $PULLED_MAX"
 is "its user" "$(inspect '{{.Config.User}}')" 65532:65532
 is "its entry" "$(inspect '{{join .Config.Entrypoint " "}} {{join .Config.Cmd " "}}')" "/tidegate serve"
 is "its version" "$(inspect '{{index .Config.Labels "org.opencontainers.image.version"}}')" 1.2.3
@@ -121,4 +126,4 @@ for NAME in gateway services; do
   podman stop -t 30 "$NAMES-$NAME" >/dev/null
   is "exit code of $NAME" "$(podman inspect --format '{{.State.ExitCode}}' "$NAMES-$NAME")" 0
 done
-echo "image: ok, $SIZE bytes"
+echo "image: ok, $PULLED bytes to pull, $SIZE bytes unpacked"

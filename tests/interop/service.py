@@ -39,7 +39,7 @@ class Service:
             kind, name = field.removesuffix("_id"), getattr(request, field)
             record = await self.record(".".join(map(key_token, (request.meta.tenant_id, kind, name))))
             if record is None:
-                wire.set_error(reply, "NOT_FOUND", f"no state for {kind} {name}", field=field)
+                wire.set_error(reply, "NOT_FOUND", f"the state of {name} does not exist", field=field)
             else:
                 reply.state.update(record["value"]["state"])
                 reply.version = record["version"]
