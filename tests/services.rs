@@ -556,6 +556,28 @@ async fn a_model_that_becomes_current_replaces_only_that_of_its_use_case() {
 }
 
 #[tokio::test]
+async fn states_and_quests_of_players_are_theirs_alone_where_that_is_enforced() {
+    let game = Replicas::embedded(&[("auth.enforce", json!(true))]).await;
+    let state = json!({ "player": { "player_id": "p1", "state": { "money": 1 } }, "op": "UPSERT" });
+    let requests = [
+        ("svc.state.manager.v1.update", state),
+        ("svc.state.manager.v1.get", json!({ "player_id": "p1" })),
+        ("svc.quest.v1.generate", json!({ "player_id": "p1", "seed": "42" })),
+        ("svc.quest.v1.list", json!({ "player_id": "p1" })),
+        ("svc.quest.v1.get", json!({ "player_id": "p1", "quest_id": "qst_ebd72078c3abbb3f" })),
+    ];
+    for (subject, request) in requests {
+        let stranger = game.ask_from_edge(subject, "p2", "player", request.clone()).await;
+        let told = (&stranger["error"]["code"], &stranger["error"]["details"]["reason"]);
+        assert_eq!(told, (&json!("PERMISSION_DENIED"), &json!("not_owner")), "{subject}: {stranger}");
+        for (user, role) in [("p1", "player"), ("boss", "admin")] {
+            let own = game.ask_from_edge(subject, user, role, request.clone()).await;
+            assert_eq!(own["error"], json!(null), "{subject} of {user}: {own}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_admins_have_set_a_player_does_not_replace() {
     let game = Replicas::embedded(&[("auth.enforce", json!(true))]).await;
     let update = |key: &str, value: &str, merge: bool| json!({ "player_id": "p1", "settings": [{ "key": key, "value": value }], "merge": merge });

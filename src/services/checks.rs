@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::worker::Context;
 use crate::worker::types::{Struct, Value};
@@ -149,6 +150,12 @@ pub(super) fn owner(context: &Context, enforces: bool, field: &str, id: &str) ->
 pub(super) fn player(context: &Context, enforces: bool, player_id: &str) -> Result<(), Fault> {
     id("player_id", player_id)?;
     owner(context, enforces, "player_id", player_id)
+}
+
+/// The guard of a declared method whose request names a player.
+pub(super) fn own(settings: &LiveSettings) -> impl Fn(&Context, &str) -> Result<(), Fault> + Send + Sync + use<> {
+    let settings = settings.clone();
+    move |context, player_id| owner(context, settings.now().auth.enforce, "player_id", player_id)
 }
 
 /// The caller is a service: the gateway marks what comes from outside.

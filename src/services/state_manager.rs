@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::{document, id, invalid, out_of_range, unknown_value};
+use super::checks::{self, document, id, invalid, out_of_range, own, unknown_value};
 use super::notices::{notice, records};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
@@ -19,15 +19,18 @@ const AHEAD_MAX_MS: i64 = 5 * 60 * 1_000;
 const EVENT_STATE_MAX: usize = 512 * 1024;
 
 /// The service.
-pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, Fault> {
+pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let documents =
         Records::<Stored>::open(store, records(BucketConfig { name: "tg_state", ttl: None, history: 8 })).await?;
+    let enforced = settings.clone();
     Ok(Service::new("state-manager", VERSION)
         .keeping(&documents)
         .sweeping("sweeper", &documents)
-        .hook_put_at("state_manager.v1.StateManagerService/UpdateState", update)
-        .declared("state_manager.v1.StateManagerService/GetState")
-        .declared("state_manager.v1.StateManagerService/WatchState"))
+        .hook_put_at("state_manager.v1.StateManagerService/UpdateState", move |context, request| {
+            update(&context, enforced.now().auth.enforce, request)
+        })
+        .declared_for("state_manager.v1.StateManagerService/GetState", "player_id", own(settings))
+        .declared_for("state_manager.v1.StateManagerService/WatchState", "player_id", own(settings)))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,9 +90,17 @@ struct Owner<'a> {
 }
 
 /// The hook of an update: a put to one of two kinds of keys, which writes or deletes.
-fn update(context: Context, update: Update) -> Result<(Vec<String>, impl Rule<Stored, Ack>), Fault> {
-    check(&context, &update)?;
+fn update(
+    context: &Context,
+    enforces: bool,
+    update: Update,
+) -> Result<(Vec<String>, impl Rule<Stored, Ack> + use<>), Fault> {
+    check(context, &update)?;
     let (owner, _) = target(&update)?;
+    if owner.kind == "player" {
+        checks::owner(context, enforces, "player.player_id", owner.id)?;
+    }
+    let context = context.clone();
     let tokens = vec![owner.kind.to_owned(), owner.id.to_owned()];
     let rule = move |current: &Current<Stored>| {
         allowed(&update, current)?;

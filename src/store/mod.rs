@@ -195,7 +195,7 @@ impl Bucket {
         }
     }
 
-    /// Revision of the newest write that is kept, as the leader has it; 0 where none is.
+    /// Revision of the newest write, as the leader has it; 0 where there is none, or where it was purged.
     pub async fn newest_revision(&self) -> Result<u64, StoreError> {
         match &self.0 {
             BucketEngine::Embedded(bucket) => bucket.newest_revision().await,

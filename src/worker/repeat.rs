@@ -144,6 +144,13 @@ impl Repeats {
                     return Ok(Ok((Claim::new(self, place, revision, record), prepared)));
                 }
                 Err(StoreError::Conflict) => {}
+                // A full store may refuse before it looks; what was done can still be told.
+                Err(error @ StoreError::Full(_)) => {
+                    return match standing(self.0.get(place).await?, fingerprint, context.now_ms())? {
+                        Standing::Done(done) => Ok(Err(done)),
+                        Standing::Free(..) => Err(error.into()),
+                    };
+                }
                 Err(error) => {
                     if matches!(error, StoreError::Unavailable(_)) {
                         let (repeats, place) = (self.clone(), place.to_owned());

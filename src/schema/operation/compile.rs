@@ -11,6 +11,7 @@ use super::rule::Rule;
 use super::{
     Choice, DocumentKind, Filter, From, Into, Mode, Operation, Put, Range, ScalarAt, TimeOf, Token, Watch, Watched,
 };
+use crate::transcode::table::Kind;
 use crate::transcode::{MessageId, Tables};
 
 /// What a method's declaration is compiled against.
@@ -110,7 +111,7 @@ impl Around<'_> {
             key: self.key(rule, "key")?,
             from,
             mode,
-            expected_version: self.asked_at(rule, "expected_version")?,
+            expected_version: self.asked_number(rule, "expected_version")?,
             into,
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             event: self.event(rule)?,
@@ -155,7 +156,7 @@ impl Around<'_> {
         Ok(Operation::Delete {
             kind: self.kind(rule)?,
             key: self.key(rule, "key")?,
-            expected_version: self.asked_at(rule, "expected_version")?,
+            expected_version: self.asked_number(rule, "expected_version")?,
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             event: self.event(rule)?,
             deleted_into: self.answered_at(rule, "deleted_into", Message::boolean)?,
@@ -177,7 +178,7 @@ impl Around<'_> {
         Ok(Operation::List {
             under: self.tokens(&rule.text("under"), false)?,
             filters: rule.messages("filter").into_iter().map(filter).collect::<Result<_, _>>()?,
-            page_size: self.asked_at(rule, "page_size")?,
+            page_size: self.asked_number(rule, "page_size")?,
             page_token: self.asked_at(rule, "page_token")?,
             into: self.answered().list_of(&rule.text("into"), kind.message, &kind.message_name)?,
             next_page_token_into: self.answered_at(rule, "next_page_token_into", Message::text)?,
@@ -205,7 +206,7 @@ impl Around<'_> {
         };
         Ok(Operation::Watch(Box::new(Watch {
             of,
-            after_revision: self.asked_at(rule, "after_revision")?,
+            after_revision: self.asked_number(rule, "after_revision")?,
             into,
             version_into,
             revision_into: self.answered_at(rule, "revision_into", Message::integer)?,
@@ -246,7 +247,7 @@ impl Around<'_> {
         Ok(Operation::Read {
             log: rule.given("log").ok_or("`log` names the log")?,
             subject: self.tokens(&rule.text("subject"), true)?,
-            after: self.asked_at(rule, "after")?,
+            after: self.asked_number(rule, "after")?,
             into: field.spec.number,
             sequence_into: self.answered_at(rule, "sequence_into", Message::integer)?,
             id_into: self.answered_at(rule, "id_into", Message::text)?,
@@ -325,6 +326,17 @@ impl Around<'_> {
 
     pub(super) fn asked_at(&self, rule: &Rule<'_>, name: &str) -> Result<Option<ScalarAt>, String> {
         rule.given(name).map(|path| self.asked().scalar(&path)).transpose()
+    }
+
+    /// A whole number of the request.
+    pub(super) fn asked_number(&self, rule: &Rule<'_>, name: &str) -> Result<Option<ScalarAt>, String> {
+        let at = self.asked_at(rule, name)?;
+        match &at {
+            Some(ScalarAt { kind: Kind::String | Kind::Bool, name: field, .. }) => {
+                Err(format!("`{name}`: `{field}` of the request is no integer"))
+            }
+            _ => Ok(at),
+        }
     }
 
     pub(super) fn answered_at<'s>(

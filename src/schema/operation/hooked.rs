@@ -91,7 +91,7 @@ impl Around<'_> {
                 if is_one && rule.has("under") {
                     return Err("`key` is one document, `under` are many: name one of them".to_owned());
                 }
-                let after_revision = self.asked_at(rule, "after_revision")?;
+                let after_revision = self.asked_number(rule, "after_revision")?;
                 let key = if is_one { self.one_key(rule)? } else { self.tokens(&rule.text("under"), false)? };
                 (key, Action::Watch { after_revision, is_one })
             }
@@ -123,8 +123,8 @@ impl Around<'_> {
                 3 => return Err("`MERGE` is what the hook decides: remove one of the two".to_owned()),
                 _ => Mode::Any,
             },
-            expected_version: self.asked_at(rule, "expected_version")?,
-            expected_revision: self.asked_at(rule, "expected_revision")?,
+            expected_version: self.asked_number(rule, "expected_version")?,
+            expected_revision: self.asked_number(rule, "expected_revision")?,
             into: has_place.then(|| self.place(rule, kind)).transpose()?,
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             revision_into: self.answered_at(rule, "revision_into", Message::integer)?,

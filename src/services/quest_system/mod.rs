@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::id;
+use super::checks::{id, own, owner, player};
 use super::notices::{notice, records};
 use super::prose::{self, Wish};
 use super::settings::LiveSettings;
@@ -32,8 +32,8 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .sharing(quests)
         .unary("quest.v1.QuestService/GenerateQuest", Quests::generate)
         .stream("quest.v1.QuestService/GenerateQuestStream", Quests::generate_stream)
-        .declared("quest.v1.QuestService/GetQuest")
-        .declared("quest.v1.QuestService/ListQuests")
+        .declared_for("quest.v1.QuestService/GetQuest", "player_id", own(settings))
+        .declared_for("quest.v1.QuestService/ListQuests", "player_id", own(settings))
         .unary("quest.v1.QuestService/ReportProgress", Quests::report)
         .task("sweeper", Quests::sweep)
         .done())
@@ -105,6 +105,7 @@ impl Quests {
     }
 
     async fn generated(&self, context: &Context, request: &Generation) -> Result<Quest, Fault> {
+        owner(context, self.settings.now().auth.enforce, "player_id", &request.player_id)?;
         let plan = generate::plan(context, request)?;
         self.check_prerequisites(context, request, &plan.prerequisites).await?;
         let mut quest = generate::quest(&plan);
@@ -166,7 +167,7 @@ impl Quests {
     }
 
     async fn report(self: Arc<Self>, context: Context, request: Progress) -> Result<Progressed, Failed<Progressed>> {
-        id("player_id", &request.player_id)?;
+        player(&context, self.settings.now().auth.enforce, &request.player_id)?;
         id("quest_id", &request.quest_id)?;
         id("objective_id", &request.objective_id)?;
         let key = key(&[context.tenant(), &request.player_id, &request.quest_id]);

@@ -1,5 +1,5 @@
-//! Declared reads whose replies may be some seconds old: the replies are kept, and a change of a document drops what is
-//! kept of it. Lists are kept until they are as old as they may be.
+//! Declared reads whose replies may be some seconds old: the replies are kept, and a change of a document that is declared
+//! without a hook drops what is kept of it. Lists are kept until they are as old as they may be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -37,7 +37,8 @@ impl Found<'_> {
 
     /// A field's number; 0 where it is absent.
     pub(super) fn number(&self, at: Option<&ScalarAt>) -> u64 {
-        at.and_then(|at| self.text(at)).and_then(|text| text.parse().ok()).unwrap_or(0)
+        // A negative number is no version of anything: a condition on it is never met.
+        at.and_then(|at| self.text(at)).map_or(0, |text| text.parse().unwrap_or(u64::MAX))
     }
 
     /// The key whose fields the request has; INVALID_ARGUMENT where it has those of none.

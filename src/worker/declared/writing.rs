@@ -8,6 +8,10 @@ use crate::schema::operation::{Mode, Put, Range};
 use crate::transcode::wire::put_number;
 use crate::worker::records::Document;
 
+/// Most entries of a map of figures, and most bytes of a key.
+const ENTRIES_MAX: usize = 64;
+const KEY_MAX: usize = 64;
+
 /// The document after a write of `value`.
 pub(super) fn written(plan: &Put, before: Option<&Value>, value: &Value, now_ms: i64) -> Value {
     let mut after = match (&plan.mode, before) {
@@ -52,6 +56,10 @@ pub(super) fn within(range: &Range, document: &Value) -> Result<(), Fault> {
     let field = range.field.as_str();
     match &document[field] {
         Value::Null => Ok(()),
+        Value::Object(entries) if entries.len() > ENTRIES_MAX || entries.keys().any(|key| key.len() > KEY_MAX) => {
+            let text = format!("{field} has more than {ENTRIES_MAX} entries, or a key of more than {KEY_MAX} bytes");
+            Err(Fault::client(Code::InvalidArgument, text).detail("field", field).detail("reason", "too_many"))
+        }
         Value::Object(entries) => entries.iter().try_for_each(|(key, value)| check(&format!("{field}.{key}"), value)),
         Value::Array(items) => {
             items.iter().enumerate().try_for_each(|(index, value)| check(&format!("{field}[{index}]"), value))

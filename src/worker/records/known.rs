@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::store::{Bucket, Change, Entry, StoreError};
@@ -34,6 +34,7 @@ pub(super) struct Known {
     /// The last revision that the watch did not come to in time: until it has, nobody waits for it.
     missed: AtomicU64,
     newest: Newest,
+    gone_back: Notify,
 }
 
 /// How far the watch is.
@@ -75,8 +76,8 @@ struct Slot {
 impl Known {
     pub(super) fn new(bucket: Bucket, ttl: Option<Duration>) -> Known {
         let followed = watch::Sender::new(Followed { revision: 0, gap: Instant::now() });
-        let (slots, missed, newest) = Default::default();
-        Known { bucket, ttl, slots, followed, missed, newest }
+        let (slots, missed, newest, gone_back) = Default::default();
+        Known { bucket, ttl, slots, followed, missed, newest, gone_back }
     }
 
     /// The live record of a key, as the leader has it.
@@ -93,9 +94,12 @@ impl Known {
     /// The same, asked of the leader itself.
     pub(super) async fn read(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         let slot = self.slot(key);
+        let before = self.slots().young_slot(key).map_or(0, |slot| slot.revision);
         let entry = self.bucket.get(key).await?;
-        if let (Some(slot), Some(entry)) = (slot, &entry) {
-            self.note(slot, entry.clone());
+        match (slot, &entry) {
+            (Some(slot), Some(entry)) => self.note(slot, entry.clone()),
+            (Some(slot), None) => self.slots().empty(key, slot, before),
+            (None, _) => {}
         }
         Ok(entry)
     }
@@ -134,6 +138,12 @@ impl Known {
         self.followed.send_replace(Followed { revision, gap: Instant::now() });
     }
 
+    /// Returns once the bucket has been seen behind what was watched: it was emptied, restored or made anew, and has to be
+    /// watched anew.
+    pub(super) async fn until_gone_back(&self) {
+        self.gone_back.notified().await;
+    }
+
     /// Takes in a write that the watch tells.
     pub(super) fn follow(&self, change: &Change) {
         self.slots().put_watched(change);
@@ -154,6 +164,15 @@ impl Known {
             return Ok(false);
         }
         let newest = self.newest.ask(&self.bucket).await?;
+        // What was watched was written before the question.
+        if newest < followed.revision {
+            // 0 is said where the last write itself was purged: how far the bucket is cannot be told then.
+            if newest > 0 {
+                self.lose();
+                self.gone_back.notify_one();
+            }
+            return Ok(false);
+        }
         let mut followed = self.followed.subscribe();
         let caught_up = followed.wait_for(|followed| followed.revision >= newest);
         if let Ok(Ok(followed)) = tokio::time::timeout(CATCH_UP_MAX, caught_up).await {
@@ -200,7 +219,24 @@ impl Slots {
                 generation.bytes -= slot.size();
                 (slot.revision, slot.entry) = (revision, entry);
                 generation.bytes += slot.size();
-                return;
+                break;
+            }
+        }
+        self.make_room();
+        // Records that grow where they are; a dropped slot is only asked for anew.
+        if self.old.bytes >= 2 * BYTES_MAX {
+            self.old = Generation::default();
+        }
+    }
+
+    /// The leader has no record of a key whose slot is as it was before it was asked.
+    fn empty(&mut self, key: &str, id: SlotId, revision: u64) {
+        for generation in [&mut self.young, &mut self.old] {
+            if let Some(slot) = generation.slots.get_mut(key).filter(|slot| slot.id == id && slot.revision == revision)
+            {
+                generation.bytes -= slot.size();
+                slot.entry = None;
+                generation.bytes += slot.size();
             }
         }
     }
@@ -215,7 +251,7 @@ impl Slots {
         }
     }
 
-    /// Before a slot is added to the young generation.
+    /// A full young generation becomes the old one.
     fn make_room(&mut self) {
         if self.young.slots.len() >= RECORDS_MAX || self.young.bytes >= BYTES_MAX {
             self.old = std::mem::take(&mut self.young);
@@ -317,6 +353,34 @@ mod tests {
         }
         assert!(slots.young.slots.len() + slots.old.slots.len() <= RECORDS_MAX * 2);
         assert_eq!(known(&mut slots, "k1"), None);
+    }
+
+    #[test]
+    fn records_that_grow_where_they_are_stay_within_the_bound() {
+        const BYTES: usize = 512 * 1024;
+        let mut slots = Slots::default();
+        let keys: Vec<String> = (0..1_000).map(|number| format!("k{number}")).collect();
+        for (revision, bytes) in [(1, 1), (2, BYTES)] {
+            for key in &keys {
+                if revision == 1 {
+                    slots.slot(key);
+                }
+                slots.put(key, revision, Some(entry(key, revision, bytes)));
+                let kept = slots.young.bytes + slots.old.bytes;
+                assert!(kept <= 3 * BYTES_MAX + 2 * (BYTES + SLOT_BYTES * 2), "{kept}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_leader_does_not_have_is_forgotten_unless_something_newer_has_come() {
+        let mut slots = Slots::default();
+        let id = slots.slot("k");
+        slots.put("k", 2, Some(entry("k", 2, 1)));
+        slots.empty("k", id, 1);
+        assert_eq!(known(&mut slots, "k"), Some(2), "the slot has changed since the question");
+        slots.empty("k", id, 2);
+        assert_eq!(known(&mut slots, "k"), None);
     }
 
     #[test]

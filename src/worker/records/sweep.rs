@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::stored::{Pending, Stored, Work, from_text};
 use super::{Inner, Keys};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::store::{Change, Entry, Expected, Seen, StoreError, Watch};
 use crate::worker::Context;
 
@@ -54,6 +54,7 @@ async fn follow(inner: &Inner, context: &Context) -> Result<(), Fault> {
     let ended = tokio::select! {
         ended = read(inner, watch, &list) => ended,
         ended = settle_due(inner, context, &list) => ended,
+        () = inner.known.until_gone_back() => Err(Fault::upstream(Code::Unavailable, "the bucket has gone back")),
     };
     inner.known.lose();
     ended
@@ -92,7 +93,13 @@ async fn settle_due(inner: &Inner, context: &Context, list: &List) -> Result<(),
             if context.cancelled().is_some() {
                 return Ok(());
             }
-            settle(inner, context, &key).await?;
+            if let Err(fault) = settle(inner, context, &key).await {
+                if fault.code() == Code::Unavailable {
+                    return Err(fault);
+                }
+                // One record that cannot be read keeps nobody from the others.
+                tracing::warn!(bucket = inner.name, key, %fault, "a record is not settled");
+            }
         }
         list.room.notify_one();
     }

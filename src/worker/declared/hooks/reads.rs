@@ -126,10 +126,12 @@ where
     let (place, after) = (key_of(&found, &hooked.key)?, found.number(after_revision.as_ref()));
     let keys = if *is_one { Keys::One(place) } else { Keys::Under(place) };
     let mut watch = documents.watch(keys, after).await?;
-    if watch.is_reset() {
+    let is_reset = watch.is_reset();
+    let mut told = begin(context.clone(), after == 0 || is_reset)?;
+    // Not before the hook has let the caller in: it tells whether there is something.
+    if is_reset {
         context.label("reset", "true");
     }
-    let mut told = begin(context.clone(), after == 0 || watch.is_reset())?;
     loop {
         let seen = tokio::select! {
             seen = watch.next(context) => seen?,
