@@ -189,6 +189,48 @@ async fn an_old_http_system_serves_every_route_in_the_form_of_the_new_one() {
 }
 
 #[tokio::test]
+async fn no_path_of_a_client_climbs_to_another_one_of_the_old_system() {
+    let (old, address) = OldSystem::plain().await;
+    let edge = Edge::start(&format!("{{ old: {{ http: '{address}' }} }}")).await;
+    for path in
+        [r"/players/..\..\internal", r"/players/..\reset", "/players/..%5C..%5Creset", "/players/%2E%2E%2Freset"]
+    {
+        let mut socket = tokio::net::TcpStream::connect(edge.running.local_addr).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
+        tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut Vec::new()).await.unwrap();
+    }
+    for (uri, ..) in old.asked() {
+        assert!(uri.path().starts_with("/players/"), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_system_that_leads_back_here_is_given_up() {
+    let held = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let free = held.local_addr().unwrap();
+    drop(held);
+    let migrate = format!("{{ old: {{ http: 'http://{free}' }} }}");
+    let (running, _) = gateway(table(&migrate, None), &Bus::embedded(), |config| config.listen = free).await;
+    let answer = reqwest::Client::new().post(url(&running, "/state/get")).body("{}").send().await.unwrap();
+    assert!(answer.status().is_server_error(), "{}", answer.status());
+}
+
+#[tokio::test]
+async fn clients_in_a_hurry_take_no_share_back() {
+    let (_old, address) = OldSystem::plain().await;
+    let cutover = "cutover: { steps: [ 100 ], for: 60m, requests: 1000, errors_below: 1, errors_from: 5 }";
+    let edge = Edge::start(&format!("{{ old: {{ http: '{address}' }}, {cutover} }}")).await;
+    edge.play(NEW, |_| None).await;
+    for _ in 0..20 {
+        let hurried = edge.client.post(url(&edge.running, "/state/get")).header("x-timeout-ms", "5").body("{}");
+        assert_eq!(hurried.send().await.unwrap().status(), 504);
+    }
+    let route = edge.live.pin().routes.iter().find(|route| &*route.template == "/state/get").unwrap().clone();
+    assert_eq!(route.migration.as_ref().unwrap().cutover.share(), 10_000);
+}
+
+#[tokio::test]
 async fn a_player_stays_on_a_side_and_a_larger_share_moves_players_one_way() {
     let server = NatsServer::start();
     for bus in [Bus::embedded(), server.lane_bus().await] {

@@ -98,6 +98,7 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
 
 /// Bounds of the gateway's rooms that no client meets, each with the reason.
 const INNER: &[(&str, &str, &str)] = &[
+    ("gateway/migrate/http_old.rs", "HOPS_MAX", "an old system that leads back here: docs/migrating.md"),
     ("snapshot/policy.rs", "TIMEOUT_MAX", "named beside `timeout`"),
     ("snapshot/cors.rs", "MAX_AGE_MAX", "named beside `cors` on docs/routes.md; browsers keep it no longer"),
     ("limits/bucket.rs", "SHARD_KEYS_MAX", "a share of `KEYS_MAX`"),

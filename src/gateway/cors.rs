@@ -10,6 +10,7 @@ use http::{Method, Response, StatusCode};
 
 use super::body::Answer;
 use super::inbound::Inbound;
+use super::respond;
 use crate::route::{Lookup, Segments};
 use crate::snapshot::{Cors, Snapshot};
 
@@ -26,8 +27,7 @@ pub(super) fn preflight(snapshot: &Snapshot, inbound: &Inbound) -> Option<Respon
     let path = inbound.head.uri.path();
     let Lookup::Found(id) = snapshot.tree.find(verb.to_str().ok()?, path, &Segments::split(path)?) else { return None };
     let cors = snapshot.route(id).policies.cors.as_deref()?;
-    let mut answer = Response::new(Answer::Full(None));
-    *answer.status_mut() = StatusCode::NO_CONTENT;
+    let mut answer = respond::empty(StatusCode::NO_CONTENT);
     let out = answer.headers_mut();
     out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed(cors, origin)?);
     out.insert(ACCESS_CONTROL_ALLOW_METHODS, verb.clone());

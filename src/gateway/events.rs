@@ -61,13 +61,13 @@ pub(super) async fn open(
     let first = first.inspect_err(|fault| events.give_up(fault))?;
     if first.as_ref().is_some_and(|first| is_resume_at_the_end(inbound, first)) {
         events.end = Some("resumed_at_end");
-        let mut answer = Response::new(Answer::Full(None));
-        *answer.status_mut() = StatusCode::NO_CONTENT;
-        return Ok(answer);
+        return Ok(respond::empty(StatusCode::NO_CONTENT));
     }
     events.ready.extend(form.greeting());
-    if let Some(first) = first {
-        events.take(first);
+    // Without a chunk, its silence counts from here.
+    match first {
+        Some(first) => events.take(first),
+        None => events.idle.set(sleep(route.policies.stream_idle)),
     }
     let mut answer = Response::new(Answer::Events(events));
     let head = answer.headers_mut();

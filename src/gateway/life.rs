@@ -135,7 +135,7 @@ async fn serve(
         let opened = events::open(edge, snapshot, route, inbound, subject, headers, payload, deadline, slots, caller);
         let stream = opened.await;
         passed.ended(stream.as_ref().err(), until);
-        goes.ended(edge, route, stream.as_ref().err());
+        goes.ended(edge, route, stream.as_ref().err(), until);
         return stream;
     }
     let form = if route.is_raw { ReplyForm::Json } else { ReplyForm::of(&inbound.head.headers)? };

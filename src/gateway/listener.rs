@@ -78,6 +78,8 @@ impl Running {
         self.edge.is_draining.send_replace(true);
         self.stop.send_replace(true);
         let all_gone = async {
+            // All that hear of the end: the loop, which empties the kernel's queue first, and the connections.
+            self.stop.closed().await;
             while self.edge.connections.load(Ordering::Acquire) > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

@@ -21,6 +21,13 @@ const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
 /// Seconds to wait where all stream slots are taken.
 const STREAMS_RETRY: Duration = Duration::from_secs(10);
 
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Response<Answer> {
+    let mut answer = Response::new(Answer::Full(None));
+    *answer.status_mut() = status;
+    answer
+}
+
 /// Status of each code (google/rpc/code.proto).
 fn status_of_code(code: Code) -> u16 {
     match code {

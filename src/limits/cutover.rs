@@ -12,6 +12,8 @@ pub const WHOLE: u32 = 10_000;
 const MOVES_MAX: usize = 20;
 /// Fewest errors, or differences, that a cutover goes back for: one of the first two is no half.
 const FAILURES_MIN: u64 = 5;
+/// How long what happened of late is judged by itself.
+const RECENT: Duration = Duration::from_secs(30);
 /// Fewest comparisons that differences are judged by.
 const COMPARED_MIN: u64 = 20;
 
@@ -80,6 +82,10 @@ pub struct Evidence {
     pub old_requests: u64,
     /// The same of the old side, to compare with.
     pub old_errors: u64,
+    /// Requests of the new side that its service refused.
+    pub refused: u64,
+    /// The same of the old side.
+    pub old_refused: u64,
     /// Answers of both sides that were compared.
     pub compared: u64,
     /// Those that differed.
@@ -101,6 +107,17 @@ pub struct Standing {
     pub moves: Vec<Move>,
 }
 
+/// How a side has served a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// With a reply, or with what is wrong with the request by the gateway's own checks.
+    Answered,
+    /// The service has refused it: there is nothing, or too much.
+    Refused,
+    /// The service, the bus or the gateway has failed.
+    Failed,
+}
+
 /// A cutover.
 #[derive(Debug)]
 pub struct Cutover {
@@ -113,14 +130,28 @@ struct State {
     course: Course,
     since: Option<Duration>,
     evidence: Evidence,
+    /// That of the last moments, so that a step's good hours do not outweigh an outage.
+    recent: Evidence,
+    recent_since: Duration,
     moves: VecDeque<Move>,
+}
+
+impl State {
+    /// What is gathered over the step, and of late.
+    fn both(&mut self, now: Duration) -> [&mut Evidence; 2] {
+        if now.saturating_sub(self.recent_since) >= RECENT {
+            (self.recent_since, self.recent) = (now, Evidence::default());
+        }
+        [&mut self.evidence, &mut self.recent]
+    }
 }
 
 impl Cutover {
     /// One that begins with a share.
     pub fn new(share: u32) -> Cutover {
         let (since, evidence, moves) = (None, Evidence::default(), VecDeque::new());
-        let state = Mutex::new(State { course: Course::Running, since, evidence, moves });
+        let (recent, recent_since) = Default::default();
+        let state = Mutex::new(State { course: Course::Running, since, evidence, recent, recent_since, moves });
         Cutover { share: AtomicU32::new(share), state }
     }
 
@@ -142,29 +173,35 @@ impl Cutover {
     }
 
     /// A side has served a request. Gives the move that follows from it.
-    pub fn served(&self, rule: Option<&CutoverRule>, is_new: bool, is_error: bool, now: Duration) -> Option<Move> {
+    pub fn served(&self, rule: Option<&CutoverRule>, is_new: bool, verdict: Verdict, now: Duration) -> Option<Move> {
         let mut state = self.lock();
-        let evidence = &mut state.evidence;
-        let (requests, errors) = match is_new {
-            true => (&mut evidence.requests, &mut evidence.errors),
-            false => (&mut evidence.old_requests, &mut evidence.old_errors),
-        };
-        *requests += 1;
-        *errors += u64::from(is_error);
+        for evidence in state.both(now) {
+            let (requests, errors, refused) = match is_new {
+                true => (&mut evidence.requests, &mut evidence.errors, &mut evidence.refused),
+                false => (&mut evidence.old_requests, &mut evidence.old_errors, &mut evidence.old_refused),
+            };
+            *requests += 1;
+            *errors += u64::from(verdict == Verdict::Failed);
+            *refused += u64::from(verdict == Verdict::Refused);
+        }
         self.judge(&mut state, rule?, now)
     }
 
     /// Two answers have been compared. Gives the move that follows from it.
     pub fn compared(&self, rule: Option<&CutoverRule>, is_different: bool, now: Duration) -> Option<Move> {
         let mut state = self.lock();
-        state.evidence.compared += 1;
-        state.evidence.different += u64::from(is_different);
+        for evidence in state.both(now) {
+            evidence.compared += 1;
+            evidence.different += u64::from(is_different);
+        }
         self.judge(&mut state, rule?, now)
     }
 
     /// Stops it where it is.
     pub fn hold(&self, now: Duration) -> Move {
-        self.put(Course::Held, self.share(), "held by an operator".to_owned(), now)
+        let mut state = self.lock();
+        let share = self.share();
+        self.change(&mut state, Course::Held, share, "held by an operator".to_owned(), now)
     }
 
     /// Puts a share in force, and stops there.
@@ -177,10 +214,11 @@ impl Cutover {
         self.put(Course::RolledBack, 0, "rolled back by an operator".to_owned(), now)
     }
 
-    /// Lets it move by itself, from the first step that is no smaller than the share in force.
+    /// Lets it move by itself, from the share in force, or the first step where that is larger.
     pub fn go_on(&self, rule: &CutoverRule, now: Duration) -> Move {
-        let share = rule.steps.iter().find(|step| **step >= self.share()).copied().unwrap_or(self.share());
-        self.put(Course::Running, share, "set going by an operator".to_owned(), now)
+        let mut state = self.lock();
+        let share = self.share().max(rule.steps.first().copied().unwrap_or(0));
+        self.change(&mut state, Course::Running, share, "set going by an operator".to_owned(), now)
     }
 
     fn put(&self, course: Course, to: u32, why: String, now: Duration) -> Move {
@@ -191,6 +229,7 @@ impl Cutover {
         let moved = Move { at: now, from: self.share(), to, why };
         self.share.store(to, Ordering::Relaxed);
         (state.course, state.since, state.evidence) = (course, Some(now), Evidence::default());
+        (state.recent, state.recent_since) = (Evidence::default(), now);
         if state.moves.len() >= MOVES_MAX {
             state.moves.pop_front();
         }
@@ -203,7 +242,7 @@ impl Cutover {
             return None;
         }
         let (evidence, share, since) = (state.evidence, self.share(), *state.since.get_or_insert(now));
-        if let Some(why) = evidence.breach(rule) {
+        if let Some(why) = evidence.breach(rule).or_else(|| state.recent.breach(rule)) {
             return Some(self.change(state, Course::RolledBack, 0, why, now));
         }
         let next = rule.steps.iter().find(|step| **step > share).copied();
@@ -217,7 +256,11 @@ impl Cutover {
             return None;
         };
         match evidence.shortfall(rule) {
-            Shortfall::Unknown => None,
+            Shortfall::Unknown if now.saturating_sub(since) < rule.length * 2 => None,
+            Shortfall::Unknown => {
+                let why = format!("too little was compared: {}", evidence.words());
+                Some(self.change(state, Course::Running, share, why, now))
+            }
             Shortfall::None => {
                 let why = format!("the evidence is good: {}", evidence.words());
                 Some(self.change(state, Course::Running, next, why, now))
@@ -262,6 +305,11 @@ impl Evidence {
         if part(self.errors, self.requests) >= rule.errors_below {
             return Shortfall::Is(format!("errors are not below {}: {}", percent(rule.errors_below), self.words()));
         }
+        let (refused, before) = (part(self.refused, self.requests), part(self.old_refused, self.old_requests));
+        if self.refused >= FAILURES_MIN && self.old_requests > 0 && refused >= before + rule.errors_below {
+            let more = format!("{} of its requests, the old side {}", percent(refused), percent(before));
+            return Shortfall::Is(format!("it refuses {more}: {}", self.words()));
+        }
         match rule.differences_below {
             Some(_) if self.compared < COMPARED_MIN.min(rule.requests) => Shortfall::Unknown,
             Some(most) if part(self.different, self.compared) >= most => {
@@ -279,108 +327,4 @@ impl Evidence {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule() -> CutoverRule {
-        CutoverRule {
-            steps: vec![100, 2_500, WHOLE],
-            length: Duration::from_secs(60),
-            requests: 100,
-            errors_below: 0.02,
-            differences_below: Some(0.05),
-            errors_from: 0.1,
-            differences_from: Some(0.2),
-        }
-    }
-
-    struct Play {
-        cutover: Cutover,
-        rule: CutoverRule,
-        now: Duration,
-    }
-
-    impl Play {
-        fn start() -> Play {
-            // The gateway has been there for a while.
-            let mut play = Play { cutover: Cutover::new(100), rule: rule(), now: Duration::from_secs(9_000) };
-            assert_eq!(play.round(0, (0, 0), (1, 0)), None);
-            play
-        }
-
-        /// That many comparisons and requests over that many seconds; the move that came of it.
-        fn round(&mut self, seconds: u64, compared: (u64, u64), requests: (u64, u64)) -> Option<String> {
-            let mut moved = Vec::new();
-            for number in 0..compared.0 {
-                moved.extend(self.cutover.compared(Some(&self.rule), number < compared.1, self.now));
-            }
-            self.now += Duration::from_secs(seconds);
-            for number in 0..requests.0 {
-                moved.extend(self.cutover.served(Some(&self.rule), true, number < requests.1, self.now));
-            }
-            assert!(moved.len() <= 1, "{moved:?}");
-            moved.pop().map(|one| format!("{} → {}: {}", one.from, one.to, one.why))
-        }
-    }
-
-    #[test]
-    fn good_evidence_moves_it_step_by_step_to_the_end() {
-        let mut play = Play::start();
-        assert_eq!(play.round(59, (30, 1), (200, 1)), None, "too early");
-        let why = "the evidence is good: 0.5 % errors of 202 requests, 3.33 % differences of 30 comparisons";
-        assert_eq!(play.round(1, (0, 0), (1, 0)), Some(format!("100 → 2500: {why}")));
-        assert_eq!(play.round(60, (30, 0), (99, 0)), None, "too few requests");
-        assert!(play.round(0, (0, 0), (1, 0)).unwrap().starts_with("2500 → 10000: "));
-        assert_eq!(play.round(600, (30, 0), (1_000, 0)), None, "there is no step behind the last");
-        assert_eq!(play.cutover.standing().course, Course::Running);
-    }
-
-    #[test]
-    fn evidence_that_does_not_suffice_keeps_it_where_it_is_and_says_why() {
-        let mut play = Play::start();
-        let why = "errors are not below 2 %: 4 % errors of 100 requests, 0 % differences of 30 comparisons";
-        assert_eq!(play.round(60, (30, 0), (99, 4)), Some(format!("100 → 100: {why}")));
-        let why = "differences are not below 5 %: 0 % errors of 100 requests, 10 % differences of 40 comparisons";
-        assert_eq!(play.round(60, (40, 4), (100, 0)), Some(format!("100 → 100: {why}")));
-        assert_eq!(play.round(60, (19, 0), (200, 0)), None, "too few comparisons");
-        assert!(play.round(0, (1, 0), (0, 0)).unwrap().starts_with("100 → 2500: "));
-    }
-
-    #[test]
-    fn it_goes_back_at_once_and_waits_for_somebody() {
-        let mut play = Play::start();
-        assert_eq!(play.round(1, (0, 0), (4, 4)), None, "four are no evidence");
-        let why = "errors reached 10 %: 83.33 % errors of 6 requests, 0 % differences of 0 comparisons";
-        assert_eq!(play.round(1, (0, 0), (1, 1)), Some(format!("100 → 0: {why}")));
-        assert_eq!(play.round(600, (100, 0), (1_000, 0)), None);
-        let standing = play.cutover.standing();
-        assert_eq!((standing.share, standing.course), (0, Course::RolledBack));
-        play.cutover.go_on(&play.rule, play.now);
-        assert_eq!(play.cutover.share(), 100);
-        let why = "differences reached 20 %: 0 % errors of 0 requests, 100 % differences of 5 comparisons";
-        assert_eq!(play.round(0, (5, 5), (0, 0)), Some(format!("100 → 0: {why}")));
-    }
-
-    #[test]
-    fn an_operator_holds_sets_and_lets_go() {
-        let mut play = Play::start();
-        play.cutover.hold(play.now);
-        assert_eq!(play.round(600, (100, 100), (1_000, 1_000)), None, "held is held");
-        play.cutover.set(1_200, play.now);
-        assert_eq!(play.cutover.share(), 1_200);
-        play.cutover.go_on(&play.rule, play.now);
-        assert_eq!(play.cutover.share(), 2_500);
-        play.cutover.roll_back(play.now);
-        let (first, last) = (play.cutover.standing().moves[0].clone(), play.cutover.standing().moves[3].clone());
-        assert_eq!((first.to, first.why.as_str()), (100, "held by an operator"));
-        assert_eq!((last.to, last.why.as_str()), (0, "rolled back by an operator"));
-    }
-
-    #[test]
-    fn the_last_moves_are_remembered_and_no_more() {
-        let cutover = Cutover::new(0);
-        (0..100).for_each(|share| drop(cutover.set(share, Duration::ZERO)));
-        let moves = cutover.standing().moves;
-        assert_eq!((moves.len(), moves[0].to, moves[19].to), (20, 80, 99));
-    }
-}
+mod tests;

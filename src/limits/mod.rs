@@ -8,5 +8,5 @@ mod slots;
 
 pub use breaker::{Breaker, BreakerRule, Pass};
 pub use bucket::{Admitted, Bucket, Quota, Refusal};
-pub use cutover::{Course, Cutover, CutoverRule, Evidence, Move, Standing, WHOLE};
+pub use cutover::{Course, Cutover, CutoverRule, Evidence, Move, Standing, Verdict, WHOLE};
 pub use slots::{Slot, Slots};

@@ -47,6 +47,8 @@ pub struct MethodRow {
     pub operation: Option<Arc<Operation>>,
     /// Calling it twice does what calling it once does: its `idempotency_level` says so, or its first binding is a GET.
     pub is_repeatable: bool,
+    /// It changes nothing.
+    pub is_read: bool,
     /// `file:line:column` of the method.
     pub place: String,
 }
@@ -143,7 +145,7 @@ fn method_row(
         operation::operation(&around, &rule).map_err(&mut problem).ok()
     });
     let http = http_rules(pool, &options);
-    // NO_SIDE_EFFECTS and IDEMPOTENT of google/protobuf/descriptor.proto.
+    // NO_SIDE_EFFECTS is 1 and IDEMPOTENT 2 (google/protobuf/descriptor.proto).
     let level = options.get_field_by_name("idempotency_level").and_then(|value| value.as_enum_number()).unwrap_or(0);
     MethodRow {
         name: format!("{}/{}", service.full_name(), method.name()),
@@ -154,6 +156,7 @@ fn method_row(
         chunk,
         is_server_streaming: method.is_server_streaming(),
         is_client_streaming: method.is_client_streaming(),
+        is_read: level == 1 || http.first().is_some_and(|rule| rule.verb == "GET"),
         is_repeatable: level > 0 || http.first().is_some_and(|rule| rule.verb == "GET"),
         http,
         place: place.to_string(),

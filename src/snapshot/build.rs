@@ -239,6 +239,7 @@ impl<'a> Builder<'a> {
             chunk,
             streaming,
             is_repeatable: row.value.route.value.starts_with("GET "),
+            is_read: row.value.route.value.starts_with("GET "),
             operation: None,
         };
         Some((self.make_method(parts, place, levels)?, chunk.is_some()))

@@ -30,6 +30,7 @@ pub(super) struct MethodParts<'r> {
     pub(super) chunk: Option<MessageId>,
     pub(super) streaming: Streaming,
     pub(super) is_repeatable: bool,
+    pub(super) is_read: bool,
     pub(super) operation: Option<Arc<Operation>>,
 }
 
@@ -71,6 +72,7 @@ impl Builder<'_> {
             chunk: row.chunk,
             streaming,
             is_repeatable: row.is_repeatable,
+            is_read: row.is_read,
             operation: row.operation.clone(),
         };
         self.make_method(parts, place, levels)
@@ -133,6 +135,7 @@ impl Builder<'_> {
             envelope,
             replies: ReplyProof::default(),
             is_repeatable: parts.is_repeatable,
+            is_read: parts.is_read,
             operation: parts.operation,
             tables: tables.clone(),
         }))

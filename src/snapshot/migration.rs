@@ -154,6 +154,10 @@ pub fn percent(share: u32) -> String {
 impl Builder<'_> {
     /// The migration of one route, where a level has one.
     pub(super) fn migration(&mut self, name: &str, new: &NewRoute<'_>) -> Option<Arc<Migration>> {
+        if self.is_discovering {
+            // What a worker brings has no old system.
+            return None;
+        }
         let row = new.levels.iter().find_map(|level| level.migrate.as_ref())?;
         let is_own = new.levels.first().is_some_and(|level| level.migrate.is_some());
         let MigrateRow { old, share, by, shadow, cutover } = &row.value;
@@ -246,6 +250,7 @@ impl Builder<'_> {
             chunk: (is.streaming != Streaming::Unary).then_some(is.chunk),
             streaming: is.streaming,
             is_repeatable: is.is_repeatable,
+            is_read: is.is_read,
             operation: None,
         };
         let place = Place::new(self.reader.file, subject.place.0, subject.place.1);

@@ -168,6 +168,8 @@ pub struct Method {
     pub replies: ReplyProof,
     /// Calling it twice does what calling it once does.
     pub is_repeatable: bool,
+    /// It changes nothing: a `GET`, or NO_SIDE_EFFECTS.
+    pub is_read: bool,
     /// What it does, where the schema declares it.
     pub operation: Option<Arc<Operation>>,
     /// The tables that the ids belong to.
@@ -216,6 +218,7 @@ impl Method {
             envelope: Envelope::bare(),
             replies: ReplyProof::default(),
             is_repeatable: false,
+            is_read: false,
             operation: None,
             tables,
             metrics: SubjectMetrics::none(),

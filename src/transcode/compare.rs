@@ -170,7 +170,7 @@ impl<'a> Walk<'a> {
 
     fn near(&self, was: f64, is: f64) -> bool {
         let most = was.abs().max(is.abs()).max(1.0) * self.sameness.tolerance;
-        was == is || was.is_nan() && is.is_nan() || (was - is).abs() <= most
+        was == is || was.is_nan() && is.is_nan() || most.is_finite() && (was - is).abs() <= most
     }
 
     fn map(&mut self, entry: &'a MessageTable, was: &Values<'_>, is: &Values<'_>) -> Result<()> {

@@ -102,7 +102,7 @@ impl Context {
     /// A call of a service's first operation that only reads, to find out whether it answers.
     pub fn first_read(&self, service: &str) -> Option<PeerCall<'_>> {
         let row = self.around().snapshot.services.iter().find(|row| &*row.short_name == service)?;
-        let reads = |method: &&Arc<Method>| method.is_repeatable && method.streaming != Streaming::Server;
+        let reads = |method: &&Arc<Method>| method.is_read && method.streaming != Streaming::Server;
         row.methods.iter().find(reads).map(|method| PeerCall::new(self, method))
     }
 

@@ -99,7 +99,8 @@ fn percent(share: u32) -> f64 {
 fn row(route: &Route, migration: &Migration, now: Duration) -> Value {
     let standing = migration.cutover.standing();
     let ago = |at: Duration| now.saturating_sub(at).as_millis() as u64;
-    let Evidence { requests, errors, old_requests, old_errors, compared, different } = standing.evidence;
+    let Evidence { requests, errors, refused, old_requests, old_errors, old_refused, compared, different } =
+        standing.evidence;
     let moves: Vec<Value> = standing
         .moves
         .iter()
@@ -116,8 +117,8 @@ fn row(route: &Route, migration: &Migration, now: Duration) -> Value {
         "steps": migration.rule.as_ref().map(|rule| rule.steps.iter().map(|step| percent(*step)).collect::<Vec<_>>()),
         "since_ms": standing.since.map(ago),
         "evidence": {
-            "new": { "requests": requests, "errors": errors },
-            "old": { "requests": old_requests, "errors": old_errors },
+            "new": { "requests": requests, "errors": errors, "refused": refused },
+            "old": { "requests": old_requests, "errors": old_errors, "refused": old_refused },
             "compared": compared,
             "different": different,
         },

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::header::{self, HeaderName};
 
 use super::super::Edge;
 use super::super::ask::Question;
@@ -16,6 +16,10 @@ use crate::fault::{Code, Fault, Reason};
 use crate::snapshot::{HttpOld, Method, Route};
 use crate::transcode::{self, Scratch};
 
+/// Counts the ways of a request through gateways.
+static HOPS: HeaderName = HeaderName::from_static("tidegate-hops");
+/// How often a request may come back to a gateway that has sent it to an old system.
+const HOPS_MAX: u8 = 3;
 /// Longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Connections to one old system that wait for the next request.
@@ -77,9 +81,19 @@ pub(super) fn request(
 ) -> Result<HttpRequest, Fault> {
     let mut url = old.url.to_string();
     if old.keeps_path {
-        url.push_str(inbound.head.uri.path());
+        // A URL's parser takes `\` for a slash, and so climbs over what stands before it.
+        url.push_str(&inbound.head.uri.path().replace('\\', "%5C"));
     }
-    let mut request = edge.old.client()?.post(url).header(header::CONTENT_TYPE, "application/json");
+    let hops = inbound.text(&HOPS).and_then(|hops| hops.parse::<u8>().ok()).unwrap_or(0);
+    if hops >= HOPS_MAX {
+        return Err(Fault::ours(Code::Internal, "the old system leads back to this gateway"));
+    }
+    let mut request = edge
+        .old
+        .client()?
+        .post(url)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(&HOPS, u32::from(hops) + 1);
     for (name, from) in [
         ("traceparent", "traceparent"),
         ("tracestate", "tracestate"),

@@ -8,20 +8,25 @@ mod shadow;
 
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::Edge;
-use super::ask::{self, Question};
+use super::ask::{self, Question, Until};
 use super::inbound::Inbound;
 use super::respond;
 use crate::bus::Reply;
 use crate::envelope::Verified;
-use crate::fault::Fault;
-use crate::limits::Move;
+use crate::fault::{Fault, Reason, Source};
+use crate::limits::{Move, Verdict};
 use crate::snapshot::{Method, Migration, Old, Route, Side, StickyKey, SubjectBreaker, percent};
 use crate::telemetry::Outcome;
 use crate::transcode::wire;
 use crate::transcode::{FieldPath, Tables};
 
 pub(super) use http_old::OldSystems;
+
+static X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 
 /// Where a request goes.
 pub(super) struct Destination<'r> {
@@ -59,10 +64,10 @@ impl Destination<'_> {
     }
 
     /// A stream has begun, or failed to.
-    pub(super) fn ended(&self, edge: &Arc<Edge>, route: &Arc<Route>, fault: Option<&Fault>) {
+    pub(super) fn ended(&self, edge: &Arc<Edge>, route: &Arc<Route>, fault: Option<&Fault>, until: Until) {
         if let (Some(migration), Some(side)) = (&route.migration, self.side) {
             let side = if self.has_old_http { Side::New } else { side };
-            ended(edge, route, migration, side, fault);
+            ended(edge, route, migration, side, fault, until);
         }
     }
 }
@@ -78,6 +83,7 @@ pub(super) async fn ask(
 ) -> Result<Reply, Fault> {
     let side = goes.side.unwrap_or(Side::New);
     let copy = shadow::begin(edge, route, migration, side, caller, &question);
+    let until = question.until;
     let result = match (side, &migration.old) {
         (Side::Old, Old::Http(old)) => http_old::ask(edge, route, old, caller, question).await,
         _ => ask::ask(edge, goes.method, goes.breaker, route.policies.retries, question).await,
@@ -85,17 +91,26 @@ pub(super) async fn ask(
     if let Some(copy) = copy {
         copy.compare(result.as_ref().map(|reply| reply.payload.clone()));
     }
-    ended(edge, route, migration, side, result.as_ref().err());
+    ended(edge, route, migration, side, result.as_ref().err(), until);
     result
 }
 
 /// What a side has answered is counted, and the share moves where that is the evidence for it.
-fn ended(edge: &Edge, route: &Route, migration: &Migration, side: Side, fault: Option<&Fault>) {
+fn ended(edge: &Edge, route: &Route, migration: &Migration, side: Side, fault: Option<&Fault>, until: Until) {
+    // The silence within a time that the client has chosen proves nothing.
+    if !until.is_routes && fault.is_some_and(|fault| fault.why() == Reason::UpstreamTimeout) {
+        return;
+    }
     let outcome = fault.map_or(Outcome::Ok, respond::outcome_of);
-    let (is_new, is_error) = (side == Side::New, matches!(outcome, Outcome::Upstream | Outcome::Internal));
+    let verdict = match (outcome, fault) {
+        (Outcome::Upstream | Outcome::Internal, _) => Verdict::Failed,
+        (_, Some(fault)) if fault.source() == Source::Upstream => Verdict::Refused,
+        _ => Verdict::Answered,
+    };
+    let is_new = side == Side::New;
     migration.metrics.served(is_new, outcome);
     let now = edge.started.elapsed();
-    let change = migration.cutover.served(migration.rule.as_ref(), is_new, is_error, now);
+    let change = migration.cutover.served(migration.rule.as_ref(), is_new, verdict, now);
     moved(route, migration, change.as_ref());
     migration.metrics.share(f64::from(migration.cutover.share()) / 100.0);
 }
@@ -117,8 +132,12 @@ pub(super) fn moved(route: &Route, migration: &Migration, change: Option<&Move>)
 fn side(migration: &Migration, tables: &Tables, inbound: &Inbound, caller: Option<&Verified>, payload: &[u8]) -> Side {
     for key in &migration.by {
         let text = match key {
-            StickyKey::User => caller.map(|caller| caller.user.as_str().into()),
-            StickyKey::Tenant => caller.map(|caller| caller.tenant.as_str().into()),
+            StickyKey::User => {
+                caller.map(|caller| caller.user.as_str()).or_else(|| told(inbound, &X_USER_ID)).map(Into::into)
+            }
+            StickyKey::Tenant => {
+                caller.map(|caller| caller.tenant.as_str()).or_else(|| told(inbound, &X_TENANT_ID)).map(Into::into)
+            }
             StickyKey::Client => None,
             StickyKey::Header(name) => inbound.text(name).map(Into::into),
             StickyKey::Field(path) => field_text(tables, path, payload).map(Into::into),
@@ -132,6 +151,11 @@ fn side(migration: &Migration, tables: &Tables, inbound: &Inbound, caller: Optio
         }
     }
     migration.side_of(inbound.client.to_string().as_bytes())
+}
+
+/// What a trusted proxy says of the caller.
+fn told<'i>(inbound: &'i Inbound, name: &HeaderName) -> Option<&'i str> {
+    inbound.text(name).filter(|_| inbound.is_trusted)
 }
 
 /// The text of a single scalar field; pieces of a split message follow each other.

@@ -86,9 +86,11 @@ pub(super) fn begin(
     if shadow.to.is_some_and(|only| only != to) || fastrand::u32(0..WHOLE) >= shadow.share {
         return None;
     }
-    let Some((slot, outgoing)) =
-        shadow.slots.take().zip(outgoing(edge, route, migration, shadow, to, caller, question))
-    else {
+    let sent = shadow
+        .slots
+        .take()
+        .and_then(|slot| Some((slot, outgoing(edge, route, migration, shadow, to, caller, question)?)));
+    let Some((slot, outgoing)) = sent else {
         count(migration, shadow, ShadowResult::Dropped);
         return None;
     };
@@ -187,12 +189,14 @@ fn result_of(fields: Vec<String>) -> (ShadowResult, Vec<String>) {
 
 async fn compared(sent: &Sent, one: Bytes, other: Bytes) -> Result<Vec<String>, TranscodeError> {
     let (method, migration) = (sent.route.method.clone(), sent.migration.clone());
+    // Lists without an order are paired off, which takes its time.
+    let is_ordered = migration.shadow.as_ref().is_none_or(|shadow| shadow.sameness.unordered.is_empty());
     let size = one.len() + other.len();
     let compare = move || {
         let Some(shadow) = &migration.shadow else { return Ok(Vec::new()) };
         transcode::differences(&method.tables, method.reply, &shadow.sameness, &one, &other)
     };
-    if size <= ASIDE_BYTES {
+    if size <= ASIDE_BYTES && is_ordered {
         return compare();
     }
     // A panic there is a defect of ours; the request has its answer already.

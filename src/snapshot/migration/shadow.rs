@@ -46,7 +46,7 @@ impl Builder<'_> {
     ) -> Option<Option<Shadow>> {
         let known = self.reader.problems.len();
         let ShadowRow { to, percent, calls, timeout, tolerance, writes, bodies, .. } = &row.value;
-        let is_safe = new.method.is_repeatable || *writes;
+        let is_safe = new.method.is_read || *writes;
         if !is_safe && is_own {
             let text = format!("`{}` may change something: its copies need `writes: true`", new.method.name);
             self.reader.problem(row.place, text);

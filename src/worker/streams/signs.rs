@@ -18,7 +18,14 @@ impl Outlet {
     /// A sign of life; not a chunk.
     pub(super) async fn beat(&self) {
         if self.sent().at.elapsed() >= self.0.context.around().heartbeat {
-            self.sign(&["Stream-Heartbeat"]).await;
+            // Until a chunk says it, too: the first word may be lost.
+            let is_told_again = {
+                let sent = self.sent();
+                sent.is_begun && sent.chunks == 0
+            };
+            let names: &[&'static str] =
+                if is_told_again { &["Stream-Heartbeat", STREAM_BEGUN] } else { &["Stream-Heartbeat"] };
+            self.sign(names).await;
         }
     }
 
