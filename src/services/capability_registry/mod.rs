@@ -82,6 +82,8 @@ struct Registration {
     ttl_ms: i64,
     beat_ms: i64,
     last_heartbeat_ms: i64,
+    /// Left out by a heartbeat that has none.
+    #[serde(default)]
     metrics: BTreeMap<String, f64>,
 }
 
