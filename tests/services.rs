@@ -556,6 +556,25 @@ async fn a_model_that_becomes_current_replaces_only_that_of_its_use_case() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_without_metrics_leaves_a_registration_that_everybody_finds() {
+    let game = Replicas::embedded(&[]).await;
+    let capabilities = json!([{ "capability_id": "c1", "capability_type": "npc" }]);
+    let request = json!({ "service_id": "npc@1", "capabilities": capabilities, "endpoint": "svc.npc.>" });
+    let registered = game.ask("svc.capability.v1.register", request).await;
+    assert_eq!(registered["error"], json!(null), "{registered}");
+    let id = &registered["registration_id"];
+    for metrics in [json!({ "load": 0.5 }), json!({})] {
+        let beat = json!({ "registration_id": id, "metrics": metrics });
+        assert_eq!(game.ask("svc.capability.v1.heartbeat", beat).await["success"], json!(true), "{metrics}");
+        let found = game.ask("svc.capability.v1.query", json!({})).await;
+        assert_eq!(found["error"], json!(null), "{metrics}: {found}");
+        assert!(found.to_string().contains("npc@1"), "{metrics}: {found}");
+    }
+    let gone = game.ask("svc.capability.v1.deregister", json!({ "registration_id": id })).await;
+    assert_eq!(gone["success"], json!(true), "{gone}");
+}
+
+#[tokio::test]
 async fn states_and_quests_of_players_are_theirs_alone_where_that_is_enforced() {
     let game = Replicas::embedded(&[("auth.enforce", json!(true))]).await;
     let state = json!({ "player": { "player_id": "p1", "state": { "money": 1 } }, "op": "UPSERT" });
