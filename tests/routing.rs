@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use support::nats::NatsServer;
-use support::{gateway, snapshot};
+use support::{gateway, settle, snapshot};
 use tidegate::bus::{Headers, Limits, Message, Pattern, Subject};
 use tidegate::route::{Content, Lookup, Parts, PathTemplate, RouteId, Segments, Tree};
 use tidegate::transcode::{JsonOut, Names, Scratch, wire_to_json};
@@ -495,7 +495,7 @@ async fn no_path_variable_changes_the_subject_on_a_real_server() {
     let mut everything = spy.subscribe(&Pattern::new(">").unwrap(), None, Limits::WORKER).await.unwrap();
     let mut requests =
         spy.subscribe(&Pattern::new(subject.as_str()).unwrap(), Some("q"), Limits::WORKER).await.unwrap();
-    spy.flush().await.unwrap();
+    settle(&spy).await;
     let answers = spy.clone();
     tokio::spawn(async move {
         while let Some(Ok(delivery)) = requests.next().await {

@@ -301,7 +301,7 @@ async fn an_event_is_kept_once_and_heard_by_subscribers(replicas: &Replicas) {
     replicas.other.provide_log(LOG).await.unwrap();
     let pattern = Pattern::new("evt.test.>").unwrap();
     let mut heard = replicas.bus.subscribe(&pattern, None, Limits::WORKER).await.unwrap();
-    replicas.bus.flush().await.unwrap();
+    support::settle(&replicas.bus).await;
     let first = replicas.one.append(event("evt.test.a", "1", "x")).await.unwrap();
     assert_eq!((first.sequence, first.is_duplicate), (1, false));
     let again = replicas.other.append(event("evt.test.a", "1", "x")).await.unwrap();

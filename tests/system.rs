@@ -3,14 +3,14 @@
 mod support;
 
 use support::nats::NatsServer;
-use support::{gateway, project, url};
+use support::{gateway, project, settle, url};
 use tidegate::bus::{Bus, Delivery, Headers, Limits, Message, Pattern};
 
 /// Answers every message of a subject with what `answer` makes of it.
 async fn worker(bus: &Bus, subject: &str, answer: impl Fn(&Bus, Delivery) -> Vec<Message> + Send + 'static) {
     let mut subscription =
         bus.subscribe(&Pattern::new(subject).unwrap(), Some("q.test"), Limits::WORKER).await.unwrap();
-    bus.flush().await.unwrap();
+    settle(bus).await;
     let bus = bus.clone();
     tokio::spawn(async move {
         while let Some(Ok(delivery)) = subscription.next().await {

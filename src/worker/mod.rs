@@ -31,10 +31,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::bus::{Bus, BusError};
+use crate::bus::{Branch, Bus, BusError, Headers, Limits, Message};
 use crate::config;
 use crate::fault::Fault;
 use crate::schema::SourceFile;
@@ -65,6 +66,9 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(25);
 
 /// Longest wait until the bus has taken the last replies.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
+/// Wait for the word that the server has all subscriptions, and how often it is asked for.
+const CONFIRM: Duration = Duration::from_secs(2);
+const CONFIRM_TRIES: u32 = 5;
 
 /// Wall clock of a worker: milliseconds since 1970. Tests bring their own.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -230,7 +234,7 @@ impl Worker {
         let discovery = Discovery::new(&options, found);
         let questions = discovery.subscribe().await.map_err(StartError::Bus)?;
         worker.tasks.spawn(discovery.run(questions, draining));
-        worker.bus.flush().await.map_err(StartError::Bus)?;
+        confirmed(&worker.bus).await.map_err(StartError::Bus)?;
         Ok(worker)
     }
 
@@ -262,6 +266,23 @@ impl Worker {
         }
         let _ = tokio::time::timeout(FLUSH_MAX, self.bus.flush()).await;
     }
+}
+
+/// Returns once the server has all subscriptions: a message of our own comes back behind them. A flush alone says that they
+/// were sent.
+async fn confirmed(bus: &Bus) -> Result<(), BusError> {
+    bus.flush().await?;
+    let inbox = bus.new_inbox(Branch::Reply);
+    let mut back = bus.subscribe(&inbox.clone().into(), None, Limits::STREAM).await?;
+    for _ in 0..CONFIRM_TRIES {
+        let (headers, payload) = (Headers::new(), Bytes::new());
+        bus.publish(Message { subject: inbox.clone(), reply: None, headers, payload }).await?;
+        // A connection that breaks takes the message with it.
+        if let Ok(Some(Ok(_))) = tokio::time::timeout(CONFIRM, back.next()).await {
+            return Ok(());
+        }
+    }
+    Err(BusError::Timeout)
 }
 
 /// Returns once the flag is set, or whoever sets it is gone.
