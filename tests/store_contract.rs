@@ -551,6 +551,32 @@ async fn readers_wait_until_the_server_is_back() {
     job.ack().await.unwrap();
 }
 
+/// A store lists from its first list on by what it is told; each pass has a store of its own, whose first list begins
+/// while it writes.
+#[tokio::test]
+async fn lists_know_own_writes_that_were_under_way_when_the_first_list_began() {
+    let server = NatsServer::start();
+    let bus = server.bus().await;
+    let names = async |bucket: &Bucket| -> Vec<String> {
+        bucket.list(&Keys::All).await.unwrap().into_iter().map(|entry| entry.key).collect()
+    };
+    let setup = Store::of(&bus).bucket(BUCKET).await.unwrap();
+    for _ in 0..40 {
+        let bucket = Store::of(&bus).bucket(BUCKET).await.unwrap();
+        tokio::join!(names(&bucket), put(&bucket, "a", "x"), put(&bucket, "b", "x"));
+        assert_eq!(names(&bucket).await, ["a", "b"]);
+        let bucket = Store::of(&bus).bucket(BUCKET).await.unwrap();
+        let (_, deleted, _) = tokio::join!(names(&bucket), bucket.delete("a", Expected::Any), put(&bucket, "b", "y"));
+        deleted.unwrap();
+        assert_eq!(names(&bucket).await, ["b"]);
+        let bucket = Store::of(&bus).bucket(BUCKET).await.unwrap();
+        let (_, deleted) = tokio::join!(names(&bucket), bucket.delete("b", Expected::Any));
+        deleted.unwrap();
+        assert!(names(&bucket).await.is_empty());
+        put(&setup, "a", "x").await;
+    }
+}
+
 #[tokio::test]
 async fn without_a_server_every_call_fails_at_once() {
     let mut server = NatsServer::start();

@@ -38,7 +38,7 @@ impl Mirror {
                 if let Ok(mut watch) = watch {
                     feeding.forget_all();
                     while let Ok(seen) = watch.next().await {
-                        feeding.note(seen, written);
+                        feeding.note(seen, written.max(watch.revision));
                         if weak.strong_count() == 0 {
                             return;
                         }
@@ -78,13 +78,13 @@ impl Mirror {
         self.entries.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn note(&self, seen: Seen, written: u64) {
+    /// Notes what a watch told when it had come to a revision.
+    fn note(&self, seen: Seen, revision: u64) {
         match seen {
             Seen::Current => {
-                self.whole.send_replace(Some(written));
+                self.whole.send_replace(Some(revision));
             }
             Seen::Change(change) => {
-                let revision = change.revision;
                 self.put(change);
                 self.whole.send_if_modified(|whole| {
                     let is_whole = whole.is_some();

@@ -1,29 +1,41 @@
 //! Watches and log readers on JetStream: an ordered consumer each, which the client makes anew after a lost
 //! connection, behind the last message that it delivered.
 
+use std::collections::HashSet;
+
 use async_nats::HeaderMap;
 use async_nats::datetime::DateTime;
 use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig};
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::context::Context;
-use async_nats::jetstream::message::{Message, StreamMessage};
+use async_nats::jetstream::message::{Info, Message, StreamMessage};
 use async_nats::jetstream::stream::Stream;
 use futures_util::StreamExt as _;
 
 use super::super::{Change, Logged, Seen, StoreError};
 use super::bucket::{JetStreamBucket, is_deleted};
-use super::unavailable;
+use super::{ANSWER_MAX, unavailable};
 use crate::bus::{Headers, Subject};
 
 /// A watch on a bucket.
 pub(in crate::store) struct JetStreamWatch {
     messages: Ordered,
     prefix: usize,
-    /// Messages of the start that are still to come; nothing once `Current` has been told.
-    pending: Option<u64>,
-    /// Deleted records are told only once everything that is there has been, or where the watch goes on.
-    skips_deleted: bool,
+    /// Nothing once `Current` has been told.
+    start: Option<Start>,
+    /// Revision of the last write that it has come to, told or not.
+    pub(super) revision: u64,
     pub is_reset: bool,
+}
+
+/// What was there when a watch began is being told.
+struct Start {
+    /// The consumer that it began with; one that the client makes anew delivers other messages.
+    consumer: String,
+    /// Messages that this consumer found.
+    left: u64,
+    /// Keys told, where a deletion is told only of these; it may come while others are still to be told.
+    told: Option<HashSet<String>>,
 }
 
 impl JetStreamWatch {
@@ -38,37 +50,59 @@ impl JetStreamWatch {
             Some(revision) => DeliverPolicy::ByStartSequence { start_sequence: revision + 1 },
             None => DeliverPolicy::LastPerSubject,
         };
-        let (messages, pending) = open(context, &bucket.stream, filter, policy).await?;
+        let (messages, consumer, left) = open(context, &bucket.stream, filter, policy).await?;
+        let start = Start { consumer, left, told: after.is_none().then(HashSet::new) };
         let prefix = bucket.prefix.len();
-        Ok(JetStreamWatch { messages, prefix, pending: Some(pending), skips_deleted: after.is_none(), is_reset })
+        Ok(JetStreamWatch { messages, prefix, start: Some(start), revision: 0, is_reset })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Seen, StoreError> {
         loop {
-            if self.pending == Some(0) {
-                self.pending = None;
-                self.skips_deleted = false;
-                return Ok(Seen::Current);
-            }
-            let message = next(&mut self.messages).await?;
-            let change = self.change(&message)?;
-            let is_skipped = self.skips_deleted && change.value.is_none();
-            self.pending = self.pending.map(|pending| pending.saturating_sub(1));
-            if !is_skipped {
+            let message = match &self.start {
+                Some(Start { left: 0, .. }) => {
+                    self.start = None;
+                    return Ok(Seen::Current);
+                }
+                // What was there may have gone meanwhile, so that nothing comes in its place.
+                Some(_) => tokio::time::timeout(ANSWER_MAX, next(&mut self.messages)).await.map_err(unavailable)??,
+                None => next(&mut self.messages).await?,
+            };
+            let info = message.info().map_err(unavailable)?;
+            let change = self.change(&message, &info);
+            self.revision = info.stream_sequence;
+            if self.start.as_mut().is_none_or(|start| start.tells(&change, &info)) {
                 return Ok(Seen::Change(change));
             }
         }
     }
 
-    fn change(&self, message: &Message) -> Result<Change, StoreError> {
-        let info = message.info().map_err(unavailable)?;
+    fn change(&self, message: &Message, info: &Info<'_>) -> Change {
         let is_deleted = message.headers.as_ref().is_some_and(is_deleted);
-        Ok(Change {
+        Change {
             key: message.subject.get(self.prefix..).unwrap_or_default().to_owned(),
             value: (!is_deleted).then(|| message.payload.clone()),
             revision: info.stream_sequence,
             created_ms: millis(info.published),
-        })
+        }
+    }
+}
+
+impl Start {
+    /// Counts a message; whether it is told.
+    fn tells(&mut self, change: &Change, info: &Info<'_>) -> bool {
+        self.left = match info.pending {
+            0 => 0,
+            _ if info.consumer == self.consumer => self.left.saturating_sub(1),
+            _ => u64::MAX,
+        };
+        let Some(told) = &mut self.told else { return true };
+        match change.value {
+            None => told.remove(&change.key),
+            Some(_) => {
+                told.insert(change.key.clone());
+                true
+            }
+        }
     }
 }
 
@@ -114,12 +148,13 @@ pub(super) fn kept(message: StreamMessage) -> Result<Logged, StoreError> {
     })
 }
 
+/// A consumer, its name, and how many messages it found.
 async fn open(
     context: &Context,
     stream: &Stream,
     filter_subject: String,
     deliver_policy: DeliverPolicy,
-) -> Result<(Ordered, u64), StoreError> {
+) -> Result<(Ordered, String, u64), StoreError> {
     let config = OrderedConfig {
         deliver_subject: context.client().new_inbox(),
         filter_subject,
@@ -128,8 +163,8 @@ async fn open(
         ..OrderedConfig::default()
     };
     let consumer = stream.create_consumer(config).await.map_err(unavailable)?;
-    let pending = consumer.cached_info().num_pending;
-    Ok((consumer.messages().await.map_err(unavailable)?, pending))
+    let (name, pending) = (consumer.cached_info().name.clone(), consumer.cached_info().num_pending);
+    Ok((consumer.messages().await.map_err(unavailable)?, name, pending))
 }
 
 async fn next(messages: &mut Ordered) -> Result<Message, StoreError> {
