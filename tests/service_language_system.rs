@@ -8,7 +8,7 @@ use support::{gateway, project, url};
 use tidegate::bus::Bus;
 use tidegate::gateway::Running;
 use tidegate::services::{Settings, roster};
-use tidegate::store::Store;
+use tidegate::store::{BucketConfig, Store};
 use tidegate::worker::{Options, Worker};
 
 /// A gateway and the service, on a bus of their own.
@@ -131,6 +131,25 @@ async fn a_stored_template_goes_before_the_built_in_one_and_english_before_nothi
     let faulty = game.ask("PUT", "/v1/languages/en/contents/x", json!({ "template": "{a" })).await;
     assert_eq!(reason(&faulty), ("template", "bad_format"));
     assert_eq!(faulty["error"]["message"], "template, character 3: close the variable with `}`");
+}
+
+#[tokio::test]
+async fn a_template_is_put_once_for_each_key_and_kept_under_the_code_of_its_language() {
+    let game = Game::start(Settings::default()).await;
+    let put = async |language: &str, template: &str, headers: &[(&str, &str)]| {
+        let path = format!("/v1/languages/{language}/contents/ui.bye");
+        game.ask_with("PUT", &path, json!({ "template": template }), headers).await
+    };
+    let keyed = [("Idempotency-Key", "k-1")];
+    let first = put("ritual", "first", &keyed).await;
+    let second = put("lich", "second", &[]).await;
+    assert!(first["revision"].is_string() && second["revision"] != first["revision"], "{first} {second}");
+    assert_eq!(put("ritual", "first", &keyed).await["revision"], first["revision"]);
+    assert_eq!(put("ritual", "other", &keyed).await["error"]["code"], "CONFLICT");
+    let held = game.store.bucket(BucketConfig { name: "tg_l10n", ttl: None, history: 4 }).await.unwrap();
+    let held = held.get("_.ui=2Ebye.lich").await.unwrap().expect("the template under its language's code");
+    let held: Value = serde_json::from_slice(&held.value).unwrap();
+    assert_eq!((&held["value"], &held["version"]), (&json!({ "template": "second" }), &json!(2)));
 }
 
 #[tokio::test]

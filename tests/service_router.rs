@@ -107,7 +107,13 @@ async fn a_job_is_answered_at_once_and_keeps_its_result() {
     let done = game.get(&path).await;
     // `quest { title: "The Hunt" }`.
     assert_eq!(done["result"]["response_payload"], "EgoSCFRoZSBIdW50");
-    assert_eq!(game.get("/v1/jobs/job_0").await["error"]["details"]["field"], "job_id");
+    let refused = async |job_id: &str| {
+        let error = game.get(&format!("/v1/jobs/{job_id}")).await["error"].take();
+        ["code", "message"].map(|name| error[name].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(refused("job_0").await, ["NOT_FOUND", "job job_0 does not exist"]);
+    let text = "job_id must have 1 to 128 bytes, without white space, `*` or `>`";
+    assert_eq!(refused("job%20x").await, ["INVALID_ARGUMENT", text]);
 }
 
 /// An empty request means the world `default` to some services; a probe must not make one.
