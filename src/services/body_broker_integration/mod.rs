@@ -45,7 +45,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .unary("body_broker.v1.BodyBrokerService/Harvest", Broker::harvest)
         .unary("body_broker.v1.BodyBrokerService/Negotiate", Broker::negotiate)
         .unary("body_broker.v1.BodyBrokerService/CompleteDeal", Broker::complete)
-        .unary("body_broker.v1.BodyBrokerService/GetProfile", Broker::profile)
+        .hook_get("body_broker.v1.BodyBrokerService/GetProfile", Broker::profile)
         .unary("body_broker.v1.BodyBrokerService/MixDrugs", Broker::mix)
         .unary("body_broker.v1.BodyBrokerService/RecordDeath", Broker::record_death)
         .hook_watch("body_broker.v1.BodyBrokerService/WatchBroker", Broker::watch)

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::messages::{DeathRecorded, GetProfile, GotProfile, Item, Mix, Mixed, RecordDeath, Watch};
 use super::profile::Profile;
 use super::tables::{EFFECTS, FAMILIES, MIXTURES, PENALTIES, book_tier};
-use super::{Broker, Entry, place};
+use super::{Broker, Entry};
 use crate::fault::{Code, Fault};
 use crate::services::checks::{out_of_range, player, required, short, unknown_value};
-use crate::worker::records::{Current, RecordSeen};
+use crate::worker::records::{Current, Document, RecordSeen};
 use crate::worker::{Context, Failed};
 
 /// Longest name of a world in bytes.
@@ -17,11 +17,15 @@ const WORLD_MAX: usize = 128;
 const TITHE: i32 = 10;
 
 impl Broker {
-    pub(super) async fn profile(self: Arc<Self>, context: Context, request: GetProfile) -> Result<GotProfile, Fault> {
-        player(&context, self.settings.now().auth.enforce, &request.player_id)?;
-        let found = self.entries.get_cached(&context, &place(&context, &request.player_id)).await?;
-        let profile = found.and_then(|found| found.value.profile());
-        let profile = profile.unwrap_or_else(|| Profile::new(&context, &request.player_id));
+    pub(super) fn profile(
+        &self,
+        context: &Context,
+        request: &GetProfile,
+        stored: Option<Document<Entry>>,
+    ) -> Result<GotProfile, Fault> {
+        player(context, self.settings.now().auth.enforce, &request.player_id)?;
+        let profile = stored.and_then(|stored| stored.value.profile());
+        let profile = profile.unwrap_or_else(|| Profile::new(context, &request.player_id));
         for family in &FAMILIES {
             context.label(format!("book.{}", family.id), book_tier(profile.deals_with(family)));
         }
