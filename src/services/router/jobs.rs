@@ -9,11 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::health::millis;
 use super::{Class, Hints, KEPT, Kept, Route, Routed, Router};
 use crate::fault::{Code, Fault};
-use crate::services::checks::id;
 use crate::services::common::Error;
 use crate::services::seed::{Part, seed, tenant_part};
 use crate::store::key;
-use crate::worker::records::{Change, Current};
+use crate::worker::records::{Change, Current, Document};
 use crate::worker::{Context, Failed};
 
 /// What a job gets beyond its call's timeout before it counts as lost with its replica.
@@ -105,30 +104,31 @@ impl Router {
             tracing::warn!(%fault, "the result of a job is not kept");
         }
     }
+}
 
-    /// A job and, once it is there, its result.
-    pub(super) async fn get_job(self: Arc<Self>, context: Context, request: GetJob) -> Result<JobShown, Fault> {
-        id("job_id", &request.job_id)?;
-        let place = key(&[context.tenant(), "job", &request.job_id]);
-        let found = self.kept.get_cached(&context, &place).await?;
-        let Some(Kept::Job(job)) = found.map(|document| document.value) else {
-            let text = format!("job {} does not exist", request.job_id);
-            return Err(Fault::client(Code::NotFound, text).detail("field", "job_id"));
-        };
-        let job_id = request.job_id;
-        let (status, result) = match job.done {
-            Some(Done { payload, routed_to, latency_ms, error }) => {
-                let status = if error.is_some() { "failed" } else { "completed" };
-                let response_payload = STANDARD.decode(payload).unwrap_or_default().into();
-                (status, Some(Routed { response_payload, routed_to, latency_ms, job_id, error, meta: None }))
-            }
-            None if job.until_ms <= context.now_ms() => {
-                let fault = Fault::ours(Code::Unavailable, "the replica that made the call is gone: try it again");
-                let error = Some(Error::from(&fault.detail("reason", "lost")));
-                ("failed", Some(Routed { job_id, error, ..Routed::default() }))
-            }
-            None => ("running", None),
-        };
-        Ok(JobShown { status: status.to_owned(), result })
-    }
+/// A job and, once it is there, its result.
+pub(super) fn get_job(
+    context: &Context,
+    GetJob { job_id }: &GetJob,
+    stored: Option<Document<Kept>>,
+) -> Result<JobShown, Fault> {
+    let Some(Kept::Job(job)) = stored.map(|stored| stored.value) else {
+        let fault = Fault::client(Code::NotFound, format!("job {job_id} does not exist"));
+        return Err(fault.detail("field", "job_id"));
+    };
+    let job_id = job_id.clone();
+    let (status, result) = match job.done {
+        Some(Done { payload, routed_to, latency_ms, error }) => {
+            let status = if error.is_some() { "failed" } else { "completed" };
+            let response_payload = STANDARD.decode(payload).unwrap_or_default().into();
+            (status, Some(Routed { response_payload, routed_to, latency_ms, job_id, error, meta: None }))
+        }
+        None if job.until_ms <= context.now_ms() => {
+            let fault = Fault::ours(Code::Unavailable, "the replica that made the call is gone: try it again");
+            let error = Some(Error::from(&fault.detail("reason", "lost")));
+            ("failed", Some(Routed { job_id, error, ..Routed::default() }))
+        }
+        None => ("running", None),
+    };
+    Ok(JobShown { status: status.to_owned(), result })
 }

@@ -48,13 +48,14 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         settings: settings.clone(),
     };
     Ok(Service::new("router", VERSION)
+        .keeping(&router.kept)
+        .sweeping("sweeper", &router.kept)
+        .hook_get("router.v1.RouterService/GetJob", jobs::get_job)
         .sharing(router)
         .unary("router.v1.RouterService/Route", Router::route)
         .unary("router.v1.RouterService/Health", Router::health)
-        .unary("router.v1.RouterService/GetJob", Router::get_job)
         .stream("router.v1.RouterService/WatchHealth", Router::watch_health)
         .task("figures", Router::gather)
-        .task("sweeper", Router::sweep)
         .done())
 }
 
@@ -295,10 +296,6 @@ impl Router {
             .priority(if code.is_some() { 7 } else { 5 });
         publish(context, notice).await;
         Ok(())
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.kept.sweeper(&context).await;
     }
 }
 
