@@ -12,7 +12,7 @@ use crate::fault::{Code, Fault};
 use crate::services::checks::{id, invalid, required};
 use crate::store::key;
 use crate::worker::records::{Change, Current};
-use crate::worker::{Context, Failed};
+use crate::worker::{Context, Rule};
 
 /// Longest template in bytes.
 const TEMPLATE_MAX: usize = 64 * 1024;
@@ -74,11 +74,6 @@ pub(super) struct PutContent {
     content_id: String,
     language: String,
     template: String,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct ContentPut {
-    revision: u64,
 }
 
 /// What the store holds of a content in a language.
@@ -161,36 +156,28 @@ impl Languages {
         }
         Ok(built_in(content_id, language).map(|template| (template.to_owned(), 0)))
     }
+}
 
-    pub(super) async fn put_content(
-        self: Arc<Self>,
-        context: Context,
-        request: PutContent,
-    ) -> Result<ContentPut, Failed<ContentPut>> {
-        id("content_id", &request.content_id)?;
-        let language = known("language", &request.language)?;
-        if request.template.is_empty() {
-            return Err(required("template").into());
-        }
-        if request.template.len() > TEMPLATE_MAX {
-            let text = format!("template has more than {TEMPLATE_MAX} bytes");
-            return Err(invalid("template", "too_long", text).into());
-        }
-        Template::parse(&request.template).map_err(|text| invalid("template", "bad_format", text))?;
-        let place = key(&[context.tenant(), &request.content_id, language.code]);
-        let after = Content { template: request.template };
-        let rule = |current: &Current<Content>| {
-            Ok(match current.value.as_ref() == Some(&after) {
-                true => Change::nothing(()),
-                false => Change::put(after.clone(), ()),
-            })
-        };
-        let write = async {
-            let done = self.contents.change(&context, &place, rule).await.map_err(|failed| failed.fault)?;
-            Ok(ContentPut { revision: done.revision })
-        };
-        self.repeats.once(&context, write).await
+/// A template under its content and the code of its language, whatever the request calls that.
+pub(super) fn put_content(_: Context, request: PutContent) -> Result<(Vec<String>, impl Rule<Content, ()>), Fault> {
+    id("content_id", &request.content_id)?;
+    let language = known("language", &request.language)?;
+    if request.template.is_empty() {
+        return Err(required("template"));
     }
+    if request.template.len() > TEMPLATE_MAX {
+        let text = format!("template has more than {TEMPLATE_MAX} bytes");
+        return Err(invalid("template", "too_long", text));
+    }
+    Template::parse(&request.template).map_err(|text| invalid("template", "bad_format", text))?;
+    let after = Content { template: request.template };
+    let rule = move |current: &Current<Content>| {
+        Ok(match current.value.as_ref() == Some(&after) {
+            true => Change::nothing(()),
+            false => Change::put(after.clone(), ()),
+        })
+    };
+    Ok((vec![request.content_id, language.code.to_owned()], rule))
 }
 
 fn built_in(content_id: &str, language: &Language) -> Option<&'static str> {

@@ -52,15 +52,16 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         lexicons: Mutex::default(),
     };
     Ok(Service::new("language-system", VERSION)
+        .keeping(&languages.contents)
+        .sweeping("sweeper of contents", &languages.contents)
+        .sweeping("sweeper of learners", &languages.learners)
+        .hook_put_at("language_system.v1.LanguageService/PutContent", contents::put_content)
         .sharing(languages)
         .unary("language_system.v1.LanguageService/Translate", Languages::translate)
         .unary("language_system.v1.LanguageService/Detect", Languages::detect)
         .unary("language_system.v1.LanguageService/Localize", Languages::localize)
         .stream("language_system.v1.LanguageService/TranslateStream", Languages::translate_stream)
-        .unary("language_system.v1.LanguageService/PutContent", Languages::put_content)
         .unary("language_system.v1.LanguageService/RecordLearning", Languages::learn)
-        .task("sweeper of contents", Languages::sweep_contents)
-        .task("sweeper of learners", Languages::sweep_learners)
         .done())
 }
 
@@ -263,14 +264,6 @@ impl Languages {
         };
         let made = || Arc::new(Lexicon::new(&settings.language_system, domain));
         lexicons.entry(domain).or_insert_with(made).clone()
-    }
-
-    async fn sweep_contents(self: Arc<Self>, context: Context) {
-        self.contents.sweeper(&context).await;
-    }
-
-    async fn sweep_learners(self: Arc<Self>, context: Context) {
-        self.learners.sweeper(&context).await;
     }
 }
 
