@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate::bus::{Bus, Headers, Limits, Request, Subject};
+use tidegate::bus::{Bus, Headers, Limits, Request, Subject, Subscription};
 use tidegate::services::{LiveSettings, Settings, roster};
 use tidegate::snapshot::{Method, Snapshot};
 use tidegate::store::{Bucket, Expected, Keys, Store};
@@ -133,10 +133,7 @@ impl Replicas {
         [first, then]: [usize; 2],
         between: impl Future<Output = ()>,
     ) -> Vec<Value> {
-        let method = self.method(subject);
-        let payload = encoded(method, json!({}), request).into();
-        let to = Subject::new(subject.to_owned()).unwrap();
-        let mut stream = self.bus.open_stream(to, Headers::new(), payload, Limits::STREAM).await.unwrap();
+        let mut stream = self.watch(subject, json!({}), request).await;
         let (mut between, mut seen) = (Some(between), Vec::new());
         while seen.len() < first + then {
             if seen.len() == first
@@ -144,12 +141,18 @@ impl Replicas {
             {
                 between.await;
             }
-            let chunk = tokio::time::timeout(PATIENCE, stream.next()).await.expect("the stream is silent");
-            let mut chunk = json_of(&method.tables, method.chunk, &chunk.unwrap().unwrap().payload);
-            chunk.as_object_mut().unwrap().remove("meta");
-            seen.push(chunk);
+            seen.push(stream.next().await);
         }
         seen
+    }
+
+    /// A stream with this context.
+    pub async fn watch(&self, subject: &str, meta: Value, request: Value) -> Watching {
+        let method = self.method(subject).clone();
+        let payload = encoded(&method, meta, request).into();
+        let to = Subject::new(subject.to_owned()).unwrap();
+        let stream = self.bus.open_stream(to, Headers::new(), payload, Limits::STREAM).await.unwrap();
+        Watching { method, stream }
     }
 
     /// Events on a subject, oldest first, without what differs from run to run: id and metadata of the section.
@@ -194,6 +197,27 @@ impl Replicas {
 
     fn method(&self, subject: &str) -> &Arc<Method> {
         self.snapshot.method_on(subject).unwrap_or_else(|| panic!("no method on `{subject}`"))
+    }
+}
+
+/// The chunks of a stream, as a service makes them.
+pub struct Watching {
+    method: Arc<Method>,
+    stream: Subscription,
+}
+
+impl Watching {
+    /// The next one, without its context; heartbeats are none.
+    pub async fn next(&mut self) -> Value {
+        loop {
+            let delivery = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("the stream is silent");
+            let delivery = delivery.unwrap().unwrap();
+            if delivery.headers.get("Stream-Heartbeat").is_none() {
+                let mut chunk = json_of(&self.method.tables, self.method.chunk, &delivery.payload);
+                chunk.as_object_mut().unwrap().remove("meta");
+                return chunk;
+            }
+        }
     }
 }
 

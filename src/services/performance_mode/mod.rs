@@ -13,9 +13,9 @@ use super::checks::{invalid, out_of_range, player, required, unknown_value};
 use super::notices::{notice, records};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
-use crate::store::{BucketConfig, Keys, Store, key};
+use crate::store::{BucketConfig, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records};
-use crate::worker::{Chunks, Context, Failed, Repeats, Rule, Service};
+use crate::worker::{Context, Failed, Repeats, Rule, Service};
 use presets::{Applied, BUDGETS, MODES, WORDS, check_overrides};
 use samples::{Budget, Budgets, Metrics, Ring};
 
@@ -29,23 +29,24 @@ const WINDOW_MAX_S: i32 = 3_600;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_perf", ttl: None, history: 4 };
-    let budgets = Records::open(store, records(bucket.clone())).await?;
+    let applied: Records<Applied> = Records::open(store, records(bucket)).await?;
     let modes = Modes {
-        applied: Records::open(store, records(bucket.clone())).await?,
-        rings: Records::open(store, records(bucket)).await?,
-        budgets: budgets.clone(),
+        rings: applied.also(),
+        budgets: applied.also(),
+        applied,
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
     };
     Ok(Service::new("performance-mode", VERSION)
-        .keeping(&budgets)
+        .keeping(&modes.applied)
+        .keeping(&modes.budgets)
+        .sweeping("sweeper", &modes.applied)
         .sharing(modes)
         .unary("performance_mode.v1.PerformanceModeService/AdjustMode", Modes::adjust)
         .unary("performance_mode.v1.PerformanceModeService/GetMetrics", Modes::metrics)
         .hook_put_at("performance_mode.v1.PerformanceModeService/SetBudget", Modes::set_budget)
         .unary("performance_mode.v1.PerformanceModeService/ReportMetrics", Modes::report)
-        .stream("performance_mode.v1.PerformanceModeService/WatchMode", Modes::watch)
-        .task("sweeper", Modes::sweep)
+        .hook_watch("performance_mode.v1.PerformanceModeService/WatchMode", Modes::watch)
         .done())
 }
 
@@ -335,35 +336,29 @@ impl Modes {
         Ok(budgets)
     }
 
-    async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
+    #[allow(clippy::needless_pass_by_value, reason = "hooks own what they are given")]
+    fn watch(
+        self: Arc<Self>,
+        context: Context,
+        request: Watch,
+        begins_anew: bool,
+    ) -> Result<impl FnMut(RecordSeen<Applied>) -> Result<Option<Item>, Fault>, Fault> {
         player(&context, self.settings.now().auth.enforce, &request.player_id)?;
-        let place = key(&[context.tenant(), "p", &request.player_id]);
-        let mut watch = self.applied.watch(Keys::One(place), Some(request.after_revision)).await?;
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
-        let mut has_told = request.after_revision > 0 && !watch.is_reset();
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
+        let mut has_told = !begins_anew;
+        Ok(move |seen| {
             let (applied, revision) = match seen {
                 RecordSeen::Change { document, revision, .. } => {
                     (document.map(|document| document.value).unwrap_or_default(), revision)
                 }
-                RecordSeen::Current if has_told => continue,
+                RecordSeen::Current if has_told => return Ok(None),
                 // Nothing is stored: the default is in force.
                 RecordSeen::Current => (Applied::default(), 0),
             };
-            let cause = if has_told { applied.cause.clone() } else { "snapshot".to_owned() };
+            let settings = Some(applied.settings());
+            let cause = if has_told { applied.cause } else { "snapshot".to_owned() };
             has_told = true;
-            chunks.send(&Item { revision, settings: Some(applied.settings()), cause }).await?;
-        }
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.applied.sweeper(&context).await;
+            Ok(Some(Item { revision, settings, cause }))
+        })
     }
 }
 
