@@ -15,9 +15,9 @@ use support::{eventually, gateway, url};
 use tidegate::bus::Bus;
 use tidegate::fault::Fault;
 use tidegate::gateway::Running;
-use tidegate::store::{BucketConfig, Store};
-use tidegate::worker::records::{Change, Current, Document, RecordSeen, Records, RecordsConfig};
-use tidegate::worker::{Context, Options, Rule, Service, StartError, Worker, declared};
+use tidegate::store::{BucketConfig, LogConfig, Store};
+use tidegate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records, RecordsConfig};
+use tidegate::worker::{Context, Options, Parting, Rule, Service, StartError, Worker, declared};
 
 const LIBRARY: &str = include_str!("../docs/declared/library.proto");
 const ROUTES: &str = include_str!("../docs/declared/routes.yaml");
@@ -47,6 +47,15 @@ service ScoreService {
     option (google.api.http) = { get: "/v1/games/{game}:best" };
     option (tidegate.operation) = { hook: true list { bucket: "scores" under: "{game}" } };
   }
+  rpc Forget(ForgetRequest) returns (ForgetReply) {
+    option (google.api.http) = { delete: "/v1/games/{game}/scores/{player}" };
+    option (tidegate.operation) = {
+      hook: true
+      delete {
+        bucket: "scores" key: "{game}.{player}" expected_version: "version" version_into: "version" deleted_into: "forgotten"
+      }
+    };
+  }
   rpc Watch(WatchRequest) returns (stream WatchReply) {
     option (google.api.http) = { get: "/v1/games/{game}/scores/{player}:watch" };
     option (tidegate.operation) = {
@@ -63,6 +72,8 @@ message GetRequest { string game = 1; string player = 2; }
 message GetReply { int32 total = 1; bool has_played = 2; }
 message BestRequest { string game = 1; }
 message BestReply { string player = 1; int32 total = 2; }
+message ForgetRequest { string game = 1; string player = 2; string reason = 3; uint64 version = 4; }
+message ForgetReply { uint64 version = 1; bool forgotten = 2; }
 message WatchRequest { string game = 1; string player = 2; uint64 after_revision = 3; }
 message WatchReply { uint64 revision = 1; string text = 2; }
 "#;
@@ -120,6 +131,14 @@ struct BestFound {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Forget {
+    game: String,
+    player: String,
+    reason: String,
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Watch {
     game: String,
     player: String,
@@ -159,6 +178,23 @@ impl Rules {
         Ok(BestFound { player: key.rsplit('.').next().unwrap_or_default().to_owned(), total })
     }
 
+    fn forget(self: Arc<Self>, context: Context, request: Forget) -> Result<impl Parting<Score>, Fault> {
+        use tidegate::fault::Code;
+        let Forget { reason, .. } = request;
+        if reason.is_empty() {
+            return Err(Fault::client(Code::InvalidArgument, "reason is required").detail("field", "reason"));
+        }
+        Ok(move |score: Document<&Score>| {
+            let total = score.value.total();
+            if total >= self.points_max {
+                return Err(Fault::client(Code::FailedPrecondition, format!("who has {total} points stays")));
+            }
+            let (id, last) = (EventId::AtRevision("forgotten".to_owned()), Got { total, has_played: true });
+            let notice = Notice::new(&context, "evt.scores.forgotten", id, "scores.v1.GetReply", &last)?;
+            Ok(vec![notice])
+        })
+    }
+
     fn watch(
         self: Arc<Self>,
         _: Context,
@@ -194,12 +230,15 @@ async fn library(store: &Store, options: &Options) -> Service {
 async fn scores(store: &Store, _: &Options) -> Service {
     let config = RecordsConfig::new(BucketConfig { name: "scores", ttl: None, history: 8 });
     let records: Records<Score> = Records::open(store, config).await.unwrap();
+    let log = LogConfig { name: "SCORE_EVENTS", subjects: &["evt.scores.>"], ..LogConfig::DEFAULT };
+    store.provide_log(log).await.unwrap();
     Service::new("scores", "1.0.0")
         .keeping(&records)
         .sweeping("sweeper", &records)
         .sharing(Rules { points_max: 100 })
         .hook_put_at("scores.v1.ScoreService/Add", Rules::add)
         .hook_list("scores.v1.ScoreService/Best", Rules::best)
+        .hook_delete("scores.v1.ScoreService/Forget", Rules::forget)
         .hook_watch("scores.v1.ScoreService/Watch", Rules::watch)
         .done()
         .hook_get("scores.v1.ScoreService/Get", get)
@@ -290,6 +329,8 @@ on_both_buses!(
     a_refused_check_takes_no_idempotency_key,
     reads_are_what_the_hooks_make_of_them,
     a_watch_tells_what_the_hook_says_and_resumes,
+    a_hook_says_whether_a_document_may_go_and_what_tells_it,
+    a_deleted_message_is_its_event,
 );
 
 async fn a_hook_decides_about_a_declared_document(bus: Bus) {
@@ -392,6 +433,56 @@ async fn a_watch_tells_what_the_hook_says_and_resumes(bus: Bus) {
     assert_eq!(scores.events(path, &first, 1).await[0]["text"], "4 points");
 }
 
+async fn a_hook_says_whether_a_document_may_go_and_what_tells_it(bus: Bus) {
+    let store = Store::of(&bus);
+    let scores = Served::new(SCORES, &bus, &store, scores).await;
+    let add = async |points: i32| {
+        let body = json!({"player": "ann", "points": points});
+        assert_eq!(scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.0, 200);
+    };
+    let forget = async |query: &str, key: &str| {
+        scores.ask("DELETE", &format!("/v1/games/go/scores/ann?{query}"), None, key).await
+    };
+    let (status, missing) = forget("reason=left", "").await;
+    assert_eq!((status, &missing["detail"]), (404, &json!("there is nothing under game go, player ann")));
+    add(60).await;
+    add(40).await;
+    let (status, refused) = forget("reason=left", "").await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("who has 100 points stays")));
+    add(-30).await;
+    let (status, late) = forget("reason=left&version=2", "").await;
+    assert_eq!((status, &late["detail"]), (400, &json!("version is 3, expected 2")));
+    let (status, refused) = forget("", "k-1").await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("reason is required")));
+    let gone = (200, json!({"version": "4", "forgotten": true}));
+    assert_eq!(forget("reason=left&version=3", "k-1").await, gone, "the refused check has taken no key");
+    assert_eq!(forget("reason=left&version=3", "k-1").await, gone, "a repeat gets the same answer");
+    assert_eq!(forget("reason=left", "").await.0, 404);
+    assert_eq!(scores.get("/v1/games/go/scores/ann").await, json!({}));
+    let mut log = store.read_log("SCORE_EVENTS", ">", 0).await.unwrap();
+    let event = tokio::time::timeout(support::PATIENCE, log.next()).await.unwrap().unwrap();
+    // total 70, has_played.
+    assert_eq!((event.subject.as_str(), &event.payload[..]), ("evt.scores.forgotten", &b"\x08\x46\x10\x01"[..]));
+    assert!(event.headers.get("Nats-Msg-Id").unwrap().starts_with("forgotten:"));
+}
+
+async fn a_deleted_message_is_its_event(bus: Bus) {
+    let store = Store::of(&bus);
+    let library = Served::new(LIBRARY, &bus, &store, library).await;
+    for book in ["emma", "dune"] {
+        library.ask("POST", "/v1/books", Some(json!({"bookId": book, "title": book})), "").await;
+    }
+    library.ask("POST", "/v1/books/emma:lend", Some(json!({"reader": "ann"})), "").await;
+    let (status, refused) = library.ask("DELETE", "/v1/books/emma", None, "").await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("ann has it")));
+    assert_eq!(library.ask("DELETE", "/v1/books/dune", None, "").await, (200, json!({})));
+    assert_eq!(library.ask("GET", "/v1/books/dune", None, "").await.0, 404);
+    let mut log = store.read_log("LIBRARY_EVENTS", "evt.library.*.removed", 0).await.unwrap();
+    let event = tokio::time::timeout(support::PATIENCE, log.next()).await.unwrap().unwrap();
+    assert_eq!(event.headers.get("Nats-Msg-Id"), Some("library_books:_.dune:2"));
+    assert_eq!(&event.payload[..], b"\x0a\x04dune\x12\x04dune");
+}
+
 #[test]
 fn the_page_shows_what_runs() {
     let page = include_str!("../docs/declared.md");
@@ -428,7 +519,7 @@ async fn hooks_that_do_not_fit_stop_the_start() {
         declared(store, &options.snapshot, "scores.v1.ScoreService").await.unwrap()
     };
     let none = problems(of_schema).await;
-    assert_eq!(none.len(), 4, "{none:?}");
+    assert_eq!(none.len(), 5, "{none:?}");
     assert_eq!(
         none[0],
         "service `scores`, method `scores.v1.ScoreService/Add`: its declaration has a hook, which is code: add it with \
@@ -480,9 +571,14 @@ fn a_declaration_whose_hook_has_no_place_is_refused_with_its_place() {
             "`operation.put`: `event`: bucket `scores` keeps no message, so the hook has to do this",
         ),
         (
-            r#"list { bucket: "scores" under"#,
-            r#"delete { bucket: "scores" key"#,
-            "`operation.delete`: it has no hook: only get, put, list and watch have",
+            r#"list { bucket: "scores" under: "{game}""#,
+            r#"publish { subject: "evt.{game}""#,
+            "`operation.publish`: it has no hook: only get, put, delete, list and watch have",
+        ),
+        (
+            r#"delete {"#,
+            r#"delete { event { subject: "evt.x" }"#,
+            "`operation.delete`: `event`: bucket `scores` keeps no message, so the hook has to do this",
         ),
         (
             "ttl: { seconds: 3600 }",

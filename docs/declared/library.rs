@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 use tidegate::fault::{Code, Fault};
 use tidegate::snapshot::Snapshot;
 use tidegate::store::Store;
-use tidegate::worker::records::{Change, Current};
-use tidegate::worker::{Context, Rule, Service, declared};
+use tidegate::worker::records::{Change, Current, Document};
+use tidegate::worker::{Context, Parting, Rule, Service, declared};
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Book {
@@ -18,6 +18,11 @@ pub struct Book {
 pub struct LendBook {
     book_id: String,
     reader: String,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct RemoveBook {
+    book_id: String,
 }
 
 /// A book goes to one reader at a time.
@@ -37,7 +42,20 @@ pub fn lend(_: Context, request: LendBook) -> Result<impl Rule<Book, ()>, Fault>
     })
 }
 
+/// A book goes while it is in.
+pub fn remove(_: Context, _: RemoveBook) -> Result<impl Parting<Book>, Fault> {
+    Ok(|book: Document<&Book>| match book.value.reader.as_str() {
+        "" => Ok(Vec::new()),
+        reader => {
+            let text = format!("{reader} has it");
+            Err(Fault::client(Code::FailedPrecondition, text).detail("reason", "out"))
+        }
+    })
+}
+
 pub async fn service(store: &Store, snapshot: &Snapshot) -> Result<Service, Fault> {
     let service = declared(store, snapshot, "library.v1.LibraryService").await?;
-    Ok(service.hook_put("library.v1.LibraryService/LendBook", lend))
+    Ok(service
+        .hook_put("library.v1.LibraryService/LendBook", lend)
+        .hook_delete("library.v1.LibraryService/RemoveBook", remove))
 }

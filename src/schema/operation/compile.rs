@@ -9,7 +9,8 @@ use super::hooked::only_with_hook;
 use super::message::Message;
 use super::rule::Rule;
 use super::{
-    Choice, DocumentKind, Filter, From, Into, Mode, Operation, Put, Range, ScalarAt, TimeOf, Token, Watch, Watched,
+    Choice, Delete, DocumentKind, Filter, From, Into, Mode, Operation, Put, Range, ScalarAt, TimeOf, Token, Watch,
+    Watched,
 };
 use crate::transcode::table::Kind;
 use crate::transcode::{MessageId, Tables};
@@ -153,9 +154,12 @@ impl Around<'_> {
     }
 
     fn delete(&self, rule: &Rule<'_>) -> Result<Operation, String> {
-        Ok(Operation::Delete {
-            kind: self.kind(rule)?,
-            key: self.key(rule, "key")?,
+        let (kind, key) = (self.kind(rule)?, self.key(rule, "key")?);
+        Ok(Operation::Delete { kind, key, plan: self.deletion(rule)? })
+    }
+
+    pub(super) fn deletion(&self, rule: &Rule<'_>) -> Result<Delete, String> {
+        Ok(Delete {
             expected_version: self.asked_number(rule, "expected_version")?,
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             event: self.event(rule)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::compile::Around;
 use super::message::Message;
 use super::rule::Rule;
-use super::{DocumentKind, Into, Mode, ScalarAt, Token};
+use super::{Delete, DocumentKind, Into, Mode, ScalarAt, Token};
 
 /// A store action of which a hook decides what it writes or answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub enum Action {
         revision_into: Option<u32>,
         event: Option<Vec<Token>>,
     },
+    Delete(Delete),
     List,
     Watch {
         after_revision: Option<ScalarAt>,
@@ -50,6 +51,7 @@ impl Action {
         match self {
             Action::Get { .. } => "get",
             Action::Put { .. } => "put",
+            Action::Delete(_) => "delete",
             Action::List => "list",
             Action::Watch { .. } => "watch",
         }
@@ -60,6 +62,7 @@ impl Action {
 const DECIDED: &[(&str, &[&str])] = &[
     ("get", &["into", "cache"]),
     ("put", &["from", "expires_after", "time", "range", "preset"]),
+    ("delete", &[]),
     ("list", &["filter", "page_size", "page_token", "into", "next_page_token_into", "cache"]),
     ("watch", &["into", "revision_into", "key_into", "deleted_into", "written", "deleted", "must_exist", "last"]),
 ];
@@ -73,10 +76,21 @@ pub(super) fn only_with_hook(action: &str, rule: &Rule<'_>) -> Option<&'static s
     names.iter().copied().find(|name| rule.has(name))
 }
 
+/// Refuses what shows a document where nobody but the hook knows what is kept.
+fn only_of_messages(names: &[&str], rule: &Rule<'_>, kind: &DocumentKind) -> Result<(), String> {
+    match names.iter().find(|name| kind.message_name.is_empty() && rule.has(name)) {
+        Some(name) => {
+            let bucket = &kind.bucket;
+            Err(format!("`{name}`: bucket `{bucket}` keeps no message, so the hook has to do this"))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Around<'_> {
     pub(super) fn hooked(&self, action: &str, rule: &Rule<'_>) -> Result<super::Operation, String> {
         let Some((_, decided)) = DECIDED.iter().find(|row| row.0 == action) else {
-            return Err("it has no hook: only get, put, list and watch have".to_owned());
+            return Err("it has no hook: only get, put, delete, list and watch have".to_owned());
         };
         if let Some(name) = decided.iter().find(|name| rule.has(name)) {
             return Err(format!("`{name}` is what the hook decides: remove one of the two"));
@@ -85,6 +99,10 @@ impl Around<'_> {
         let (key, action) = match action {
             "get" => (self.one_key(rule)?, Action::Get { may_lag: rule.is_set("may_lag") }),
             "put" => (self.tokens(&rule.text("key"), false)?, self.hooked_put(rule, &kind)?),
+            "delete" => {
+                only_of_messages(&["event"], rule, &kind)?;
+                (self.key(rule, "key")?, Action::Delete(self.deletion(rule)?))
+            }
             "list" => (self.tokens(&rule.text("under"), false)?, Action::List),
             _ => {
                 let is_one = rule.has("key");
@@ -109,12 +127,7 @@ impl Around<'_> {
     }
 
     fn hooked_put(&self, rule: &Rule<'_>, kind: &DocumentKind) -> Result<Action, String> {
-        if kind.message_name.is_empty()
-            && let Some(name) = ["into", "event"].into_iter().find(|name| rule.has(name))
-        {
-            let bucket = &kind.bucket;
-            return Err(format!("`{name}`: bucket `{bucket}` keeps no message, so the hook has to do this"));
-        }
+        only_of_messages(&["into", "event"], rule, kind)?;
         let has_place = rule.has("into") || (self.reply == kind.message && !kind.message_name.is_empty());
         Ok(Action::Put {
             mode: match rule.number("mode") {

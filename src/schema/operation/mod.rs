@@ -174,11 +174,7 @@ pub enum Operation {
     Delete {
         kind: Arc<DocumentKind>,
         key: Vec<Token>,
-        expected_version: Option<ScalarAt>,
-        version_into: Option<u32>,
-        event: Option<Vec<Token>>,
-        deleted_into: Option<u32>,
-        may_be_missing: bool,
+        plan: Delete,
     },
     List {
         kind: Arc<DocumentKind>,
@@ -230,6 +226,17 @@ pub struct Put {
     pub ranges: Vec<Range>,
     /// Encoded fields of the reply.
     pub preset: Vec<u8>,
+}
+
+/// A deletion of a document, beside its kind and key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of tidegate/options.proto")]
+pub struct Delete {
+    pub expected_version: Option<ScalarAt>,
+    pub version_into: Option<u32>,
+    pub event: Option<Vec<Token>>,
+    pub deleted_into: Option<u32>,
+    pub may_be_missing: bool,
 }
 
 /// Where a document goes in a reply.

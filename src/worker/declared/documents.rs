@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::deleting::Deletion;
 use super::fields::{Found, content, malformed, place as put_document, printed, stored};
 use super::{Declared, unanswered, writing};
 use crate::fault::{Code, Fault};
@@ -74,37 +75,14 @@ pub(super) async fn delete(
     declared: &Declared,
     operation: &Operation,
 ) -> Result<Vec<u8>, Failed<()>> {
-    let Operation::Delete { kind, key, expected_version, version_into, event, deleted_into, may_be_missing } =
-        operation
-    else {
-        return Err(unanswered().into());
-    };
-    let context = found.context;
-    let (documents, place) = (declared.documents(kind)?, key_of(found, key)?);
-    let expected = found.number(expected_version.as_ref());
-    let rule = |current: &Current<Value>| {
-        let Some(value) = &current.value else {
-            return if *may_be_missing { Ok(Change::nothing(false)) } else { Err(missing(found, kind, key).into()) };
-        };
-        check_version(expected, current)?;
-        let was = if event.is_some() { content(context, kind, value)? } else { Vec::new() };
-        let change = Change::delete(true);
-        Ok(match notice(found, kind, event.as_deref(), &place, current.version + 1, was)? {
-            Some(notice) => change.event(notice.with("op", "delete")),
-            None => change,
-        })
-    };
+    let Operation::Delete { kind, key, plan } = operation else { return Err(unanswered().into()) };
+    let (context, documents, deletion) =
+        (found.context, declared.documents(kind)?, Deletion::of(found, kind, key, plan)?);
+    let rule = |current: &Current<Value>| Ok(deletion.decided(current, |value| content(context, kind, value))?);
     let write = async {
-        let done = documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
-        declared.replies.forget(context, kind, &place).await;
-        let mut reply = Vec::new();
-        if let Some(number) = version_into {
-            put_number(*number, done.version, &mut reply);
-        }
-        if let Some(number) = deleted_into.filter(|_| done.reply) {
-            put_number(number, 1, &mut reply);
-        }
-        Ok(reply)
+        let done = documents.change(context, &deletion.place, rule).await.map_err(|failed| failed.fault)?;
+        declared.replies.forget(context, kind, &deletion.place).await;
+        Ok(deletion.reply(&done))
     };
     once(found, declared, write).await
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::super::fields::{printed, stored, unreadable, without_ours};
+use super::super::fields::{content, printed, stored, unreadable, without_ours};
 use crate::fault::Fault;
 use crate::schema::operation::{DocumentKind, Hooked};
 use crate::store::{Keys, Store};
@@ -161,6 +161,11 @@ impl<T: Content> Documents<T> {
     ) -> Result<Vec<u8>, Fault> {
         let value = self.value(context, value)?;
         printed(context, &self.kind, &Document { value, version, revision: 0, updated_ms })
+    }
+
+    /// A document on the wire as it was given, without what the worker writes itself.
+    pub(super) fn content(&self, context: &Context, value: &T) -> Result<Vec<u8>, Fault> {
+        content(context, &self.kind, &self.value(context, value)?)
     }
 
     fn read_all(&self, context: &Context, found: Option<Document<Value>>) -> Result<Option<Document<T>>, Fault> {

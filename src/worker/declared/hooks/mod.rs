@@ -1,6 +1,7 @@
 //! Hooks: functions that decide what a declared operation writes or answers. The declaration (`hook: true`) has the store
 //! action; a hook sees the context, the request and the document, and never the store.
 
+mod delete;
 mod kept;
 mod put;
 mod reads;
@@ -19,9 +20,11 @@ use crate::worker::records::{Document, RecordSeen};
 use crate::worker::service::{Call, UnaryCall, answered, read};
 use crate::worker::shapes::{check_reply, check_request, named};
 use crate::worker::{Context, Failed, Service, Sharing};
+use delete::Delete;
 use kept::Documents;
 use put::{Put, shown};
 
+pub use delete::Parting;
 pub use kept::Content;
 pub(in crate::worker) use kept::Kept;
 pub use put::Rule;
@@ -113,6 +116,38 @@ impl Service {
             let (tokens, rule) = hook(context, request)?;
             Ok((Some(tokens), rule))
         })
+    }
+
+    /// The hook of a declared delete: it checks the request and gives back the [`Parting`], which is asked where the
+    /// document is there and has the expected version. What the check refuses takes no idempotency key.
+    #[must_use]
+    pub fn hook_delete<Q, T, F, U>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        F: Fn(Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
+        U: Parting<T>,
+    {
+        let hook = Arc::new(hook);
+        let bind: Bind = Arc::new(move |kept, method| {
+            let Fitting { hooked, documents } = fitting::<T>(kept, method, "delete")?;
+            let mut problems = check_request::<Q>(method);
+            problems.extend(check_delete(method, &hooked, &documents));
+            let Some(repeats) = kept.repeats().filter(|_| problems.is_empty()) else { return Err(problems) };
+            let (delete, hook) = (Arc::new(Delete { documents, repeats, hooked }), hook.clone());
+            let call: UnaryCall = Arc::new(move |context, payload| {
+                let request = read::<Q>(&context, payload)?;
+                let (delete, hook) = (delete.clone(), hook.clone());
+                Ok(Box::pin(async move {
+                    match hook(context.clone(), request) {
+                        Ok(parting) => delete.answer(&context, parting).await,
+                        Err(fault) => answered::<()>(&context, Err(fault.into())),
+                    }
+                }))
+            });
+            Ok(Call::Unary(call))
+        });
+        self.hooked(method, false, bind)
     }
 
     fn put_by<Q, T, R, F, U>(self, method: &str, has_key: bool, hook: F) -> Service
@@ -226,6 +261,20 @@ impl<S: Send + Sync + 'static> Sharing<S> {
             service.hook_put_at::<Q, T, R, _, U>(method, move |context, request| hook(state.clone(), context, request))
         })
     }
+
+    /// [`Service::hook_delete`] with the state in front.
+    #[must_use]
+    pub fn hook_delete<Q, T, F, U>(self, method: &str, hook: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        F: Fn(Arc<S>, Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
+        U: Parting<T>,
+    {
+        self.with(|service, state| {
+            service.hook_delete::<Q, T, _, U>(method, move |context, request| hook(state.clone(), context, request))
+        })
+    }
 }
 
 /// A declaration and the documents that it is about.
@@ -252,6 +301,16 @@ fn fitting<T: Content>(kept: &Kept, method: &Method, action: &str) -> Result<Fit
         }
     }
     Ok(Fitting { hooked: hooked.clone(), documents })
+}
+
+/// Everything in which the documents of a delete do not fit its event.
+fn check_delete<T: Content>(method: &Method, hooked: &Hooked, documents: &Documents<T>) -> Vec<String> {
+    match &hooked.action {
+        Action::Delete(plan) if plan.event.is_some() && !documents.are_messages() => {
+            named("document", shape_check::<T>(&method.tables, hooked.kind.message, &[]))
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Everything in which a put's reply does not fit.
