@@ -18,7 +18,7 @@ use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key, key_token};
 use crate::worker::records::{Change, Current, Document, EventId, Notice, Records, RecordsConfig};
-use crate::worker::{Context, Failed, Repeats, Rule, Service};
+use crate::worker::{Context, Parting, Rule, Service};
 
 /// How long a registration lasts, in seconds; where the request does not say, and within which bounds.
 const TTL_DEFAULT_S: i32 = 300;
@@ -47,11 +47,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         })),
         ..records(bucket)
     };
-    let registry = Registry {
-        registrations: Records::open(store, config).await?,
-        repeats: Repeats::open(store).await?,
-        settings: settings.clone(),
-    };
+    let registry = Registry { registrations: Records::open(store, config).await?, settings: settings.clone() };
     Ok(Service::new("capability-registry", VERSION)
         .keeping(&registry.registrations)
         .sweeping("sweeper", &registry.registrations)
@@ -59,14 +55,13 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .hook_put_at("capability_registry.v1.CapabilityRegistryService/Register", Registry::register)
         .unary("capability_registry.v1.CapabilityRegistryService/Query", Registry::query)
         .declared("capability_registry.v1.CapabilityRegistryService/Heartbeat")
-        .unary("capability_registry.v1.CapabilityRegistryService/Deregister", Registry::deregister)
+        .hook_delete("capability_registry.v1.CapabilityRegistryService/Deregister", Registry::deregister)
         .stream("capability_registry.v1.CapabilityRegistryService/WatchCapabilities", Registry::watch)
         .done())
 }
 
 struct Registry {
     registrations: Records<Registration>,
-    repeats: Repeats,
     settings: LiveSettings,
 }
 
@@ -120,11 +115,6 @@ struct Found {
 #[derive(Serialize, Deserialize)]
 struct Deregister {
     registration_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Deregistered {
-    success: bool,
 }
 
 impl Registration {
@@ -217,20 +207,11 @@ impl Registry {
         self.registrations.list(context, &Keys::Under(tenant)).await
     }
 
-    async fn deregister(
-        self: Arc<Self>,
-        context: Context,
-        request: Deregister,
-    ) -> Result<Deregistered, Failed<Deregistered>> {
-        id("registration_id", &request.registration_id)?;
-        let place = key(&[context.tenant(), &request.registration_id]);
-        let rule = |current: &Current<Registration>| {
-            let before = current.value.as_ref().ok_or_else(unknown)?;
-            let shown = before.shown(current.now_ms, self.grace_ms());
-            Ok(Change::delete(Deregistered { success: true }).event(removed(&context, &shown, "deregistered")?))
-        };
-        let write = async { Ok(self.registrations.change(&context, &place, rule).await?.reply) };
-        self.repeats.once(&context, write).await
+    fn deregister(self: Arc<Self>, context: Context, _: Deregister) -> Result<impl Parting<Registration>, Fault> {
+        Ok(move |registration: Document<&Registration>| {
+            let shown = registration.value.shown(context.now_ms(), self.grace_ms());
+            Ok(vec![removed(&context, &shown, "deregistered")?])
+        })
     }
 }
 
@@ -286,10 +267,6 @@ fn is_endpoint(endpoint: &str) -> bool {
     let is_token = |token: &str| key_token(token) == token && !token.is_empty();
     let tokens = endpoint.strip_suffix(".>").unwrap_or(endpoint);
     endpoint.is_empty() || is_url || tokens.split('.').all(is_token)
-}
-
-fn unknown() -> Fault {
-    Fault::client(Code::NotFound, "no such registration").detail("field", "registration_id")
 }
 
 fn told(context: &Context, subject: &str, id: EventId, shown: &ServiceCapability) -> Result<Notice, Fault> {

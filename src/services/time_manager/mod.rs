@@ -46,16 +46,17 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         settings: settings.clone(),
     };
     Ok(Service::new("time-manager", VERSION)
+        .keeping(&manager.schedules)
+        .sweeping("sweeper of times", &manager.times)
+        .sweeping("sweeper of schedules", &manager.schedules)
+        .hook_delete("time_manager.v1.TimeManagerService/CancelSchedule", schedules::cancel)
         .sharing(manager)
         .unary("time_manager.v1.TimeManagerService/GetTime", TimeManager::get_time)
         .unary("time_manager.v1.TimeManagerService/SetTime", TimeManager::set_time)
         .unary("time_manager.v1.TimeManagerService/ScheduleEvent", TimeManager::schedule)
-        .unary("time_manager.v1.TimeManagerService/CancelSchedule", TimeManager::cancel)
         .stream("time_manager.v1.TimeManagerService/WatchTime", TimeManager::watch)
         .task("hours", TimeManager::announce)
         .task("schedules", TimeManager::fire)
-        .task("sweeper of times", TimeManager::sweep_times)
-        .task("sweeper of schedules", TimeManager::sweep_schedules)
         .done())
 }
 
@@ -165,14 +166,6 @@ impl TimeManager {
         let done = self.times.change(&own, &place, rule).await.map_err(|failed| failed.fault)?;
         let (value, updated_ms) = done.reply;
         Ok(Document { value, version: done.version, revision: done.revision, updated_ms })
-    }
-
-    async fn sweep_times(self: Arc<Self>, context: Context) {
-        self.times.sweeper(&context).await;
-    }
-
-    async fn sweep_schedules(self: Arc<Self>, context: Context) {
-        self.schedules.sweeper(&context).await;
     }
 }
 

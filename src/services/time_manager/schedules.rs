@@ -18,7 +18,7 @@ use crate::services::notices::{GameEvent, push};
 use crate::services::seed::{Part, seed, tenant_part};
 use crate::store::{Keys, key};
 use crate::worker::records::{Change, Current, Document, RecordSeen, base64_text};
-use crate::worker::{Context, Failed};
+use crate::worker::{Context, Failed, Parting};
 
 /// Largest payload.
 const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
@@ -89,11 +89,6 @@ pub(super) struct CancelSchedule {
     schedule_id: String,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(super) struct Cancelled {
-    success: bool,
-}
-
 impl TimeManager {
     pub(super) async fn schedule(
         self: Arc<Self>,
@@ -134,25 +129,6 @@ impl TimeManager {
             Ok(Change::put(Schedule { tenant, schedule_id, what, occurrence: 1, next_ms, claim: None }, reply))
         };
         let place = key(&[tenant, &schedule_id]);
-        let write = async { Ok(self.schedules.change(&context, &place, rule).await?.reply) };
-        self.repeats.once(&context, write).await
-    }
-
-    pub(super) async fn cancel(
-        self: Arc<Self>,
-        context: Context,
-        request: CancelSchedule,
-    ) -> Result<Cancelled, Failed<Cancelled>> {
-        id("schedule_id", &request.schedule_id)?;
-        let rule = |current: &Current<Schedule>| match &current.value {
-            None => Err(Fault::client(Code::NotFound, "no such schedule").detail("field", "schedule_id").into()),
-            Some(Schedule { next_ms: None, .. }) => {
-                let text = "the schedule has fired: there is nothing to cancel";
-                Err(Fault::client(Code::FailedPrecondition, text).detail("reason", "fired").into())
-            }
-            Some(_) => Ok(Change::delete(Cancelled { success: true })),
-        };
-        let place = key(&[context.tenant(), &request.schedule_id]);
         let write = async { Ok(self.schedules.change(&context, &place, rule).await?.reply) };
         self.repeats.once(&context, write).await
     }
@@ -270,6 +246,18 @@ impl Schedule {
             priority: 5,
         }
     }
+}
+
+/// A schedule goes while it waits for its time.
+#[allow(clippy::needless_pass_by_value, reason = "hooks own what they are given")]
+pub(super) fn cancel(_: Context, _: CancelSchedule) -> Result<impl Parting<Schedule>, Fault> {
+    Ok(|schedule: Document<&Schedule>| match schedule.value.next_ms {
+        Some(_) => Ok(Vec::new()),
+        None => {
+            let text = "the schedule has fired: there is nothing to cancel";
+            Err(Fault::client(Code::FailedPrecondition, text).detail("reason", "fired"))
+        }
+    })
 }
 
 /// What a replica knows of all schedules: when to look at which.
