@@ -17,7 +17,7 @@ use tidegate::fault::Fault;
 use tidegate::gateway::Running;
 use tidegate::store::{BucketConfig, LogConfig, Store};
 use tidegate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records, RecordsConfig};
-use tidegate::worker::{Context, Options, Parting, Rule, Service, StartError, Worker, declared};
+use tidegate::worker::{Context, Moment, Options, Parting, Rule, Service, StartError, Worker, declared};
 
 const LIBRARY: &str = include_str!("../docs/declared/library.proto");
 const ROUTES: &str = include_str!("../docs/declared/routes.yaml");
@@ -56,6 +56,10 @@ service ScoreService {
       }
     };
   }
+  rpc Follow(FollowRequest) returns (stream WatchReply) {
+    option (google.api.http) = { get: "/v1/games/{game}:follow" };
+    option (tidegate.operation) = { hook: true watch { under: "{game}" bucket: "scores" every: { seconds: 1 } } };
+  }
   rpc Watch(WatchRequest) returns (stream WatchReply) {
     option (google.api.http) = { get: "/v1/games/{game}/scores/{player}:watch" };
     option (tidegate.operation) = {
@@ -74,6 +78,7 @@ message BestRequest { string game = 1; }
 message BestReply { string player = 1; int32 total = 2; }
 message ForgetRequest { string game = 1; string player = 2; string reason = 3; uint64 version = 4; }
 message ForgetReply { uint64 version = 1; bool forgotten = 2; }
+message FollowRequest { string game = 1; }
 message WatchRequest { string game = 1; string player = 2; uint64 after_revision = 3; }
 message WatchReply { uint64 revision = 1; string text = 2; }
 "#;
@@ -143,6 +148,11 @@ struct Watch {
     game: String,
     player: String,
     after_revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Follow {
+    game: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -219,6 +229,27 @@ impl Rules {
     }
 }
 
+/// Who plays, and who has not for a while.
+fn follow(
+    _: Context,
+    request: Follow,
+    _: bool,
+) -> Result<impl FnMut(Moment<Score>) -> Result<Vec<Told>, Fault>, Fault> {
+    let mut active: Vec<String> = Vec::new();
+    Ok(move |seen| {
+        let told = |text: String| Told { revision: 0, text: format!("{}: {text}", request.game) };
+        Ok(match seen {
+            Some(RecordSeen::Change { key, .. }) => {
+                let player = key.rsplit('.').next().unwrap_or_default().to_owned();
+                active.push(player.clone());
+                vec![told(format!("{player} plays"))]
+            }
+            Some(RecordSeen::Current) => Vec::new(),
+            None => active.drain(..).map(|player| told(format!("{player} is idle"))).collect(),
+        })
+    })
+}
+
 fn get(_: &Context, _: &Get, found: Option<Document<Score>>) -> Result<Got, Fault> {
     Ok(Got { has_played: found.is_some(), total: found.map_or(0, |score| score.value.total()) })
 }
@@ -242,6 +273,7 @@ async fn scores(store: &Store, _: &Options) -> Service {
         .hook_watch("scores.v1.ScoreService/Watch", Rules::watch)
         .done()
         .hook_get("scores.v1.ScoreService/Get", get)
+        .hook_watch_every("scores.v1.ScoreService/Follow", follow)
 }
 
 /// A gateway in front of two replicas.
@@ -329,6 +361,7 @@ on_both_buses!(
     a_refused_check_takes_no_idempotency_key,
     reads_are_what_the_hooks_make_of_them,
     a_watch_tells_what_the_hook_says_and_resumes,
+    a_watch_also_tells_what_time_alone_has_changed,
     a_hook_says_whether_a_document_may_go_and_what_tells_it,
     a_deleted_message_is_its_event,
 );
@@ -433,6 +466,14 @@ async fn a_watch_tells_what_the_hook_says_and_resumes(bus: Bus) {
     assert_eq!(scores.events(path, &first, 1).await[0]["text"], "4 points");
 }
 
+async fn a_watch_also_tells_what_time_alone_has_changed(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    let body = json!({"player": "ann", "points": 3});
+    assert_eq!(scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.0, 200);
+    let told = scores.events("/v1/games/go:follow", "", 2).await;
+    assert_eq!(told, [json!({"text": "go: ann plays"}), json!({"text": "go: ann is idle"})]);
+}
+
 async fn a_hook_says_whether_a_document_may_go_and_what_tells_it(bus: Bus) {
     let store = Store::of(&bus);
     let scores = Served::new(SCORES, &bus, &store, scores).await;
@@ -519,7 +560,7 @@ async fn hooks_that_do_not_fit_stop_the_start() {
         declared(store, &options.snapshot, "scores.v1.ScoreService").await.unwrap()
     };
     let none = problems(of_schema).await;
-    assert_eq!(none.len(), 5, "{none:?}");
+    assert_eq!(none.len(), 6, "{none:?}");
     assert_eq!(
         none[0],
         "service `scores`, method `scores.v1.ScoreService/Add`: its declaration has a hook, which is code: add it with \
@@ -532,9 +573,14 @@ async fn hooks_that_do_not_fit_stop_the_start() {
     assert_eq!(wrong[0], of("bucket `scores` keeps another struct than the hook takes"));
     let bare = problems(async |_, _| Service::new("scores", "1.0.0").hook_get("scores.v1.ScoreService/Get", get)).await;
     assert_eq!(bare[0], of("the service keeps no bucket `scores`: give its records to `Service::keeping`"));
+    let tell = |_: Context, _: Watch, _: bool| Ok(|_: Moment<Score>| Ok::<_, Fault>(None::<Told>));
     let put = |_: Context, _: Get| Ok(|_: &Current<Score>| Ok(Change::nothing(Added { total: 0 })));
     let wrong = problems(async |store, _| kept(store).await.hook_put("scores.v1.ScoreService/Get", put)).await;
     assert_eq!(wrong[0], of("it declares a get: register its hook with `hook_get`"));
+    let wrong =
+        problems(async |store, _| kept(store).await.hook_watch_every("scores.v1.ScoreService/Watch", tell)).await;
+    let watch = "service `scores`, method `scores.v1.ScoreService/Watch`";
+    assert_eq!(wrong[0], format!("{watch}: its declaration has no `every`: say it, or use `hook_watch`"));
     let got = |_: &Context, _: &Get, _: Option<Document<Score>>| Ok::<_, Fault>(Added { total: 0 });
     let wrong = problems(async |store, _| kept(store).await.hook_get("scores.v1.ScoreService/Get", got)).await;
     assert_eq!(wrong[0], of("reply: `Added` lacks a field of `scores.v1.GetReply`: add `has_played: bool`"));
@@ -559,6 +605,7 @@ fn a_declaration_whose_hook_has_no_place_is_refused_with_its_place() {
             "get",
             "`operation.get`: bucket `scores` keeps no message: name one in its `document`, or say `hook: true`",
         ),
+        ("hook: true watch {", "watch {", "`operation.watch`: `every` needs `hook: true`"),
         ("hook: true put {", "put {", "`operation.put`: `revision_into` needs `hook: true`"),
         (
             r#"watch { bucket: "scores""#,

@@ -1,6 +1,7 @@
 //! Declarations with a hook: the store action is declared, and what follows from a document is a function in code.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::compile::Around;
 use super::message::Message;
@@ -42,6 +43,7 @@ pub enum Action {
         after_revision: Option<ScalarAt>,
         /// `key` is one document.
         is_one: bool,
+        every: Option<Duration>,
     },
 }
 
@@ -68,7 +70,7 @@ const DECIDED: &[(&str, &[&str])] = &[
 ];
 
 /// What only a declaration with a hook can say, by action.
-const OF_HOOKS: &[(&str, &[&str])] = &[("put", &["revision_into", "expected_revision"])];
+const OF_HOOKS: &[(&str, &[&str])] = &[("put", &["revision_into", "expected_revision"]), ("watch", &["every"])];
 
 /// What a declaration says that needs a hook.
 pub(super) fn only_with_hook(action: &str, rule: &Rule<'_>) -> Option<&'static str> {
@@ -111,7 +113,8 @@ impl Around<'_> {
                 }
                 let after_revision = self.asked_number(rule, "after_revision")?;
                 let key = if is_one { self.one_key(rule)? } else { self.tokens(&rule.text("under"), false)? };
-                (key, Action::Watch { after_revision, is_one })
+                let every = rule.duration("every").filter(|every| !every.is_zero());
+                (key, Action::Watch { after_revision, is_one, every })
             }
         };
         Ok(super::Operation::Hooked(Hooked { kind, key, action }))

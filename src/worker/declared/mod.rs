@@ -32,7 +32,7 @@ use cached::Replies;
 use fields::Found;
 
 pub(in crate::worker) use hooks::{Bind, Kept};
-pub use hooks::{Content, Parting, Reply, Rule};
+pub use hooks::{Content, Moment, Parting, Reply, Rule};
 pub(super) use rows::Rows;
 
 /// Documents by bucket, as ProtoJSON with proto names.

@@ -28,6 +28,7 @@ pub use delete::Parting;
 pub use kept::Content;
 pub(in crate::worker) use kept::Kept;
 pub use put::Rule;
+pub use reads::Moment;
 
 /// A reply of a hook. `()` says nothing, and the declaration's `into` makes the reply.
 pub trait Reply: Serialize + DeserializeOwned + Send + Sync + 'static {}
@@ -83,8 +84,27 @@ impl Service {
         F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
         Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
     {
+        let hook = Arc::new(move |context: Context, request: Q, begins_anew: bool| {
+            let mut tell = hook(context, request, begins_anew)?;
+            Ok(move |seen: Moment<T>| Ok(seen.map(&mut tell).transpose()?.into_iter().flatten()))
+        });
+        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, false, hook.clone()));
+        self.hooked(method, true, bind)
+    }
+
+    /// As [`Service::hook_watch`], where the declaration says `every`: what the hook gives back is asked in that interval as
+    /// well, and tells what time alone has changed ([`Moment`]).
+    #[must_use]
+    pub fn hook_watch_every<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
+        F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
+        Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
+    {
         let hook = Arc::new(hook);
-        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, hook.clone()));
+        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, true, hook.clone()));
         self.hooked(method, true, bind)
     }
 
@@ -229,6 +249,21 @@ impl<S: Send + Sync + 'static> Sharing<S> {
     {
         self.with(|service, state| {
             service.hook_watch(method, move |context, request, anew| hook(state.clone(), context, request, anew))
+        })
+    }
+
+    /// [`Service::hook_watch_every`] with the state in front.
+    #[must_use]
+    pub fn hook_watch_every<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
+        F: Fn(Arc<S>, Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
+        Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
+    {
+        self.with(|service, state| {
+            service.hook_watch_every(method, move |context, request, anew| hook(state.clone(), context, request, anew))
         })
     }
 

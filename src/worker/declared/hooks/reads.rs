@@ -1,8 +1,10 @@
 //! Declared reads whose replies a hook makes: get, list, watch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::super::documents::key_of;
 use super::super::fields::Found;
@@ -16,6 +18,9 @@ use crate::worker::records::{Document, RecordSeen};
 use crate::worker::service::{Call, StreamCall, UnaryCall, answered, read};
 use crate::worker::shapes::{check_chunk, check_reply, check_request};
 use crate::worker::{Chunks, Context, Failed};
+
+/// What a watch with an interval is asked about: what was seen, or nothing where time alone has passed.
+pub type Moment<T> = Option<RecordSeen<T>>;
 
 pub(super) fn get<Q, T, R, E, F>(kept: &Kept, method: &Method, hook: Arc<F>) -> Result<Call, Vec<String>>
 where
@@ -84,16 +89,29 @@ where
     Ok(Call::Unary(call))
 }
 
-pub(super) fn watch<Q, T, I, F, Tell>(kept: &Kept, method: &Method, hook: Arc<F>) -> Result<Call, Vec<String>>
+/// What the hook gives back is told each change, and nothing where time alone has passed.
+pub(super) fn watch<Q, T, I, F, Tell>(
+    kept: &Kept,
+    method: &Method,
+    is_timed: bool,
+    hook: Arc<F>,
+) -> Result<Call, Vec<String>>
 where
     Q: DeserializeOwned + Send + 'static,
     T: Content,
     I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
     F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
-    Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
+    Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
 {
     let fitting = Arc::new(fitting::<T>(kept, method, "watch")?);
     let mut problems = check_request::<Q>(method);
+    match (is_timed, matches!(fitting.hooked.action, Action::Watch { every: Some(_), .. })) {
+        (true, false) => {
+            problems.push("its declaration has no `every`: say it, or use `hook_watch`".to_owned());
+        }
+        (false, true) => problems.push("its declaration has an `every`: use `hook_watch_every`".to_owned()),
+        _ => {}
+    }
     problems.extend(check_chunk::<I::Item>(method));
     if !problems.is_empty() {
         return Err(problems);
@@ -119,9 +137,11 @@ async fn tell<T, I, Tell>(
 where
     T: Content,
     I: IntoIterator<Item: Reply, IntoIter: Send> + Send,
-    Tell: FnMut(RecordSeen<T>) -> Result<I, Fault>,
+    Tell: FnMut(Moment<T>) -> Result<I, Fault>,
 {
-    let Action::Watch { after_revision, is_one } = &hooked.action else { return Err(super::super::unanswered()) };
+    let Action::Watch { after_revision, is_one, every } = &hooked.action else {
+        return Err(super::super::unanswered());
+    };
     let found = Found { context, payload: context.payload() };
     let (place, after) = (key_of(&found, &hooked.key)?, found.number(after_revision.as_ref()));
     let keys = if *is_one { Keys::One(place) } else { Keys::Under(place) };
@@ -132,13 +152,30 @@ where
     if is_reset {
         context.label("reset", "true");
     }
+    let mut looks = every.map(looks);
     loop {
         let seen = tokio::select! {
-            seen = watch.next(context) => seen?,
+            seen = watch.next(context) => Some(seen?),
+            () = next_look(&mut looks) => None,
             _ = context.until_cancelled() => return Ok(()),
         };
         for chunk in told(seen)? {
             chunks.send(&chunk).await?;
         }
+    }
+}
+
+/// The first look is one interval from now, and none is made up for.
+fn looks(every: Duration) -> Interval {
+    let mut looks = interval(every);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.reset();
+    looks
+}
+
+async fn next_look(looks: &mut Option<Interval>) {
+    match looks {
+        Some(looks) => drop(looks.tick().await),
+        None => std::future::pending().await,
     }
 }
