@@ -56,7 +56,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .unary("capability_registry.v1.CapabilityRegistryService/Query", Registry::query)
         .declared("capability_registry.v1.CapabilityRegistryService/Heartbeat")
         .hook_delete("capability_registry.v1.CapabilityRegistryService/Deregister", Registry::deregister)
-        .stream("capability_registry.v1.CapabilityRegistryService/WatchCapabilities", Registry::watch)
+        .hook_watch_every("capability_registry.v1.CapabilityRegistryService/WatchCapabilities", Registry::watch)
         .done())
 }
 
