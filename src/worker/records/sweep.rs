@@ -74,7 +74,7 @@ async fn read(inner: &Inner, mut watch: Watch, list: &List) -> Result<(), Fault>
                 if is_current {
                     inner.known.follow(&change);
                 }
-                list.note(change);
+                list.note(inner, change);
             }
         }
     }
@@ -116,10 +116,17 @@ impl List {
         }
     }
 
-    fn note(&self, change: Change) {
-        let stored = change.value.as_ref().map(|value| Stored::read_at(value, change.revision)).transpose();
+    fn note(&self, inner: &Inner, change: Change) {
+        inner.unreadable.is_past(&change.key, change.revision);
+        let stored = match change.value.as_ref().map(|value| Stored::read_at(value, change.revision)).transpose() {
+            Ok(stored) => stored,
+            Err(fault) => {
+                inner.unreadable.say(&change.key, change.revision, &fault);
+                None
+            }
+        };
         let mut waiting = self.waiting();
-        match stored.ok().flatten() {
+        match stored {
             Some(stored) if !stored.pending.is_empty() || stored.expires_at_ms > 0 => {
                 let before = waiting.get(&change.key).and_then(|waiting| waiting.unsent.as_ref());
                 let unsent = stored.pending.first().map(|pending| {
