@@ -58,7 +58,6 @@ pub(super) async fn put(found: &Found<'_>, declared: &Declared, plan: &Put) -> R
     };
     let write = async {
         let done = documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
-        declared.replies.forget(context, kind, &place).await;
         let mut reply = done.reply;
         if let Some(number) = plan.version_into {
             put_number(number, done.version, &mut reply);
@@ -96,7 +95,6 @@ pub(super) async fn delete(
     };
     let write = async {
         let done = documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
-        declared.replies.forget(context, kind, &place).await;
         let mut reply = Vec::new();
         if let Some(number) = version_into {
             put_number(*number, done.version, &mut reply);

@@ -1,5 +1,6 @@
 //! What a kind of documents needs to be opened.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ pub struct RecordsConfig {
 
 /// Hears of a change: its key, and the document as JSON; nothing where it was deleted.
 pub type Changed = Arc<dyn Fn(&str, Option<serde_json::Value>) + Send + Sync>;
+
+/// Drops what is kept elsewhere of the document of a key.
+pub(in crate::worker) type Forget =
+    Arc<dyn for<'a> Fn(&'a Context, &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> + Send + Sync>;
 
 /// What is told of a document that has expired: its key and its value as JSON.
 pub type Expired = Arc<dyn Fn(&Context, &str, &serde_json::Value) -> Result<Vec<Notice>, Fault> + Send + Sync>;

@@ -16,7 +16,7 @@ mod watch;
 
 use std::hash::{Hash as _, Hasher as _};
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -33,6 +33,7 @@ use outbox::Outbox;
 use stored::{Pending, Stored, Work};
 use unreadable::Unreadable;
 
+pub(super) use config::Forget;
 pub use config::{Changed, Expired, RecordsConfig};
 pub(crate) use notice::base64_text;
 pub use notice::{EventId, Notice, Seal, Sealed, plain_seal};
@@ -62,6 +63,7 @@ struct Inner {
     sweep: Duration,
     expired: Option<Expired>,
     changed: Option<Changed>,
+    forget: Mutex<Vec<Forget>>,
     outbox: Outbox,
     oldest_pending: metrics::Gauge,
     unreadable: Arc<Unreadable>,
@@ -184,6 +186,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
             sweep: config.sweep,
             expired: config.expired,
             changed: config.changed,
+            forget: Mutex::default(),
             outbox: Outbox::new(config.seal, config.others),
             lanes: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
         };
@@ -320,6 +323,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
                 _ if is_guess => {}
                 Ok(Decision::Nothing(done)) => return Ok(done),
                 Ok(Decision::Repeat(done, pending)) => {
+                    inner.forget(context, key).await;
                     inner.outbox.deliver(context, key, &pending).await;
                     return Ok(done);
                 }
@@ -346,6 +350,11 @@ impl<T> Records<T> {
         self.0.unreadable.say(key, revision, fault);
     }
 
+    /// Adds what drops what is kept elsewhere of a document that is changed here, whoever changes it.
+    pub(in crate::worker) fn forgetting(&self, forget: Forget) {
+        self.0.forget.lock().unwrap_or_else(PoisonError::into_inner).push(forget);
+    }
+
     /// Name of the bucket.
     pub fn name(&self) -> &'static str {
         self.0.name
@@ -353,6 +362,13 @@ impl<T> Records<T> {
 }
 
 impl Inner {
+    async fn forget(&self, context: &Context, key: &str) {
+        let all = self.forget.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for forget in &all {
+            forget(context, key).await;
+        }
+    }
+
     fn lane(&self, key: &str) -> &tokio::sync::Mutex<()> {
         let mut hash = std::hash::DefaultHasher::new();
         key.hash(&mut hash);
