@@ -466,3 +466,30 @@ async fn a_record_that_cannot_be_read_is_counted_once() {
     replica.write_past("b", GARBAGE).await;
     eventually("garbage written anew counts anew", async || counted() == 3).await;
 }
+
+#[tokio::test]
+async fn more_expiring_records_than_a_sweeper_keeps_hold_up_none_of_them() {
+    const LATE: usize = 100_100;
+    let bus = Bus::embedded();
+    let store = Store::of(&bus);
+    let replica = Replica::with(&bus, &store, true, |config| config.keeps_tombstones = false).await;
+    let (context, bucket) = (&replica.context, replica.counts.bucket());
+    let (soon_ms, late_ms) = (context.now_ms() + 1_000, context.now_ms() + 3_600_000);
+    for number in 0..LATE {
+        let record = ANOTHER_KIND.replace(r#""expires_at_ms":0"#, &format!(r#""expires_at_ms":{late_ms}"#));
+        bucket.put(&format!("late.{number}"), record.into(), Expected::Any).await.unwrap();
+    }
+    let rule = |_: &Current<Count>| Ok(Change::put(Count { count: 1 }, ()).expires_at_ms(soon_ms));
+    replica.counts.change(context, "soon", rule).await.ok().unwrap();
+    replica.now_ms.store(soon_ms, Ordering::Relaxed);
+    eventually("the newest record goes first", async || bucket.get("soon").await.unwrap().is_none()).await;
+    replica.now_ms.store(late_ms, Ordering::Relaxed);
+    let mut gone = 0;
+    eventually("all have gone, in turns", async || {
+        while gone < LATE && bucket.get(&format!("late.{gone}")).await.unwrap().is_none() {
+            gone += 1;
+        }
+        gone == LATE
+    })
+    .await;
+}
