@@ -12,13 +12,14 @@ use support::place::on_each_bus;
 use support::{eventually, gateway, url};
 use tidegate::bus::Bus;
 use tidegate::gateway::Running;
-use tidegate::store::{BucketConfig, Keys, Store};
+use tidegate::store::{BucketConfig, Expected, Keys, Store};
 use tidegate::worker::{Options, Worker, declared};
 
 const PROTO: &str = include_str!("../docs/declared/todo.proto");
 const ROUTES: &str = include_str!("../docs/declared/routes.yaml");
 
 struct Todo {
+    store: Store,
     running: Running,
     client: reqwest::Client,
     _workers: [Worker; 2],
@@ -45,7 +46,7 @@ impl Todo {
             workers.push(Worker::start(options, vec![service]).await.unwrap_or_else(|error| panic!("{error}")));
         }
         let workers = workers.try_into().unwrap_or_else(|_| panic!("two workers"));
-        Todo { running, client: reqwest::Client::new(), _workers: workers }
+        Todo { store: store.clone(), running, client: reqwest::Client::new(), _workers: workers }
     }
 
     async fn ask(&self, verb: &str, path: &str, body: Option<Value>, headers: &[(&str, &str)]) -> Answer {
@@ -98,6 +99,7 @@ on_each_bus!(
     racing_writers_of_one_version_have_one_winner,
     a_deletion_keeps_the_version,
     a_list_comes_in_filtered_pages,
+    a_document_that_does_not_fit_its_message_is_left_out_of_lists_and_watches,
     a_watch_tells_what_is_there_and_each_change_and_resumes,
     events_are_kept_once_and_read_from_a_position,
     a_repeat_with_the_same_key_gets_the_same_answer,
@@ -195,6 +197,34 @@ async fn a_list_comes_in_filtered_pages(todo: Todo) {
     .await;
     let other = todo.ask("GET", "/v1/lists/work/tasks", None, &[]).await;
     assert_eq!(other.body, json!({}));
+}
+
+async fn a_document_that_does_not_fit_its_message_is_left_out_of_lists_and_watches(todo: Todo) {
+    for id in ["a", "b", "c"] {
+        todo.create(id, false).await;
+    }
+    // Somebody writes past the worker: `done` is no boolean.
+    let config = BucketConfig { name: "todo_tasks", ttl: None, history: 1 };
+    let bucket = todo.store.bucket(config).await.unwrap();
+    let entries = bucket.list(&Keys::All).await.unwrap();
+    let entry = entries.iter().find(|entry| entry.key.ends_with(".b")).unwrap();
+    let text = std::str::from_utf8(&entry.value).unwrap().replace(r#""title":"b""#, r#""done":"perhaps""#);
+    bucket.put(&entry.key, text.into(), Expected::Any).await.unwrap();
+
+    eventually("every replica lists the others", async || {
+        let mut lists = Vec::new();
+        for _ in 0..4 {
+            let body = todo.ask("GET", "/v1/lists/home/tasks", None, &[]).await.body;
+            let tasks = body["tasks"].as_array().cloned().unwrap_or_default();
+            lists.push(tasks.iter().map(|task| task["taskId"].clone()).collect::<Vec<_>>());
+        }
+        lists.iter().all(|ids| *ids == ["a", "c"])
+    })
+    .await;
+    let told = todo.events("/v1/lists/home/tasks:watch", &[], 2).await;
+    assert_eq!((&told[0].1["taskId"], &told[1].1["taskId"]), (&json!("a"), &json!("c")));
+    let refused = todo.ask("GET", "/v1/lists/home/tasks/b", None, &[]).await;
+    assert_eq!((refused.status, &refused.body["detail"]), (500, &json!("a stored document cannot be read")));
 }
 
 async fn a_watch_tells_what_is_there_and_each_change_and_resumes(todo: Todo) {

@@ -375,7 +375,12 @@ async fn the_client_chooses_the_form_of_an_answer() {
         let got =
             if answer.status == 200 { answer.header("content-type").to_owned() } else { answer.status.to_string() };
         assert_eq!(got, expected, "{accept}: {}", answer.text());
+        // A cache keeps one answer for each form; a refusal it does not keep.
+        let vary = if answer.status == 200 { "accept" } else { "" };
+        assert_eq!(answer.header("vary"), vary, "{accept}");
     }
+    let posted = edge.send("POST /things", &[], "{}").await;
+    assert_eq!((posted.status, posted.header("vary")), (200, ""), "no cache keeps an answer to a POST");
     let before = edge.seen.lock().unwrap().len();
     let refused = edge.send("POST /things", &[("accept", "text/html")], "{}").await;
     let expected = "not_acceptable: this answer comes as `application/json` or `application/x-protobuf`";

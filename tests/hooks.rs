@@ -359,6 +359,7 @@ on_both_buses!(
     the_event_of_a_hook_s_change_is_the_document_as_written,
     a_hook_has_its_own_struct_and_key,
     a_refused_check_takes_no_idempotency_key,
+    a_hook_s_change_drops_what_a_cached_read_keeps,
     reads_are_what_the_hooks_make_of_them,
     a_watch_tells_what_the_hook_says_and_resumes,
     a_watch_also_tells_what_time_alone_has_changed,
@@ -426,6 +427,25 @@ async fn a_refused_check_takes_no_idempotency_key(bus: Bus) {
     assert_eq!(add(10).await.1, added);
     let (status, other) = add(11).await;
     assert_eq!((status, &other["details"]["reason"]), (409, &json!("key_reused")));
+}
+
+async fn a_hook_s_change_drops_what_a_cached_read_keeps(bus: Bus) {
+    let proto = LIBRARY.replace(".get = { bucket", ".get = { cache: { seconds: 3600 } bucket");
+    assert_ne!(proto, LIBRARY);
+    let library = Served::new(&proto, &bus, &Store::of(&bus), library).await;
+    library.ask("POST", "/v1/books", Some(json!({"bookId": "emma", "title": "Emma"})), "").await;
+    let readers = async || {
+        let mut readers = Vec::new();
+        for _ in 0..4 {
+            readers.push(library.get("/v1/books/emma").await["reader"].clone());
+        }
+        readers
+    };
+    assert_eq!(readers().await, vec![Value::Null; 4]);
+    let (status, lent) = library.ask("POST", "/v1/books/emma:lend", Some(json!({"reader": "ann"})), "").await;
+    assert_eq!((status, &lent["reader"]), (200, &json!("ann")));
+    // The memory of the other replica goes by its age of a second.
+    eventually("every replica shows the reader", async || readers().await == vec![json!("ann"); 4]).await;
 }
 
 async fn reads_are_what_the_hooks_make_of_them(bus: Bus) {

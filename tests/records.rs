@@ -13,7 +13,7 @@ use support::nats::NatsServer;
 use support::place::on_each_bus;
 use tidegate::bus::Bus;
 use tidegate::fault::{Code, Fault};
-use tidegate::store::{BucketConfig, Keys, LogConfig, LogReader, Store};
+use tidegate::store::{BucketConfig, Expected, Keys, LogConfig, LogReader, Store};
 use tidegate::worker::records::{Change, Current, EventId, Notice, RecordSeen, Records, RecordsConfig};
 use tidegate::worker::{Context, Failed, Options, Service, Worker};
 
@@ -148,6 +148,7 @@ on_each_bus!(
     a_deletion_keeps_the_version,
     a_document_expires_and_that_is_told,
     a_watch_tells_each_change_once,
+    a_record_that_cannot_be_read_keeps_nobody_from_the_others,
 );
 
 async fn a_change_its_event_and_its_clearing(bus: &Bus, store: &Store) {
@@ -377,4 +378,118 @@ async fn a_watch_tells_each_change_once(bus: &Bus, store: &Store) {
         // A slow reader may miss the second change, and never sees one twice.
         assert!(changes == [(2, second), (3, third)] || changes == [(3, third)], "{name}: {changes:?}");
     }
+}
+
+/// What somebody may write past the workers: no record, and a record of another kind of document.
+const GARBAGE: &str = "garbage";
+const ANOTHER_KIND: &str = r#"{"schema":1,"value":{"count":"seven"},"version":1,"updated_ms":1,"expires_at_ms":0,
+    "changed_at":null,"pending":[],"recent":[]}"#;
+
+impl Replica {
+    async fn write_past(&self, key: &str, text: &'static str) {
+        self.counts.bucket().put(key, text.into(), Expected::Any).await.unwrap();
+    }
+
+    async fn listed(&self) -> Vec<String> {
+        let listed = self.counts.list(&self.context, &Keys::All).await.unwrap();
+        listed.into_iter().map(|(key, _)| key).collect()
+    }
+}
+
+async fn a_record_that_cannot_be_read_keeps_nobody_from_the_others(bus: &Bus, store: &Store) {
+    store.provide_log(LOG).await.unwrap();
+    let replica = Replica::start(bus, store, true).await;
+    let (context, counts) = (&replica.context, &replica.counts);
+    replica.up_surely("a").await;
+    replica.write_past("b", GARBAGE).await;
+    replica.write_past("c", ANOTHER_KIND).await;
+    replica.up_surely("d").await;
+    assert_eq!(replica.listed().await, ["a", "d"]);
+
+    let mut watch = counts.watch(Keys::All, None).await.unwrap();
+    let mut told = async || match tokio::time::timeout(support::PATIENCE, watch.next(context)).await {
+        Ok(Ok(RecordSeen::Change { key, .. })) => key,
+        Ok(Ok(RecordSeen::Current)) => "current".to_owned(),
+        other => panic!("{other:?}"),
+    };
+    let mut there = [told().await, told().await];
+    there.sort();
+    assert_eq!(there, ["a", "d"]);
+    assert_eq!(told().await, "current");
+    replica.write_past("a", GARBAGE).await;
+    replica.up_surely("e").await;
+    assert_eq!(told().await, "e");
+
+    // Who asks for the record itself is told what is wrong with it.
+    let refused = [
+        ("b", "INTERNAL: a stored record cannot be read (expected value at line 1 column 1)"),
+        (
+            "c",
+            "INTERNAL: a stored record cannot be read (invalid type: string \"seven\", expected i64 at line 1 column 16)",
+        ),
+    ];
+    for (key, text) in refused {
+        assert_eq!(counts.get(context, key).await.unwrap_err().to_string(), text);
+        assert_eq!(replica.up(key).await.unwrap_err().fault.to_string(), text);
+        let mut watch = counts.watch(Keys::One(key.to_owned()), None).await.unwrap();
+        assert_eq!(watch.next(context).await.unwrap_err().to_string(), text);
+    }
+
+    // The sweeper goes on, and a key whose garbage was deleted can be written.
+    replica.swept("e").await;
+    counts.bucket().delete("b", Expected::Any).await.unwrap();
+    replica.up_surely("b").await;
+    assert_eq!(told().await, "b");
+    assert_eq!(replica.listed().await, ["b", "d", "e"]);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_counted_once() {
+    let handle = tidegate::telemetry::install_metrics().expect("this test alone counts");
+    let bus = Bus::embedded();
+    let store = Store::of(&bus);
+    let replica = Replica::with(&bus, &store, true, |config| config.bucket.name = "tg_garbled").await;
+    let counted = || {
+        let text = handle.render();
+        let line =
+            text.lines().find(|line| line.starts_with(r#"tidegate_records_unreadable_total{bucket="tg_garbled"}"#));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    // Nobody has to list it: the sweeper comes by.
+    replica.write_past("b", GARBAGE).await;
+    eventually("the sweeper counts garbage", async || counted() == 1).await;
+    replica.write_past("c", ANOTHER_KIND).await;
+    for _ in 0..3 {
+        assert!(replica.listed().await.is_empty());
+    }
+    assert_eq!(counted(), 2);
+    replica.write_past("b", GARBAGE).await;
+    eventually("garbage written anew counts anew", async || counted() == 3).await;
+}
+
+#[tokio::test]
+async fn more_expiring_records_than_a_sweeper_keeps_hold_up_none_of_them() {
+    const LATE: usize = 100_100;
+    let bus = Bus::embedded();
+    let store = Store::of(&bus);
+    let replica = Replica::with(&bus, &store, true, |config| config.keeps_tombstones = false).await;
+    let (context, bucket) = (&replica.context, replica.counts.bucket());
+    let (soon_ms, late_ms) = (context.now_ms() + 1_000, context.now_ms() + 3_600_000);
+    for number in 0..LATE {
+        let record = ANOTHER_KIND.replace(r#""expires_at_ms":0"#, &format!(r#""expires_at_ms":{late_ms}"#));
+        bucket.put(&format!("late.{number}"), record.into(), Expected::Any).await.unwrap();
+    }
+    let rule = |_: &Current<Count>| Ok(Change::put(Count { count: 1 }, ()).expires_at_ms(soon_ms));
+    replica.counts.change(context, "soon", rule).await.ok().unwrap();
+    replica.now_ms.store(soon_ms, Ordering::Relaxed);
+    eventually("the newest record goes first", async || bucket.get("soon").await.unwrap().is_none()).await;
+    replica.now_ms.store(late_ms, Ordering::Relaxed);
+    let mut gone = 0;
+    eventually("all have gone, in turns", async || {
+        while gone < LATE && bucket.get(&format!("late.{gone}")).await.unwrap().is_none() {
+            gone += 1;
+        }
+        gone == LATE
+    })
+    .await;
 }

@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
 use http::{HeaderName, Method as Verb, Response, StatusCode};
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream as _;
@@ -69,11 +68,8 @@ pub(super) async fn open(
         Some(first) => events.take(first),
         None => events.idle.set(sleep(route.policies.stream_idle)),
     }
-    let mut answer = Response::new(Answer::Events(events));
-    let head = answer.headers_mut();
-    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
-    head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    let mut answer = respond::stream(Answer::Events(events), form.content_type());
+    respond::vary_by_accept(&inbound.head.method, &mut answer);
     Ok(answer)
 }
 

@@ -148,6 +148,9 @@ async fn serve(
     record.called(reply.as_ref().err());
     let reply = reply?;
     let mut answer = print(route, form, &reply)?;
+    if !route.is_raw {
+        respond::vary_by_accept(&inbound.head.method, &mut answer);
+    }
     if let Some(admitted) = permit.admitted {
         respond::rate_limit(&mut answer, admitted.limit, admitted.remaining, None);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderName, Method, Response, StatusCode};
 
 use super::body::Answer;
 use crate::envelope::Envelope;
@@ -361,4 +361,21 @@ pub(super) fn json(body: impl Into<Bytes>) -> Response<Answer> {
     let mut answer = Response::new(Answer::full(body.into()));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
+}
+
+/// The answer of a stream, which nothing on its way may keep or hold back.
+pub(super) fn stream(body: Answer, content_type: &'static str) -> Response<Answer> {
+    let mut answer = Response::new(body);
+    let head = answer.headers_mut();
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer
+}
+
+/// Says that the form of an answer goes by `Accept`, where a cache may keep it: of other verbs than these none does.
+pub(super) fn vary_by_accept(verb: &Method, answer: &mut Response<Answer>) {
+    if matches!(*verb, Method::GET | Method::HEAD) {
+        answer.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    }
 }

@@ -88,6 +88,8 @@ pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
 /// Seconds for which the oldest event of a committed change waits to be published, by bucket; 0 where none waits.
 pub const PENDING_OLDEST: &str = "tidegate_pending_oldest_seconds";
+/// Records that cannot be read, by bucket: each revision of a key once, and each time where more than 1,000 keys are such.
+pub const RECORDS_UNREADABLE: &str = "tidegate_records_unreadable_total";
 /// Dead letters that wait for somebody to look at them.
 pub const DEAD_LETTERS: &str = "tidegate_dlq_messages";
 /// Parts harvested, by quality and by the player's path.

@@ -76,7 +76,7 @@ impl Key<'_, '_> {
         })
     }
 
-    /// A duration with its unit: `500ms`, `30s`, `5m`.
+    /// A duration with its unit: `500ms`, `30s`, `5m`, `24h`.
     pub fn length(self, default: Duration, range: RangeInclusive<Duration>) -> Duration {
         let mut schema = length_schema();
         schema["default"] = print_duration(default).into();
@@ -255,7 +255,7 @@ fn read_count(tree: &Tree, range: &RangeInclusive<u32>) -> Result<u32, String> {
 }
 
 fn length_schema() -> Value {
-    json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m)$" })
+    json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" })
 }
 
 fn read_length(tree: &Tree, range: &RangeInclusive<Duration>) -> Result<Duration, String> {

@@ -19,7 +19,7 @@ pub use yaml::At;
 pub(crate) use hints::{did_you_mean, distance};
 pub(crate) use yaml::{read, read_shaped, to_yaml};
 
-/// `500ms`, `30s`, `5m`.
+/// `500ms`, `30s`, `5m`, `24h`.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let unit = text.find(|c: char| !c.is_ascii_digit())?;
     let count: u64 = text[..unit].parse().ok()?;
@@ -27,6 +27,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         "ms" => Some(Duration::from_millis(count)),
         "s" => Some(Duration::from_secs(count)),
         "m" => Some(Duration::from_secs(count.checked_mul(60)?)),
+        "h" => Some(Duration::from_secs(count.checked_mul(3_600)?)),
         _ => None,
     }
 }
@@ -37,5 +38,35 @@ pub(crate) fn print_duration(length: Duration) -> String {
         0 => "0ms".to_owned(),
         millis if millis % 1_000 == 0 => format!("{}s", millis / 1_000),
         millis => format!("{millis}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_a_whole_number_and_its_unit() {
+        let seconds = |count: u64| Some(Duration::from_secs(count));
+        let rows = [
+            ("0s", seconds(0)),
+            ("500ms", Some(Duration::from_millis(500))),
+            ("30s", seconds(30)),
+            ("5m", seconds(300)),
+            ("24h", seconds(86_400)),
+            ("5124095576030431h", seconds(5_124_095_576_030_431 * 3_600)),
+            ("5124095576030432h", None),
+            ("", None),
+            ("h", None),
+            ("1", None),
+            ("1H", None),
+            ("1 h", None),
+            ("1h30m", None),
+            ("-1h", None),
+            ("1d", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parse_duration(text), expected, "`{text}`");
+        }
     }
 }

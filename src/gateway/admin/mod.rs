@@ -117,12 +117,13 @@ fn probes(readiness: Readiness, metrics: Metrics) -> Router {
 /// Prometheus' text form, or OpenMetrics for those that ask for it: it has exemplars, too.
 fn text_of(metrics: &Metrics, headers: &HeaderMap) -> impl IntoResponse + use<> {
     let text = metrics.as_ref().map_or_else(String::new, |print| print());
+    let by_accept = (header::VARY, "accept");
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if accepted.into_iter().any(|accept| accept.contains("application/openmetrics-text")) {
         let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        ([(header::CONTENT_TYPE, form)], openmetrics(&text))
+        ([(header::CONTENT_TYPE, form), by_accept], openmetrics(&text))
     } else {
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), by_accept], text)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Declared reads whose replies may be some seconds old: the replies are kept, and a change of a document that is declared
-//! without a hook drops what is kept of it. Lists are kept until they are as old as they may be.
+//! Declared reads whose replies may be some seconds old: the replies are kept, and a change of a document drops what is kept
+//! of it, whether a declaration, a hook or a handler makes it. Lists are kept until they are as old as they may be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::documents::key_of;
 use super::fields::Found;
 use crate::fault::Fault;
-use crate::schema::operation::{DocumentKind, Operation};
+use crate::schema::operation::Operation;
 use crate::snapshot::Method;
 use crate::store::{BucketConfig, Store, interned};
-use crate::worker::records::base64_text;
+use crate::worker::records::{Forget, base64_text};
 use crate::worker::{Cache, CacheConfig, CacheKey, Context, Keep, Made};
 
 /// Longest time without a look at the shared tier, and most replies in memory.
@@ -26,7 +26,7 @@ pub(super) struct Replies(BTreeMap<String, OfBucket>);
 struct OfBucket {
     cache: Cache<Reply>,
     /// Subjects of the methods that read one document.
-    gets: Vec<String>,
+    gets: Arc<[String]>,
 }
 
 /// The reply's fields, without its context.
@@ -50,7 +50,7 @@ impl Replies {
             let name = interned(&format!("{bucket}_cache"));
             let bucket_config = BucketConfig { name, ttl: Some(ttl), history: 1 };
             let config = CacheConfig { name, bucket: bucket_config, local_ttl: LOCAL_TTL, local_max: LOCAL_MAX };
-            replies.insert(bucket.to_owned(), OfBucket { cache: Cache::open(store, config).await?, gets });
+            replies.insert(bucket.to_owned(), OfBucket { cache: Cache::open(store, config).await?, gets: gets.into() });
         }
         Ok(Replies(replies))
     }
@@ -77,12 +77,20 @@ impl Replies {
         Ok(reply.0.clone())
     }
 
-    /// Drops what is kept of a document that has changed.
-    pub(super) async fn forget(&self, context: &Context, kind: &DocumentKind, place: &str) {
-        let Some(replies) = self.0.get(&kind.bucket) else { return };
-        for subject in &replies.gets {
-            replies.cache.forget(&of_document(context, subject, place)).await;
-        }
+    /// By bucket, what drops the replies that show a document.
+    pub(super) fn forgets(&self) -> impl Iterator<Item = (&str, Forget)> {
+        self.0.iter().map(|(bucket, OfBucket { cache, gets })| {
+            let (cache, gets) = (cache.clone(), gets.clone());
+            let forget: Forget = Arc::new(move |context, place| {
+                let (cache, gets) = (cache.clone(), gets.clone());
+                Box::pin(async move {
+                    for subject in &*gets {
+                        cache.forget(&of_document(context, subject, place)).await;
+                    }
+                })
+            });
+            (bucket.as_str(), forget)
+        })
     }
 }
 

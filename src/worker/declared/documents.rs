@@ -59,7 +59,6 @@ pub(super) async fn put(found: &Found<'_>, declared: &Declared, plan: &Put) -> R
     };
     let write = async {
         let done = documents.change(context, &place, rule).await.map_err(|failed| failed.fault)?;
-        declared.replies.forget(context, kind, &place).await;
         let mut reply = done.reply;
         if let Some(number) = plan.version_into {
             put_number(number, done.version, &mut reply);
@@ -81,7 +80,6 @@ pub(super) async fn delete(
     let rule = |current: &Current<Value>| Ok(deletion.decided(current, |value| content(context, kind, value))?);
     let write = async {
         let done = documents.change(context, &deletion.place, rule).await.map_err(|failed| failed.fault)?;
-        declared.replies.forget(context, kind, &deletion.place).await;
         Ok(deletion.reply(&done))
     };
     once(found, declared, write).await

@@ -33,11 +33,18 @@ pub(super) async fn list(found: &Found<'_>, declared: &Declared, operation: &Ope
     }
     let mut reply = Vec::new();
     let (mut taken, mut last) = (0, String::new());
-    for (key, document) in declared.documents(kind)?.list(context, &keys_of(found, under)?).await? {
+    let documents = declared.documents(kind)?;
+    for (key, document) in documents.list(context, &keys_of(found, under)?).await? {
         if !after.is_empty() && key <= after {
             continue;
         }
-        let fields = content(context, kind, &document.value)?;
+        let fields = match content(context, kind, &document.value) {
+            Ok(fields) => fields,
+            Err(fault) => {
+                documents.leave_out(&key, document.revision, &fault);
+                continue;
+            }
+        };
         if !wanted.iter().all(|(text, at)| text_of(&fields, at).as_ref() == Some(text)) {
             continue;
         }
@@ -82,7 +89,13 @@ pub(super) async fn watch(found: &Found<'_>, declared: &Declared, plan: &Watch, 
         let (mut chunk, mut is_last) = (Vec::new(), false);
         match document {
             Some(document) => {
-                let wire = printed(context, &plan.kind, &document)?;
+                let wire = match printed(context, &plan.kind, &document) {
+                    Ok(wire) => wire,
+                    Err(fault) => {
+                        watch.leave_out(&key, revision, fault)?;
+                        continue;
+                    }
+                };
                 is_last = plan.last.as_ref().is_some_and(|last| document.value[last.as_str()] == true);
                 place(&plan.into, &wire, &mut chunk)?;
                 chunk.extend_from_slice(&plan.written);

@@ -106,6 +106,11 @@ async fn open_documents(store: &Store, row: &ServiceRow) -> Result<Documents, Fa
 impl Declared {
     async fn open(store: &Store, documents: Documents, methods: &[Arc<Method>]) -> Result<Declared, Fault> {
         let (repeats, replies) = (Repeats::open(store).await?, Replies::open(store, methods).await?);
+        for (bucket, forget) in replies.forgets() {
+            if let Some(records) = documents.get(bucket) {
+                records.forgetting(forget);
+            }
+        }
         Ok(Declared { documents, repeats, replies })
     }
 

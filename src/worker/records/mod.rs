@@ -4,17 +4,19 @@
 //! A rule sees what is there and says what follows; it may run several times, because a lost race is run anew.
 
 mod attempt;
+mod config;
 mod known;
 mod mapped;
 mod notice;
 mod outbox;
 mod stored;
 mod sweep;
+mod unreadable;
 mod watch;
 
 use std::hash::{Hash as _, Hasher as _};
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -23,13 +25,16 @@ use serde::de::DeserializeOwned;
 use super::repeat::fingerprint;
 use super::{Context, Failed};
 use crate::fault::{Code, Fault};
-use crate::store::{Bucket, BucketConfig, Entry, Keys, Store};
+use crate::store::{Bucket, Entry, Keys, Store};
 use crate::telemetry;
 use attempt::Decision;
 use known::Known;
 use outbox::Outbox;
 use stored::{Pending, Stored, Work};
+use unreadable::Unreadable;
 
+pub(super) use config::Forget;
+pub use config::{Changed, Expired, RecordsConfig};
 pub(crate) use notice::base64_text;
 pub use notice::{EventId, Notice, Seal, Sealed, plain_seal};
 pub use watch::{RecordSeen, RecordWatch};
@@ -40,45 +45,6 @@ const LANES: usize = 256;
 const TRIES: u32 = 20;
 /// Longest pause between two of them.
 const PAUSE_MAX_MS: u64 = 50;
-
-/// A kind of documents to open.
-pub struct RecordsConfig {
-    /// Where they are.
-    pub bucket: BucketConfig,
-    /// A deleted document leaves its version behind, so that versions never go back.
-    pub keeps_tombstones: bool,
-    /// How its events look on the bus.
-    pub seal: Seal,
-    /// Age at which what was left unsent is sent, and interval at which expired documents go.
-    pub sweep: Duration,
-    /// Other buckets that changes write to ([`Change::also_put`]).
-    pub others: Vec<(&'static str, Bucket)>,
-    /// Events of a document that has expired.
-    pub expired: Option<Expired>,
-    /// What hears of each change that is made here, before its caller is answered.
-    pub changed: Option<Changed>,
-}
-
-/// Hears of a change: its key, and the document as JSON; nothing where it was deleted.
-pub type Changed = Arc<dyn Fn(&str, Option<serde_json::Value>) + Send + Sync>;
-
-/// What is told of a document that has expired: its key and its value as JSON.
-pub type Expired = Arc<dyn Fn(&Context, &str, &serde_json::Value) -> Result<Vec<Notice>, Fault> + Send + Sync>;
-
-impl RecordsConfig {
-    /// Documents in this bucket with tombstones, whose events are the bare message.
-    pub fn new(bucket: BucketConfig) -> RecordsConfig {
-        RecordsConfig {
-            bucket,
-            keeps_tombstones: true,
-            seal: plain_seal,
-            sweep: Duration::from_secs(5),
-            others: Vec::new(),
-            expired: None,
-            changed: None,
-        }
-    }
-}
 
 /// Documents of one kind. Cloning shares them.
 pub struct Records<T>(Arc<Inner>, PhantomData<fn() -> T>);
@@ -97,8 +63,10 @@ struct Inner {
     sweep: Duration,
     expired: Option<Expired>,
     changed: Option<Changed>,
+    forget: Mutex<Vec<Forget>>,
     outbox: Outbox,
     oldest_pending: metrics::Gauge,
+    unreadable: Arc<Unreadable>,
     /// Writers of one key queue here, so that a replica never races itself; keys that share a lane only wait longer.
     lanes: [tokio::sync::Mutex<()>; LANES],
 }
@@ -210,6 +178,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
         let bucket = store.bucket(config.bucket).await?;
         let inner = Inner {
             oldest_pending: metrics::gauge!(telemetry::PENDING_OLDEST, "bucket" => name),
+            unreadable: Arc::new(Unreadable::new(name)),
             name,
             known: Known::new(bucket.clone(), ttl),
             bucket,
@@ -217,6 +186,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
             sweep: config.sweep,
             expired: config.expired,
             changed: config.changed,
+            forget: Mutex::default(),
             outbox: Outbox::new(config.seal, config.others),
             lanes: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
         };
@@ -242,28 +212,35 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     }
 
     /// The documents under some keys, in order of keys: this process's own writes are in it, others' after a moment.
+    /// Records that cannot be read are left out, which is logged and counted once.
     pub async fn list(&self, context: &Context, keys: &Keys) -> Result<Vec<(String, Document<T>)>, Fault> {
-        let entries = self.0.bucket.list(keys).await?.into_iter();
-        let documents = entries.map(|entry| {
-            let key = entry.key.clone();
-            Ok(live(Some(entry), context.now_ms())?.map(|document| (key, document)))
-        });
-        documents.filter_map(Result::transpose).collect()
+        let entries = self.0.bucket.list(keys).await?;
+        let mut documents = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (key, revision) = (entry.key.clone(), entry.revision);
+            match live(Some(entry), context.now_ms()) {
+                Ok(document) => documents.extend(document.map(|document| (key, document))),
+                Err(fault) => self.leave_out(&key, revision, &fault),
+            }
+        }
+        Ok(documents)
     }
 
     /// Watches documents: first what is there, then each change; with `after`, only what changed behind that revision.
+    /// Of many, records that cannot be read are left out as in [`Records::list`]; a watch of one fails with that.
     pub async fn watch(&self, keys: Keys, after: Option<u64>) -> Result<RecordWatch<T>, Fault> {
         let after = after.unwrap_or(0);
         let one = if let Keys::One(key) = &keys { Some(key.clone()) } else { None };
         let watch = self.0.bucket.watch(keys, (after > 0).then_some(after)).await?;
         let mut is_reset = watch.is_reset();
+        let leaves_out = one.is_none().then(|| self.0.unreadable.clone());
         if let Some(key) = one.filter(|_| is_reset)
             && let Some(entry) = self.0.bucket.get(&key).await?
         {
             // The revision may be gone because what was sent has been cleared: then nothing was missed.
             is_reset = Stored::read(&entry)?.changed() > after;
         }
-        Ok(RecordWatch::new(watch, after, is_reset))
+        Ok(RecordWatch::new(watch, after, is_reset, leaves_out))
     }
 
     /// Changes the document of a key as the rule says, and sends what goes with the change.
@@ -346,6 +323,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
                 _ if is_guess => {}
                 Ok(Decision::Nothing(done)) => return Ok(done),
                 Ok(Decision::Repeat(done, pending)) => {
+                    inner.forget(context, key).await;
                     inner.outbox.deliver(context, key, &pending).await;
                     return Ok(done);
                 }
@@ -367,6 +345,16 @@ impl<T> Records<T> {
         Records(self.0.clone(), PhantomData)
     }
 
+    /// Says, once for each revision, that a reader of many leaves a record out.
+    pub(in crate::worker) fn leave_out(&self, key: &str, revision: u64, fault: &Fault) {
+        self.0.unreadable.say(key, revision, fault);
+    }
+
+    /// Adds what drops what is kept elsewhere of a document that is changed here, whoever changes it.
+    pub(in crate::worker) fn forgetting(&self, forget: Forget) {
+        self.0.forget.lock().unwrap_or_else(PoisonError::into_inner).push(forget);
+    }
+
     /// Name of the bucket.
     pub fn name(&self) -> &'static str {
         self.0.name
@@ -374,6 +362,13 @@ impl<T> Records<T> {
 }
 
 impl Inner {
+    async fn forget(&self, context: &Context, key: &str) {
+        let all = self.forget.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for forget in &all {
+            forget(context, key).await;
+        }
+    }
+
     fn lane(&self, key: &str) -> &tokio::sync::Mutex<()> {
         let mut hash = std::hash::DefaultHasher::new();
         key.hash(&mut hash);

@@ -1,10 +1,12 @@
 //! Changes of documents as they come, without the writes that only clear what was sent.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use super::stored::Stored;
+use super::unreadable::Unreadable;
 use super::{Current, Document};
 use crate::fault::Fault;
 use crate::store::{Change, Seen, Watch};
@@ -20,6 +22,8 @@ pub struct RecordWatch<T> {
     is_current: bool,
     /// Revision of the last change told, by key.
     told: HashMap<String, u64>,
+    /// Where records that cannot be read are said; a watch of one document fails with its own instead.
+    leaves_out: Option<Arc<Unreadable>>,
     kind: std::marker::PhantomData<fn() -> T>,
 }
 
@@ -44,8 +48,9 @@ pub enum RecordSeen<T> {
 }
 
 impl<T: DeserializeOwned> RecordWatch<T> {
-    pub(super) fn new(watch: Watch, after: u64, is_reset: bool) -> RecordWatch<T> {
-        RecordWatch { watch, after, is_reset, is_current: false, told: HashMap::new(), kind: std::marker::PhantomData }
+    pub(super) fn new(watch: Watch, after: u64, is_reset: bool, leaves_out: Option<Arc<Unreadable>>) -> RecordWatch<T> {
+        let (told, kind) = (HashMap::new(), std::marker::PhantomData);
+        RecordWatch { watch, after, is_reset, is_current: false, told, leaves_out, kind }
     }
 
     /// The next change, as soon as there is one. Can be dropped while it waits.
@@ -60,13 +65,22 @@ impl<T: DeserializeOwned> RecordWatch<T> {
                     self.is_current = true;
                     return Ok(RecordSeen::Current);
                 }
-                Seen::Change(change) => {
-                    if let Some(seen) = self.read(change, context.now_ms())? {
-                        return Ok(seen);
-                    }
-                }
+                Seen::Change(change) => match self.read(&change, context.now_ms()) {
+                    Ok(Some(seen)) => return Ok(seen),
+                    Ok(None) => {}
+                    Err(fault) => self.leave_out(&change.key, change.revision, fault)?,
+                },
             }
         }
+    }
+
+    /// Leaves out a change whose document cannot be read; fails with that where it is the only one watched.
+    pub(in crate::worker) fn leave_out(&self, key: &str, revision: u64, fault: Fault) -> Result<(), Fault> {
+        match &self.leaves_out {
+            Some(unreadable) => unreadable.say(key, revision, &fault),
+            None => return Err(fault),
+        }
+        Ok(())
     }
 
     /// The revision asked for is no longer kept, so the watch began with what is there.
@@ -74,14 +88,15 @@ impl<T: DeserializeOwned> RecordWatch<T> {
         self.is_reset
     }
 
-    fn read(&mut self, change: Change, now_ms: i64) -> Result<Option<RecordSeen<T>>, Fault> {
-        let Change { key, value, revision, created_ms } = change;
+    fn read(&mut self, change: &Change, now_ms: i64) -> Result<Option<RecordSeen<T>>, Fault> {
+        let Change { value, revision, created_ms, .. } = change;
+        let (key, revision) = (change.key.clone(), *revision);
         let Some(value) = value else {
             self.told.remove(&key);
-            let (document, version, at_ms) = (None, 0, created_ms);
+            let (document, version, at_ms) = (None, 0, *created_ms);
             return Ok(Some(RecordSeen::Change { key, document, version, revision, at_ms }));
         };
-        let stored = Stored::read_at(&value, revision)?;
+        let stored = Stored::read_at(value, revision)?;
         let Current { value, version, revision: changed, updated_ms, .. } = stored.current(now_ms)?;
         let is_known = changed <= self.after && !self.is_reset;
         if is_known || self.told.insert(key.clone(), changed) == Some(changed) {

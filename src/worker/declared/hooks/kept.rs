@@ -119,8 +119,13 @@ impl<T: Content> Documents<T> {
             Form::Own(records) => return records.list(context, keys).await,
             Form::Messages(records) => records,
         };
-        let found = records.list(context, keys).await?;
-        found.into_iter().map(|(key, document)| Ok((key, self.read(context, document)?))).collect()
+        let found = records.list(context, keys).await?.into_iter();
+        let readable = found.filter_map(|(key, document)| {
+            let revision = document.revision;
+            let read = self.read(context, document).inspect_err(|fault| records.leave_out(&key, revision, fault));
+            Some((key, read.ok()?))
+        });
+        Ok(readable.collect())
     }
 
     pub(super) async fn change<R: Serialize + DeserializeOwned>(
@@ -216,12 +221,14 @@ impl<T: Content> Watch<'_, T> {
             Watch::Own(watch) => return watch.next(context).await,
             Watch::Messages(watch, documents) => (watch, documents),
         };
-        Ok(match watch.next(context).await? {
-            RecordSeen::Current => RecordSeen::Current,
-            RecordSeen::Change { key, document, version, revision, at_ms } => {
-                let document = documents.read_all(context, document)?;
-                RecordSeen::Change { key, document, version, revision, at_ms }
+        loop {
+            let RecordSeen::Change { key, document, version, revision, at_ms } = watch.next(context).await? else {
+                return Ok(RecordSeen::Current);
+            };
+            match documents.read_all(context, document) {
+                Ok(document) => return Ok(RecordSeen::Change { key, document, version, revision, at_ms }),
+                Err(fault) => watch.leave_out(&key, revision, fault)?,
             }
-        })
+        }
     }
 }
