@@ -153,8 +153,8 @@ impl List {
         self.waits().by_key.values().filter_map(|waiting| Some(waiting.unsent.as_ref()?.1)).min()
     }
 
-    /// The keys of records to settle, and their revisions. Whoever wrote a record clears it first, unless its next write does; what is older
-    /// was left behind.
+    /// The keys of records to settle, and their revisions. Whoever wrote a record clears it first, unless its next write
+    /// does; what is older was left behind.
     fn due(&self, inner: &Inner, now_ms: i64) -> Vec<(String, u64)> {
         let is_due = |key: &str, waiting: &Waiting| {
             let age = waiting.unsent.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
