@@ -17,7 +17,7 @@ use tidegate::fault::Fault;
 use tidegate::gateway::Running;
 use tidegate::store::{BucketConfig, Store};
 use tidegate::worker::records::{Change, Current, Document, RecordSeen, Records, RecordsConfig};
-use tidegate::worker::{Context, Options, Rule, Service, StartError, Worker, declared};
+use tidegate::worker::{Context, Options, Rule, RuleBeside, Service, StartError, Worker, declared};
 
 const LIBRARY: &str = include_str!("../docs/declared/library.proto");
 const ROUTES: &str = include_str!("../docs/declared/routes.yaml");
@@ -37,6 +37,12 @@ service ScoreService {
     option (google.api.http) = { post: "/v1/games/{game}/scores" body: "*" };
     option (tidegate.operation) = {
       hook: true put { bucket: "scores" expected_revision: "expected_revision" version_into: "version" revision_into: "revision" }
+    };
+  }
+  rpc Catch(CatchRequest) returns (AddReply) {
+    option (google.api.http) = { post: "/v1/games/{game}/scores/{player}:catch" body: "*" };
+    option (tidegate.operation) = {
+      hook: true put { bucket: "scores" key: "{game}.{player}" beside: "{game}.{rival}" version_into: "version" }
     };
   }
   rpc Get(GetRequest) returns (GetReply) {
@@ -59,6 +65,7 @@ service ScoreService {
 
 message AddRequest { string game = 1; string player = 2; int32 points = 3; uint64 expected_revision = 4; }
 message AddReply { int32 total = 1; uint64 version = 2; uint64 revision = 3; }
+message CatchRequest { string game = 1; string player = 2; string rival = 3; }
 message GetRequest { string game = 1; string player = 2; }
 message GetReply { int32 total = 1; bool has_played = 2; }
 message BestRequest { string game = 1; }
@@ -94,6 +101,20 @@ struct Add {
 #[derive(Serialize, Deserialize)]
 struct Added {
     total: i32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Catch {
+    game: String,
+    player: String,
+    rival: String,
+}
+
+/// A reply whose revision nobody fills.
+#[derive(Serialize, Deserialize)]
+struct Caught {
+    total: i32,
+    revision: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -183,6 +204,21 @@ impl Rules {
     }
 }
 
+/// A player gets as many points as lack to a rival's, who has to have played.
+fn catch(_: Context, request: Catch) -> Result<impl RuleBeside<Score, Caught>, Fault> {
+    use tidegate::fault::Code;
+    Ok(move |current: &Current<Score>, rival: Option<&Document<Score>>| {
+        let Some(rival) = rival else {
+            let text = format!("{} has not played", request.rival);
+            return Err(Fault::client(Code::FailedPrecondition, text).into());
+        };
+        let mut score = current.value.clone().unwrap_or(Score { rounds: BTreeMap::new() });
+        score.rounds.insert(current.version, rival.value.total() - score.total());
+        let caught = Caught { total: score.total(), revision: rival.revision };
+        Ok(Change::put(score, caught))
+    })
+}
+
 fn get(_: &Context, _: &Get, found: Option<Document<Score>>) -> Result<Got, Fault> {
     Ok(Got { has_played: found.is_some(), total: found.map_or(0, |score| score.value.total()) })
 }
@@ -197,6 +233,7 @@ async fn scores(store: &Store, _: &Options) -> Service {
     Service::new("scores", "1.0.0")
         .keeping(&records)
         .sweeping("sweeper", &records)
+        .hook_put_beside("scores.v1.ScoreService/Catch", catch)
         .sharing(Rules { points_max: 100 })
         .hook_put_at("scores.v1.ScoreService/Add", Rules::add)
         .hook_list("scores.v1.ScoreService/Best", Rules::best)
@@ -287,6 +324,7 @@ on_both_buses!(
     a_hook_decides_about_a_declared_document,
     the_event_of_a_hook_s_change_is_the_document_as_written,
     a_hook_has_its_own_struct_and_key,
+    a_hook_knows_the_document_beside_the_one_that_it_writes,
     a_refused_check_takes_no_idempotency_key,
     reads_are_what_the_hooks_make_of_them,
     a_watch_tells_what_the_hook_says_and_resumes,
@@ -337,6 +375,28 @@ async fn a_hook_has_its_own_struct_and_key(bus: Bus) {
     assert_eq!(late["details"], json!({"reason": "revision_mismatch", "current_revision": now}));
     let (_, nothing) = add(json!({"player": "ann"})).await;
     assert_eq!((&nothing["total"], &nothing["version"]), (&json!(7), &json!("2")), "nothing was written");
+}
+
+async fn a_hook_knows_the_document_beside_the_one_that_it_writes(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    let add = async |points: i32| {
+        let body = json!({"player": "bob", "points": points});
+        scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.1
+    };
+    let catch =
+        async |key: &str| scores.ask("POST", "/v1/games/go/scores/ann:catch", Some(json!({"rival": "bob"})), key).await;
+    let (status, refused) = catch("").await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("bob has not played")));
+    for (points, total) in [(7, 7), (5, 12)] {
+        let beside = add(points).await;
+        // What was written a moment ago on any replica is what the rule is given.
+        let expected = json!({"total": total, "version": beside["version"], "revision": beside["revision"]});
+        assert_eq!(catch("").await, (200, expected));
+    }
+    let first = catch("k-1").await;
+    add(1).await;
+    assert_eq!(catch("k-1").await, first, "a repeat gets the same answer");
+    assert_eq!(scores.get("/v1/games/go/scores/ann").await["total"], 12);
 }
 
 async fn a_refused_check_takes_no_idempotency_key(bus: Bus) {
@@ -428,7 +488,7 @@ async fn hooks_that_do_not_fit_stop_the_start() {
         declared(store, &options.snapshot, "scores.v1.ScoreService").await.unwrap()
     };
     let none = problems(of_schema).await;
-    assert_eq!(none.len(), 4, "{none:?}");
+    assert_eq!(none.len(), 5, "{none:?}");
     assert_eq!(
         none[0],
         "service `scores`, method `scores.v1.ScoreService/Add`: its declaration has a hook, which is code: add it with \
@@ -441,6 +501,9 @@ async fn hooks_that_do_not_fit_stop_the_start() {
     assert_eq!(wrong[0], of("bucket `scores` keeps another struct than the hook takes"));
     let bare = problems(async |_, _| Service::new("scores", "1.0.0").hook_get("scores.v1.ScoreService/Get", get)).await;
     assert_eq!(bare[0], of("the service keeps no bucket `scores`: give its records to `Service::keeping`"));
+    let plain = |_: Context, _: Catch| Ok(|_: &Current<Score>| Ok(Change::nothing(Caught { total: 0, revision: 0 })));
+    let wrong = problems(async |store, _| kept(store).await.hook_put("scores.v1.ScoreService/Catch", plain)).await;
+    assert!(wrong[0].ends_with("/Catch`: its declaration has a `beside`: use `hook_put_beside`"), "{wrong:?}");
     let put = |_: Context, _: Get| Ok(|_: &Current<Score>| Ok(Change::nothing(Added { total: 0 })));
     let wrong = problems(async |store, _| kept(store).await.hook_put("scores.v1.ScoreService/Get", put)).await;
     assert_eq!(wrong[0], of("it declares a get: register its hook with `hook_get`"));
@@ -468,15 +531,24 @@ fn a_declaration_whose_hook_has_no_place_is_refused_with_its_place() {
             "get",
             "`operation.get`: bucket `scores` keeps no message: name one in its `document`, or say `hook: true`",
         ),
-        ("hook: true put {", "put {", "`operation.put`: `revision_into` needs `hook: true`"),
+        (
+            "hook: true put { bucket: \"scores\" expected",
+            "put { bucket: \"scores\" expected",
+            "`operation.put`: `revision_into` needs `hook: true`",
+        ),
+        (
+            r#"beside: "{game}.{rival}""#,
+            r#"beside: "{game}.{foe}""#,
+            "`operation.put`: `foe` of the request (`scores.v1.CatchRequest`)",
+        ),
         (
             r#"watch { bucket: "scores""#,
             r#"watch { under: "{game}" bucket: "scores""#,
             "`operation.watch`: `key` is one document, `under` are many: name one of them",
         ),
         (
-            r#"put { bucket: "scores""#,
-            r#"put { event { subject: "evt.x" } bucket: "scores""#,
+            r#"put { bucket: "scores" expected"#,
+            r#"put { event { subject: "evt.x" } bucket: "scores" expected"#,
             "`operation.put`: `event`: bucket `scores` keeps no message, so the hook has to do this",
         ),
         (

@@ -35,6 +35,8 @@ pub enum Action {
         version_into: Option<u32>,
         revision_into: Option<u32>,
         event: Option<Vec<Token>>,
+        /// Key of another document that the hook is given.
+        beside: Option<Vec<Token>>,
     },
     List,
     Watch {
@@ -65,7 +67,7 @@ const DECIDED: &[(&str, &[&str])] = &[
 ];
 
 /// What only a declaration with a hook can say, by action.
-const OF_HOOKS: &[(&str, &[&str])] = &[("put", &["revision_into", "expected_revision"])];
+const OF_HOOKS: &[(&str, &[&str])] = &[("put", &["revision_into", "expected_revision", "beside"])];
 
 /// What a declaration says that needs a hook.
 pub(super) fn only_with_hook(action: &str, rule: &Rule<'_>) -> Option<&'static str> {
@@ -129,6 +131,7 @@ impl Around<'_> {
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             revision_into: self.answered_at(rule, "revision_into", Message::integer)?,
             event: self.event(rule)?,
+            beside: rule.given("beside").map(|key| self.tokens(&key, false)).transpose()?,
         })
     }
 }

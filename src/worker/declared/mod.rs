@@ -31,7 +31,7 @@ use cached::Replies;
 use fields::Found;
 
 pub(in crate::worker) use hooks::{Bind, Kept};
-pub use hooks::{Content, Reply, Rule};
+pub use hooks::{Content, Reply, Rule, RuleBeside};
 pub(super) use rows::Rows;
 
 /// Documents by bucket, as ProtoJSON with proto names.

@@ -15,7 +15,7 @@ use crate::fault::Fault;
 use crate::schema::operation::{Action, Hooked, Into};
 use crate::snapshot::Method;
 use crate::transcode::shape_check;
-use crate::worker::records::{Document, RecordSeen};
+use crate::worker::records::{Current, Document, RecordSeen};
 use crate::worker::service::{Call, UnaryCall, answered, read};
 use crate::worker::shapes::{check_reply, check_request, named};
 use crate::worker::{Context, Failed, Service, Sharing};
@@ -24,7 +24,7 @@ use put::{Put, shown};
 
 pub use kept::Content;
 pub(in crate::worker) use kept::Kept;
-pub use put::Rule;
+pub use put::{Rule, RuleBeside};
 
 /// A reply of a hook. `()` says nothing, and the declaration's `into` makes the reply.
 pub trait Reply: Serialize + DeserializeOwned + Send + Sync + 'static {}
@@ -96,7 +96,25 @@ impl Service {
         F: Fn(Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
     {
-        self.put_by::<Q, T, R, _, U>(method, true, move |context, request| Ok((None, hook(context, request)?)))
+        self.put_by::<Q, T, R, _, _>(method, Form { key: true, beside: false }, move |context, request| {
+            let rule = hook(context, request)?;
+            Ok((None, move |current: &Current<T>, _: Option<&Document<T>>| rule(current)))
+        })
+    }
+
+    /// As [`Service::hook_put`], where the declaration names a document `beside` the one that is written: the rule is given
+    /// that as well, as it is before each try.
+    #[must_use]
+    pub fn hook_put_beside<Q, T, R, F, U>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        R: Reply,
+        F: Fn(Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
+        U: RuleBeside<T, R>,
+    {
+        let form = Form { key: true, beside: true };
+        self.put_by::<Q, T, R, _, U>(method, form, move |context, request| Ok((None, hook(context, request)?)))
     }
 
     /// As [`Service::hook_put`], where the declaration has no key: the hook gives its tokens, below the tenant, as well.
@@ -109,29 +127,25 @@ impl Service {
         F: Fn(Context, Q) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
     {
-        self.put_by::<Q, T, R, _, U>(method, false, move |context, request| {
+        self.put_by::<Q, T, R, _, _>(method, Form { key: false, beside: false }, move |context, request| {
             let (tokens, rule) = hook(context, request)?;
-            Ok((Some(tokens), rule))
+            Ok((Some(tokens), move |current: &Current<T>, _: Option<&Document<T>>| rule(current)))
         })
     }
 
-    fn put_by<Q, T, R, F, U>(self, method: &str, has_key: bool, hook: F) -> Service
+    fn put_by<Q, T, R, F, U>(self, method: &str, form: Form, hook: F) -> Service
     where
         Q: DeserializeOwned + Send + 'static,
         T: Content,
         R: Reply,
         F: Fn(Context, Q) -> Result<(Option<Vec<String>>, U), Fault> + Send + Sync + 'static,
-        U: Rule<T, R>,
+        U: RuleBeside<T, R>,
     {
         let hook = Arc::new(hook);
         let bind: Bind = Arc::new(move |kept, method| {
             let Fitting { hooked, documents } = fitting::<T>(kept, method, "put")?;
             let mut problems = check_request::<Q>(method);
-            match (has_key, hooked.key.is_empty()) {
-                (true, true) => problems.push("its declaration has no `key`: say it, or use `hook_put_at`".to_owned()),
-                (false, false) => problems.push("its declaration has a `key`: use `hook_put`".to_owned()),
-                _ => {}
-            }
+            problems.extend(form.problem(&hooked).map(str::to_owned));
             problems.extend(check_put::<T, R>(method, &hooked, &documents));
             let Some(repeats) = kept.repeats().filter(|_| problems.is_empty()) else { return Err(problems) };
             let (put, hook) = (Arc::new(Put { documents, repeats, hooked }), hook.clone());
@@ -212,6 +226,22 @@ impl<S: Send + Sync + 'static> Sharing<S> {
         })
     }
 
+    /// [`Service::hook_put_beside`] with the state in front.
+    #[must_use]
+    pub fn hook_put_beside<Q, T, R, F, U>(self, method: &str, hook: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        R: Reply,
+        F: Fn(Arc<S>, Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
+        U: RuleBeside<T, R>,
+    {
+        self.with(|service, state| {
+            service
+                .hook_put_beside::<Q, T, R, _, U>(method, move |context, request| hook(state.clone(), context, request))
+        })
+    }
+
     /// [`Service::hook_put_at`] with the state in front.
     #[must_use]
     pub fn hook_put_at<Q, T, R, F, U>(self, method: &str, hook: F) -> Sharing<S>
@@ -225,6 +255,26 @@ impl<S: Send + Sync + 'static> Sharing<S> {
         self.with(|service, state| {
             service.hook_put_at::<Q, T, R, _, U>(method, move |context, request| hook(state.clone(), context, request))
         })
+    }
+}
+
+/// What a put's hook counts on in its declaration.
+#[derive(Clone, Copy)]
+struct Form {
+    key: bool,
+    beside: bool,
+}
+
+impl Form {
+    fn problem(self, hooked: &Hooked) -> Option<&'static str> {
+        let has_beside = matches!(hooked.action, Action::Put { beside: Some(_), .. });
+        match (self.key, hooked.key.is_empty()) {
+            (true, true) => Some("its declaration has no `key`: say it, or use `hook_put_at`"),
+            (false, false) => Some("its declaration has a `key`: use `hook_put`"),
+            _ if self.beside && !has_beside => Some("its declaration has no `beside`: say it, or use `hook_put`"),
+            _ if has_beside && !self.beside => Some("its declaration has a `beside`: use `hook_put_beside`"),
+            _ => None,
+        }
     }
 }
 
