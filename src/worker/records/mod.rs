@@ -31,6 +31,7 @@ use outbox::Outbox;
 use stored::{Pending, Stored, Work};
 
 pub(crate) use notice::base64_text;
+pub(in crate::worker) use notice::encoded;
 pub use notice::{EventId, Notice, Seal, Sealed, plain_seal};
 pub use watch::{RecordSeen, RecordWatch};
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::fields::{printed, stored, unreadable, without_ours};
 use crate::fault::Fault;
-use crate::schema::operation::{DocumentKind, Hooked};
+use crate::schema::operation::DocumentKind;
 use crate::store::{Keys, Store};
 use crate::transcode::{from_wire, to_wire};
 use crate::worker::records::{Change, Current, Document, Done, RecordSeen, RecordWatch, Records};
@@ -45,8 +45,8 @@ impl Kept {
     }
 
     /// A method is nothing without its hook.
-    pub(in crate::worker) fn need(&mut self, method: &str, hooked: &Hooked) {
-        self.needed.push((method.to_owned(), hooked.action.name()));
+    pub(in crate::worker) fn need(&mut self, method: &str, action: &'static str) {
+        self.needed.push((method.to_owned(), action));
     }
 
     /// Methods whose hook is not there.

@@ -2,6 +2,7 @@
 //! action; a hook sees the context, the request and the document, and never the store.
 
 mod kept;
+mod publish;
 mod put;
 mod reads;
 
@@ -24,6 +25,7 @@ use put::{Put, shown};
 
 pub use kept::Content;
 pub(in crate::worker) use kept::Kept;
+pub use publish::Confirm;
 pub use put::{Rule, RuleBeside};
 
 /// A reply of a hook. `()` says nothing, and the declaration's `into` makes the reply.
@@ -131,6 +133,22 @@ impl Service {
             let (tokens, rule) = hook(context, request)?;
             Ok((Some(tokens), move |current: &Current<T>, _: Option<&Document<T>>| rule(current)))
         })
+    }
+
+    /// The hook of a declared publish: it checks the request, and gives the event's id (within the tenant; empty for that of
+    /// the call), the event, and what makes the reply once the log has it. What the check refuses takes no idempotency key.
+    #[must_use]
+    pub fn hook_publish<Q, E, R, F, U>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        E: Content,
+        R: Reply,
+        F: Fn(Context, Q) -> Result<(String, E, U), Fault> + Send + Sync + 'static,
+        U: Confirm<E, R>,
+    {
+        let hook = Arc::new(hook);
+        let bind: Bind = Arc::new(move |kept, method| publish::publish(kept, method, hook.clone()));
+        self.hooked(method, false, bind)
     }
 
     fn put_by<Q, T, R, F, U>(self, method: &str, form: Form, hook: F) -> Service
@@ -256,6 +274,21 @@ impl<S: Send + Sync + 'static> Sharing<S> {
             service.hook_put_at::<Q, T, R, _, U>(method, move |context, request| hook(state.clone(), context, request))
         })
     }
+
+    /// [`Service::hook_publish`] with the state in front.
+    #[must_use]
+    pub fn hook_publish<Q, E, R, F, U>(self, method: &str, hook: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        E: Content,
+        R: Reply,
+        F: Fn(Arc<S>, Context, Q) -> Result<(String, E, U), Fault> + Send + Sync + 'static,
+        U: Confirm<E, R>,
+    {
+        self.with(|service, state| {
+            service.hook_publish(method, move |context, request| hook(state.clone(), context, request))
+        })
+    }
 }
 
 /// What a put's hook counts on in its declaration.
@@ -284,16 +317,19 @@ struct Fitting<T> {
     documents: Documents<T>,
 }
 
+/// What a method declares instead of the action that its hook is for.
+fn undeclared(method: &Method, action: &str) -> String {
+    match method.operation.as_ref().and_then(|operation| operation.hook()) {
+        Some(other) => format!("it declares a {other}: register its hook with `hook_{other}`"),
+        None => format!("it declares no {action} with `hook: true`: add one to its `tidegate.operation`"),
+    }
+}
+
 /// The declaration of a method, which has to be that action.
 fn fitting<T: Content>(kept: &Kept, method: &Method, action: &str) -> Result<Fitting<T>, Vec<String>> {
     let hooked = method.operation.as_ref().and_then(|operation| operation.hooked());
-    let Some(hooked) = hooked.filter(|hooked| hooked.action.name() == action) else {
-        let text = match hooked {
-            Some(hooked) => format!("it declares a {0}: register its hook with `hook_{0}`", hooked.action.name()),
-            None => format!("it declares no {action} with `hook: true`: add one to its `tidegate.operation`"),
-        };
-        return Err(vec![text]);
-    };
+    let hooked = hooked.filter(|hooked| hooked.action.name() == action);
+    let hooked = hooked.ok_or_else(|| vec![undeclared(method, action)])?;
     let documents = kept.documents::<T>(&hooked.kind).map_err(|text| vec![text])?;
     if documents.are_messages() {
         let problems = named("document", shape_check::<T>(&method.tables, hooked.kind.message, &[]));
