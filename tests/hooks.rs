@@ -80,7 +80,7 @@ message CatchRequest { string game = 1; string player = 2; string rival = 3; }
 message GetRequest { string game = 1; string player = 2; }
 message GetReply { int32 total = 1; bool has_played = 2; }
 message CheerRequest { string game = 1; string topic = 2; string cheer_id = 3; string text = 4; }
-message Cheer { string text = 1; int64 at_ms = 2; }
+message Cheer { string text = 1; int32 points = 2; }
 message CheerReply { string said = 1; uint64 sequence = 2; bool duplicate = 3; }
 message BestRequest { string game = 1; }
 message BestReply { string player = 1; int32 total = 2; }
@@ -154,7 +154,7 @@ struct CheerRequest {
 #[derive(Serialize, Deserialize)]
 struct Cheer {
     text: String,
-    at_ms: i64,
+    points: i32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -209,14 +209,14 @@ impl Rules {
 
     fn cheer(
         self: Arc<Self>,
-        context: Context,
+        _: Context,
         request: CheerRequest,
     ) -> Result<(String, Cheer, impl Confirm<Cheer, Cheered>), Fault> {
         use tidegate::fault::Code;
         if request.text.is_empty() {
             return Err(Fault::client(Code::InvalidArgument, "text is required"));
         }
-        let cheer = Cheer { text: request.text.to_uppercase(), at_ms: context.now_ms() };
+        let cheer = Cheer { text: request.text.to_uppercase(), points: 5 };
         let told = |cheer: &Cheer, kept: &Appended| Cheered { said: format!("{} {}", kept.sequence, cheer.text) };
         Ok((request.cheer_id, cheer, told))
     }

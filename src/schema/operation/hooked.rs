@@ -15,6 +15,8 @@ pub struct Hooked {
     /// Key of one document; the first tokens of many keys for a list, or a watch of many. A put without any has its key
     /// from the hook.
     pub key: Vec<Token>,
+    /// Of a put: key of another document that its hook is given.
+    pub beside: Option<Vec<Token>>,
     /// What it does.
     pub action: Action,
 }
@@ -35,8 +37,6 @@ pub enum Action {
         version_into: Option<u32>,
         revision_into: Option<u32>,
         event: Option<Vec<Token>>,
-        /// Key of another document that the hook is given.
-        beside: Option<Vec<Token>>,
     },
     List,
     Watch {
@@ -92,6 +92,7 @@ impl Around<'_> {
             return Ok(super::Operation::HookedPublish(self.publication(rule, message)?));
         }
         let kind = self.any_kind(rule)?;
+        let beside = rule.given("beside").map(|key| self.tokens(&key, Joined::Key)).transpose()?;
         let (key, action) = match action {
             "get" => (self.one_key(rule)?, Action::Get { may_lag: rule.is_set("may_lag") }),
             "put" => (self.tokens(&rule.text("key"), Joined::Key)?, self.hooked_put(rule, &kind)?),
@@ -106,7 +107,7 @@ impl Around<'_> {
                 (key, Action::Watch { after_revision, is_one })
             }
         };
-        Ok(super::Operation::Hooked(Hooked { kind, key, action }))
+        Ok(super::Operation::Hooked(Hooked { kind, key, beside, action }))
     }
 
     /// The key of a read, which with a hook is a single one.
@@ -139,7 +140,6 @@ impl Around<'_> {
             version_into: self.answered_at(rule, "version_into", Message::integer)?,
             revision_into: self.answered_at(rule, "revision_into", Message::integer)?,
             event: self.event(rule)?,
-            beside: rule.given("beside").map(|key| self.tokens(&key, Joined::Key)).transpose()?,
         })
     }
 }

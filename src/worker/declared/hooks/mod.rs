@@ -300,7 +300,7 @@ struct Form {
 
 impl Form {
     fn problem(self, hooked: &Hooked) -> Option<&'static str> {
-        let has_beside = matches!(hooked.action, Action::Put { beside: Some(_), .. });
+        let has_beside = hooked.beside.is_some();
         match (self.key, hooked.key.is_empty()) {
             (true, true) => Some("its declaration has no `key`: say it, or use `hook_put_at`"),
             (false, false) => Some("its declaration has a `key`: use `hook_put`"),

@@ -90,10 +90,7 @@ impl<T: Content> Put<T> {
             }
             None => key_of(&found, &self.hooked.key)?,
         };
-        let beside = match &self.hooked.action {
-            Action::Put { beside: Some(key), .. } => Some(key_of(&found, key)?),
-            _ => None,
-        };
+        let beside = self.hooked.beside.as_ref().map(|key| key_of(&found, key)).transpose()?;
         let rule = |current: &Current<T>, beside: Option<&Document<T>>| {
             self.decided(&found, &place, current, |current| rule(current, beside))
         };
@@ -112,7 +109,7 @@ impl<T: Content> Put<T> {
         current: &Current<T>,
         rule: impl Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>>,
     ) -> Result<Change<T, Said<R>>, Failed<Said<R>>> {
-        let Hooked { kind, key, action } = &self.hooked;
+        let Hooked { kind, key, action, .. } = &self.hooked;
         let Action::Put { mode, expected_version, expected_revision, into, event, .. } = action else {
             return Err(unanswered().into());
         };
