@@ -15,9 +15,11 @@ use support::{eventually, gateway, url};
 use tidegate::bus::Bus;
 use tidegate::fault::Fault;
 use tidegate::gateway::Running;
-use tidegate::store::{BucketConfig, LogConfig, Store};
+use tidegate::store::{Appended, BucketConfig, LogConfig, Store};
 use tidegate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records, RecordsConfig};
-use tidegate::worker::{Context, Moment, Options, Parting, Rule, Service, StartError, Worker, declared};
+use tidegate::worker::{
+    Confirm, Context, Moment, Options, Parting, Rule, RuleBeside, Service, StartError, Worker, declared,
+};
 
 const LIBRARY: &str = include_str!("../docs/declared/library.proto");
 const ROUTES: &str = include_str!("../docs/declared/routes.yaml");
@@ -32,6 +34,7 @@ import "tidegate/options.proto";
 service ScoreService {
   option (tidegate.service) = { name: "scores" };
   option (tidegate.document) = { bucket: "scores" ttl: { seconds: 3600 } };
+  option (tidegate.log) = { name: "SCORES_EVENTS" subjects: "evt.scores.>" };
 
   rpc Add(AddRequest) returns (AddReply) {
     option (google.api.http) = { post: "/v1/games/{game}/scores" body: "*" };
@@ -39,9 +42,25 @@ service ScoreService {
       hook: true put { bucket: "scores" expected_revision: "expected_revision" version_into: "version" revision_into: "revision" }
     };
   }
+  rpc Catch(CatchRequest) returns (AddReply) {
+    option (google.api.http) = { post: "/v1/games/{game}/scores/{player}:catch" body: "*" };
+    option (tidegate.operation) = {
+      hook: true put { bucket: "scores" key: "{game}.{player}" beside: "{game}.{rival}" version_into: "version" }
+    };
+  }
   rpc Get(GetRequest) returns (GetReply) {
     option (google.api.http) = { get: "/v1/games/{game}/scores/{player}" };
     option (tidegate.operation) = { hook: true get { bucket: "scores" key: "{game}.{player}" } };
+  }
+  rpc Cheer(CheerRequest) returns (CheerReply) {
+    option (google.api.http) = { post: "/v1/games/{game}/cheers" body: "*" };
+    option (tidegate.operation) = {
+      hook: true
+      publish {
+        subject: "evt.scores.{game}.{topic=**}" message: "scores.v1.Cheer" within: { seconds: 2 }
+        sequence_into: "sequence" duplicate_into: "duplicate"
+      }
+    };
   }
   rpc Best(BestRequest) returns (BestReply) {
     option (google.api.http) = { get: "/v1/games/{game}:best" };
@@ -72,8 +91,12 @@ service ScoreService {
 
 message AddRequest { string game = 1; string player = 2; int32 points = 3; uint64 expected_revision = 4; }
 message AddReply { int32 total = 1; uint64 version = 2; uint64 revision = 3; }
+message CatchRequest { string game = 1; string player = 2; string rival = 3; }
 message GetRequest { string game = 1; string player = 2; }
 message GetReply { int32 total = 1; bool has_played = 2; }
+message CheerRequest { string game = 1; string topic = 2; string cheer_id = 3; string text = 4; }
+message Cheer { string text = 1; int32 points = 2; }
+message CheerReply { string said = 1; uint64 sequence = 2; bool duplicate = 3; }
 message BestRequest { string game = 1; }
 message BestReply { string player = 1; int32 total = 2; }
 message ForgetRequest { string game = 1; string player = 2; string reason = 3; uint64 version = 4; }
@@ -113,6 +136,20 @@ struct Added {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Catch {
+    game: String,
+    player: String,
+    rival: String,
+}
+
+/// A reply whose revision nobody fills.
+#[derive(Serialize, Deserialize)]
+struct Caught {
+    total: i32,
+    revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Get {
     game: String,
     player: String,
@@ -122,6 +159,25 @@ struct Get {
 struct Got {
     total: i32,
     has_played: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CheerRequest {
+    game: String,
+    topic: String,
+    cheer_id: String,
+    text: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Cheer {
+    text: String,
+    points: i32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Cheered {
+    said: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,6 +236,20 @@ impl Rules {
             Ok(Change::put(score, Added { total }))
         };
         Ok((tokens, rule))
+    }
+
+    fn cheer(
+        self: Arc<Self>,
+        _: Context,
+        request: CheerRequest,
+    ) -> Result<(String, Cheer, impl Confirm<Cheer, Cheered>), Fault> {
+        use tidegate::fault::Code;
+        if request.text.is_empty() {
+            return Err(Fault::client(Code::InvalidArgument, "text is required"));
+        }
+        let cheer = Cheer { text: request.text.to_uppercase(), points: 5 };
+        let told = |cheer: &Cheer, kept: &Appended| Cheered { said: format!("{} {}", kept.sequence, cheer.text) };
+        Ok((request.cheer_id, cheer, told))
     }
 
     fn best(&self, _: &Context, _: &Best, found: Vec<(String, Document<Score>)>) -> Result<BestFound, Fault> {
@@ -250,6 +320,21 @@ fn follow(
     })
 }
 
+/// A player gets as many points as lack to a rival's, who has to have played.
+fn catch(_: Context, request: Catch) -> Result<impl RuleBeside<Score, Caught>, Fault> {
+    use tidegate::fault::Code;
+    Ok(move |current: &Current<Score>, rival: Option<&Document<Score>>| {
+        let Some(rival) = rival else {
+            let text = format!("{} has not played", request.rival);
+            return Err(Fault::client(Code::FailedPrecondition, text).into());
+        };
+        let mut score = current.value.clone().unwrap_or(Score { rounds: BTreeMap::new() });
+        score.rounds.insert(current.version, rival.value.total() - score.total());
+        let caught = Caught { total: score.total(), revision: rival.revision };
+        Ok(Change::put(score, caught))
+    })
+}
+
 fn get(_: &Context, _: &Get, found: Option<Document<Score>>) -> Result<Got, Fault> {
     Ok(Got { has_played: found.is_some(), total: found.map_or(0, |score| score.value.total()) })
 }
@@ -261,13 +346,15 @@ async fn library(store: &Store, options: &Options) -> Service {
 async fn scores(store: &Store, _: &Options) -> Service {
     let config = RecordsConfig::new(BucketConfig { name: "scores", ttl: None, history: 8 });
     let records: Records<Score> = Records::open(store, config).await.unwrap();
-    let log = LogConfig { name: "SCORE_EVENTS", subjects: &["evt.scores.>"], ..LogConfig::DEFAULT };
+    let log = LogConfig { name: "SCORES_EVENTS", subjects: &["evt.scores.>"], ..LogConfig::DEFAULT };
     store.provide_log(log).await.unwrap();
     Service::new("scores", "1.0.0")
         .keeping(&records)
         .sweeping("sweeper", &records)
+        .hook_put_beside("scores.v1.ScoreService/Catch", catch)
         .sharing(Rules { points_max: 100 })
         .hook_put_at("scores.v1.ScoreService/Add", Rules::add)
+        .hook_publish("scores.v1.ScoreService/Cheer", Rules::cheer)
         .hook_list("scores.v1.ScoreService/Best", Rules::best)
         .hook_delete("scores.v1.ScoreService/Forget", Rules::forget)
         .hook_watch("scores.v1.ScoreService/Watch", Rules::watch)
@@ -358,6 +445,8 @@ on_both_buses!(
     a_hook_decides_about_a_declared_document,
     the_event_of_a_hook_s_change_is_the_document_as_written,
     a_hook_has_its_own_struct_and_key,
+    a_hook_knows_the_document_beside_the_one_that_it_writes,
+    a_hook_makes_the_event_that_is_published,
     a_refused_check_takes_no_idempotency_key,
     a_hook_s_change_drops_what_a_cached_read_keeps,
     reads_are_what_the_hooks_make_of_them,
@@ -412,6 +501,60 @@ async fn a_hook_has_its_own_struct_and_key(bus: Bus) {
     assert_eq!(late["details"], json!({"reason": "revision_mismatch", "current_revision": now}));
     let (_, nothing) = add(json!({"player": "ann"})).await;
     assert_eq!((&nothing["total"], &nothing["version"]), (&json!(7), &json!("2")), "nothing was written");
+}
+
+async fn a_hook_knows_the_document_beside_the_one_that_it_writes(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    let add = async |points: i32| {
+        let body = json!({"player": "bob", "points": points});
+        scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.1
+    };
+    let catch =
+        async |key: &str| scores.ask("POST", "/v1/games/go/scores/ann:catch", Some(json!({"rival": "bob"})), key).await;
+    let (status, refused) = catch("").await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("bob has not played")));
+    for (points, total) in [(7, 7), (5, 12)] {
+        let beside = add(points).await;
+        // What was written a moment ago on any replica is what the rule is given.
+        let expected = json!({"total": total, "version": beside["version"], "revision": beside["revision"]});
+        assert_eq!(catch("").await, (200, expected));
+    }
+    let first = catch("k-1").await;
+    add(1).await;
+    assert_eq!(catch("k-1").await, first, "a repeat gets the same answer");
+    assert_eq!(scores.get("/v1/games/go/scores/ann").await["total"], 12);
+}
+
+async fn a_hook_makes_the_event_that_is_published(bus: Bus) {
+    let store = Store::of(&bus);
+    let scores = Served::new(SCORES, &bus, &store, scores).await;
+    let cheer = async |topic: &str, id: &str, text: &str, key: &str| {
+        let body = json!({"topic": topic, "cheerId": id, "text": text});
+        scores.ask("POST", "/v1/games/go.9x9/cheers", Some(body), key).await
+    };
+    let (status, refused) = cheer("home.north", "c-1", "", "k-1").await;
+    assert_eq!((status, &refused["detail"]), (400, &json!("text is required")));
+    let first = cheer("home.north", "c-1", "hey", "k-1").await;
+    assert_eq!(first, (200, json!({"said": "1 HEY", "sequence": "1"})));
+    assert_eq!(cheer("home.north", "c-1", "hey", "k-1").await, first, "a repeat gets the same answer");
+    let (_, again) = cheer("home.north", "c-1", "hey", "").await;
+    assert_eq!(again, json!({"said": "1 HEY", "sequence": "1", "duplicate": true}));
+    // Without an id of its own an event has its call's.
+    assert_eq!(cheer("away", "", "ho", "k-2").await, (200, json!({"said": "2 HO", "sequence": "2"})));
+    let mut reader = store.read_log("SCORES_EVENTS", ">", 0).await.unwrap();
+    for (subject, id, text) in [("home.north", "c-1", "HEY"), ("away", "k-2", "HO")] {
+        let event = tokio::time::timeout(support::PATIENCE, reader.next()).await.expect("an event").unwrap();
+        // A field is one token, whatever it holds; the dots of another one part tokens.
+        assert_eq!(event.subject.as_str(), format!("evt.scores.go=2E9x9.{subject}"));
+        assert_eq!(event.headers.get("Nats-Msg-Id"), Some(id));
+        assert_eq!(event.headers.get("message-type"), Some("scores.v1.Cheer"));
+        assert!(event.payload.windows(text.len()).any(|part| part == text.as_bytes()), "{:?}", event.payload);
+    }
+    for (topic, reason) in [("a..b", "bad_format"), ("", "required"), ("a.*", "bad_id"), ("a.>", "bad_id")] {
+        let (status, refused) = cheer(topic, "", "ho", "").await;
+        let details = json!({"field": "topic", "reason": reason});
+        assert_eq!((status, &refused["details"]), (400, &details), "{topic}");
+    }
 }
 
 async fn a_refused_check_takes_no_idempotency_key(bus: Bus) {
@@ -520,7 +663,7 @@ async fn a_hook_says_whether_a_document_may_go_and_what_tells_it(bus: Bus) {
     assert_eq!(forget("reason=left&version=3", "k-1").await, gone, "a repeat gets the same answer");
     assert_eq!(forget("reason=left", "").await.0, 404);
     assert_eq!(scores.get("/v1/games/go/scores/ann").await, json!({}));
-    let mut log = store.read_log("SCORE_EVENTS", ">", 0).await.unwrap();
+    let mut log = store.read_log("SCORES_EVENTS", ">", 0).await.unwrap();
     let event = tokio::time::timeout(support::PATIENCE, log.next()).await.unwrap().unwrap();
     // total 70, has_played.
     assert_eq!((event.subject.as_str(), &event.payload[..]), ("evt.scores.forgotten", &b"\x08\x46\x10\x01"[..]));
@@ -542,6 +685,19 @@ async fn a_deleted_message_is_its_event(bus: Bus) {
     let event = tokio::time::timeout(support::PATIENCE, log.next()).await.unwrap().unwrap();
     assert_eq!(event.headers.get("Nats-Msg-Id"), Some("library_books:_.dune:2"));
     assert_eq!(&event.payload[..], b"\x0a\x04dune\x12\x04dune");
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_answer_in_time_is_told() {
+    let server = NatsServer::start();
+    let store = Store::of(&server.bus().await);
+    let proto = SCORES.replace("within: { seconds: 2 }", "within: { seconds: 1 }");
+    let scores = Served::new(&proto, &Bus::embedded(), &store, scores).await;
+    server.signal("STOP");
+    let body = json!({"topic": "home", "cheerId": "c-1", "text": "hey"});
+    let (status, refused) = scores.ask("POST", "/v1/games/go/cheers", Some(body), "").await;
+    let text = "the log does not answer: publish it again under the same id";
+    assert_eq!((status, &refused["detail"]), (503, &json!(text)));
 }
 
 #[test]
@@ -594,6 +750,17 @@ async fn hooks_that_do_not_fit_stop_the_start() {
     let bare = problems(async |_, _| Service::new("scores", "1.0.0").hook_get("scores.v1.ScoreService/Get", get)).await;
     assert_eq!(bare[0], of("the service keeps no bucket `scores`: give its records to `Service::keeping`"));
     let tell = |_: Context, _: Watch, _: bool| Ok(|_: Moment<Score>| Ok::<_, Fault>(None::<Told>));
+    let plain = |_: Context, _: Catch| Ok(|_: &Current<Score>| Ok(Change::nothing(Caught { total: 0, revision: 0 })));
+    let wrong = problems(async |store, _| kept(store).await.hook_put("scores.v1.ScoreService/Catch", plain)).await;
+    assert!(wrong[0].ends_with("/Catch`: its declaration has a `beside`: use `hook_put_beside`"), "{wrong:?}");
+    let cheer = |_: Context, _: CheerRequest| Ok((String::new(), Caught { total: 0, revision: 0 }, |_: &_, _: &_| ()));
+    let wrong =
+        problems(async |_, _| Service::new("s", "1.0.0").hook_publish("scores.v1.ScoreService/Cheer", cheer)).await;
+    assert!(wrong[0].contains("/Cheer`: event: `Caught`"), "{wrong:?}");
+    let cheer = |_: Context, _: Get| Ok((String::new(), Added { total: 0 }, |_: &_, _: &_| ()));
+    let wrong =
+        problems(async |_, _| Service::new("s", "1.0.0").hook_publish("scores.v1.ScoreService/Get", cheer)).await;
+    assert!(wrong[0].ends_with("/Get`: it declares a get: register its hook with `hook_get`"), "{wrong:?}");
     let put = |_: Context, _: Get| Ok(|_: &Current<Score>| Ok(Change::nothing(Added { total: 0 })));
     let wrong = problems(async |store, _| kept(store).await.hook_put("scores.v1.ScoreService/Get", put)).await;
     assert_eq!(wrong[0], of("it declares a get: register its hook with `hook_get`"));
@@ -626,21 +793,47 @@ fn a_declaration_whose_hook_has_no_place_is_refused_with_its_place() {
             "`operation.get`: bucket `scores` keeps no message: name one in its `document`, or say `hook: true`",
         ),
         ("hook: true watch {", "watch {", "`operation.watch`: `every` needs `hook: true`"),
-        ("hook: true put {", "put {", "`operation.put`: `revision_into` needs `hook: true`"),
+        (
+            "hook: true put { bucket: \"scores\" expected",
+            "put { bucket: \"scores\" expected",
+            "`operation.put`: `revision_into` needs `hook: true`",
+        ),
+        (
+            r#"key: "{game}.{player}" beside"#,
+            r#"key: "{game=**}.{player}" beside"#,
+            "`operation.put`: `{game=**}.{player}`: in a key a field is one token: leave `=**` out",
+        ),
+        ("hook: true\n      publish", "publish", "`operation.publish`: `message` needs `hook: true`"),
+        (
+            r#"message: "scores.v1.Cheer""#,
+            r#"message: "scores.v1.Boo""#,
+            "`operation.publish`: `message`: the schema has no message `scores.v1.Boo`",
+        ),
+        (r#"message: "scores.v1.Cheer""#, "", "`operation.publish`: `message` names the event that the hook makes"),
+        (
+            r#"message: "scores.v1.Cheer""#,
+            r#"id: "cheer_id" message: "scores.v1.Cheer""#,
+            "`operation.publish`: `id` is what the hook decides: remove one of the two",
+        ),
+        (
+            r#"beside: "{game}.{rival}""#,
+            r#"beside: "{game}.{foe}""#,
+            "`operation.put`: `foe` of the request (`scores.v1.CatchRequest`)",
+        ),
         (
             r#"watch { bucket: "scores""#,
             r#"watch { under: "{game}" bucket: "scores""#,
             "`operation.watch`: `key` is one document, `under` are many: name one of them",
         ),
         (
-            r#"put { bucket: "scores""#,
-            r#"put { event { subject: "evt.x" } bucket: "scores""#,
+            r#"put { bucket: "scores" expected"#,
+            r#"put { event { subject: "evt.x" } bucket: "scores" expected"#,
             "`operation.put`: `event`: bucket `scores` keeps no message, so the hook has to do this",
         ),
         (
             r#"list { bucket: "scores" under: "{game}""#,
-            r#"publish { subject: "evt.{game}""#,
-            "`operation.publish`: it has no hook: only get, put, delete, list and watch have",
+            r#"read { log: "SCORES_EVENTS""#,
+            "`operation.read`: it has no hook: only get, put, delete, list, watch and publish have",
         ),
         (
             r#"delete {"#,

@@ -146,7 +146,7 @@ async fn choose(options: &Options, settings: &LiveSettings, names: &[String]) ->
     let without = &settings.now().common.without;
     let rows = options.snapshot.services.iter().filter(|row| !without.iter().any(|name| **name == *row.short_name));
     let rows: Vec<&ServiceRow> = rows.collect();
-    let needs_no_code = |method: &Arc<Method>| method.operation.as_ref().is_some_and(|it| it.hooked().is_none());
+    let needs_no_code = |method: &Arc<Method>| method.operation.as_ref().is_some_and(|it| it.hook().is_none());
     let declares_all = |row: &ServiceRow| row.methods.iter().all(needs_no_code);
     let has_name = |row: &ServiceRow, name: &str| *row.name == *name || *row.short_name == *name;
     let is_chosen = |row: &ServiceRow| names.is_empty() || names.iter().any(|name| has_name(row, name));

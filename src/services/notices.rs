@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Code, Fault};
-use crate::store::{BucketConfig, key_token};
+use crate::store::BucketConfig;
 use crate::transcode::to_wire;
 use crate::worker::Context;
 use crate::worker::records::{EventId, Notice, RecordsConfig, Sealed};
@@ -39,19 +39,14 @@ pub(super) fn notice<T: Serialize>(
     message: &str,
     payload: &T,
 ) -> Result<Notice, Fault> {
-    let tenant = context.tenant();
-    let of_tenant = |id: String| match tenant {
-        "" => id,
-        tenant => format!("{}:{id}", key_token(tenant)),
-    };
     let id = match id {
-        EventId::Text(text) => EventId::Text(of_tenant(text)),
-        EventId::AtRevision(text) => EventId::AtRevision(of_tenant(text)),
+        EventId::Text(text) => EventId::Text(context.of_tenant(&text)),
+        EventId::AtRevision(text) => EventId::AtRevision(context.of_tenant(&text)),
     };
     Ok(Notice::new(context, subject, id, message, payload)?
         .with("payload_type", message)
         .with("producer", context.service())
-        .with("tenant_id", tenant)
+        .with("tenant_id", context.tenant())
         .with("request_id", context.request_id())
         .with("trace_id", context.caller().text("trace_id")))
 }

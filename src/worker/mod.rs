@@ -49,7 +49,7 @@ use dispatch::Endpoint;
 pub use cache::{Cache, CacheConfig, CacheKey, Keep, Made, Origin};
 pub use consume::{CONSUMER_PARALLEL_DEFAULT, Consume, HANDLE_MAX, Setback};
 pub use context::Context;
-pub use declared::{Content, Moment, Parting, Reply, Rule, declared};
+pub use declared::{Confirm, Content, Moment, Parting, Reply, Rule, RuleBeside, declared};
 pub use forward::Forwarded;
 pub use listen::{Heard, Notices};
 pub use peer::PeerCall;

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::records::Sealed;
 use crate::bus::{Headers, Message, Subject};
 use crate::fault::{Code, Fault};
-use crate::store::{Appended, Event};
+use crate::store::{Appended, Event, key_token};
 use crate::transcode::to_wire;
 
 impl Context {
@@ -33,6 +33,14 @@ impl Context {
         }
         let payload = Bytes::from(sealed.payload.clone());
         Ok(self.store().append(Event { subject, id: id.to_owned(), headers, payload }).await?)
+    }
+
+    /// An event's id among all tenants': as it stands in the default one, behind the tenant's token in others.
+    pub fn of_tenant(&self, id: &str) -> String {
+        match self.tenant() {
+            "" => id.to_owned(),
+            tenant => format!("{}:{id}", key_token(tenant)),
+        }
     }
 
     /// Publishes a notice to whoever listens now; nobody answers, and nothing keeps it.

@@ -9,8 +9,8 @@ use super::hooked::only_with_hook;
 use super::message::Message;
 use super::rule::Rule;
 use super::{
-    Choice, Delete, DocumentKind, Filter, From, Into, Mode, Operation, Put, Range, ScalarAt, TimeOf, Token, Watch,
-    Watched,
+    Choice, Delete, DocumentKind, Filter, From, Into, Mode, Operation, Publication, Put, Range, ScalarAt, TimeOf,
+    Token, Watch, Watched,
 };
 use crate::transcode::table::Kind;
 use crate::transcode::{MessageId, Tables};
@@ -50,9 +50,18 @@ pub(in crate::schema) fn operation(around: &Around<'_>, rule: &DynamicMessage) -
     }
 }
 
-/// How old a reply may be; no time at all is as if it was not said.
-fn cache(rule: &Rule<'_>) -> Option<Duration> {
-    rule.duration("cache").filter(|age| !age.is_zero())
+/// What tokens make up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Joined {
+    Key,
+    Subject,
+    /// A subject with wildcards.
+    Pattern,
+}
+
+/// A length of time; none at all is as if it was not said.
+fn length(rule: &Rule<'_>, name: &str) -> Option<Duration> {
+    rule.duration(name).filter(|length| !length.is_zero())
 }
 
 impl Around<'_> {
@@ -87,7 +96,7 @@ impl Around<'_> {
     fn get(&self, rule: &Rule<'_>) -> Result<Operation, String> {
         let kind = self.kind(rule)?;
         let (key, into) = (self.choice(rule)?, self.place(rule, &kind)?);
-        Ok(Operation::Get { key, into, cache: cache(rule), may_lag: rule.is_set("may_lag"), kind })
+        Ok(Operation::Get { key, into, cache: length(rule, "cache"), may_lag: rule.is_set("may_lag"), kind })
     }
 
     fn put(&self, rule: &Rule<'_>) -> Result<Operation, String> {
@@ -109,7 +118,7 @@ impl Around<'_> {
             Err(_) => None,
         };
         Ok(Operation::Put(Box::new(Put {
-            key: self.key(rule, "key")?,
+            key: self.joined(rule, "key", Joined::Key)?,
             from,
             mode,
             expected_version: self.asked_number(rule, "expected_version")?,
@@ -154,7 +163,7 @@ impl Around<'_> {
     }
 
     fn delete(&self, rule: &Rule<'_>) -> Result<Operation, String> {
-        let (kind, key) = (self.kind(rule)?, self.key(rule, "key")?);
+        let (kind, key) = (self.kind(rule)?, self.joined(rule, "key", Joined::Key)?);
         Ok(Operation::Delete { kind, key, plan: self.deletion(rule)? })
     }
 
@@ -180,20 +189,20 @@ impl Around<'_> {
                 .ok_or_else(|| format!("filter `{field}`: it and `{document}` of the document are of two types"))
         };
         Ok(Operation::List {
-            under: self.tokens(&rule.text("under"), false)?,
+            under: self.tokens(&rule.text("under"), Joined::Key)?,
             filters: rule.messages("filter").into_iter().map(filter).collect::<Result<_, _>>()?,
             page_size: self.asked_number(rule, "page_size")?,
             page_token: self.asked_at(rule, "page_token")?,
             into: self.answered().list_of(&rule.text("into"), kind.message, &kind.message_name)?,
             next_page_token_into: self.answered_at(rule, "next_page_token_into", Message::text)?,
-            cache: cache(rule),
+            cache: length(rule, "cache"),
             kind,
         })
     }
 
     fn watch(&self, rule: &Rule<'_>) -> Result<Operation, String> {
         let kind = self.kind(rule)?;
-        let (under, is_one) = (self.tokens(&rule.text("under"), false)?, !rule.texts("key").is_empty());
+        let (under, is_one) = (self.tokens(&rule.text("under"), Joined::Key)?, !rule.texts("key").is_empty());
         let of = match is_one {
             true if !under.is_empty() => return Err("`key` is one document, `under` are many: name one of them".into()),
             true => Watched::One(self.choice(rule)?),
@@ -233,11 +242,16 @@ impl Around<'_> {
             }
             None => (None, self.request),
         };
-        Ok(Operation::Publish {
-            subject: self.key(rule, "subject")?,
-            from,
-            message: self.tables.message(message).name.to_string(),
-            id: self.asked_at(rule, "id")?,
+        let (publication, id) = (self.publication(rule, message)?, self.asked_at(rule, "id")?);
+        Ok(Operation::Publish { publication, from, id })
+    }
+
+    pub(super) fn publication(&self, rule: &Rule<'_>, message: MessageId) -> Result<Publication, String> {
+        Ok(Publication {
+            subject: self.joined(rule, "subject", Joined::Subject)?,
+            message,
+            message_name: self.tables.message(message).name.to_string(),
+            within: length(rule, "within"),
             sequence_into: self.answered_at(rule, "sequence_into", Message::integer)?,
             duplicate_into: self.answered_at(rule, "duplicate_into", Message::boolean)?,
         })
@@ -250,7 +264,7 @@ impl Around<'_> {
         }
         Ok(Operation::Read {
             log: rule.given("log").ok_or("`log` names the log")?,
-            subject: self.tokens(&rule.text("subject"), true)?,
+            subject: self.tokens(&rule.text("subject"), Joined::Pattern)?,
             after: self.asked_number(rule, "after")?,
             into: field.spec.number,
             sequence_into: self.answered_at(rule, "sequence_into", Message::integer)?,
@@ -281,7 +295,8 @@ impl Around<'_> {
     /// The keys of a document, and what is missing without all of them.
     fn choice(&self, rule: &Rule<'_>) -> Result<Choice, String> {
         let texts = rule.texts("key");
-        let keys: Vec<Vec<Token>> = texts.iter().map(|text| self.tokens(text, false)).collect::<Result<_, _>>()?;
+        let keys: Vec<Vec<Token>> =
+            texts.iter().map(|text| self.tokens(text, Joined::Key)).collect::<Result<_, _>>()?;
         let first = keys.first().filter(|key| !key.is_empty()).ok_or("`key` is missing")?;
         let lacks = first.iter().rev().find_map(Token::field).map(|at| self.asked().oneof_or_name(&at.name));
         let lacks = lacks.transpose()?.unwrap_or_default();
@@ -289,15 +304,15 @@ impl Around<'_> {
     }
 
     pub(super) fn event(&self, rule: &Rule<'_>) -> Result<Option<Vec<Token>>, String> {
-        rule.message("event").map(|event| self.key(&Rule(&event), "subject")).transpose()
+        rule.message("event").map(|event| self.joined(&Rule(&event), "subject", Joined::Subject)).transpose()
     }
 
-    pub(super) fn key(&self, rule: &Rule<'_>, name: &str) -> Result<Vec<Token>, String> {
-        let tokens = self.tokens(&rule.text(name), false)?;
+    pub(super) fn joined(&self, rule: &Rule<'_>, name: &str, of: Joined) -> Result<Vec<Token>, String> {
+        let tokens = self.tokens(&rule.text(name), of)?;
         if tokens.is_empty() { Err(format!("`{name}` is missing")) } else { Ok(tokens) }
     }
 
-    pub(super) fn tokens(&self, text: &str, takes_wildcards: bool) -> Result<Vec<Token>, String> {
+    pub(super) fn tokens(&self, text: &str, of: Joined) -> Result<Vec<Token>, String> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
@@ -307,12 +322,18 @@ impl Around<'_> {
         let mut rest = text;
         while !rest.is_empty() {
             let (token, after) = match rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-                Some((path, after)) => (Token::Field(self.asked().scalar(path)?), after),
+                Some((path, after)) => match path.strip_suffix("=**") {
+                    Some(_) if of == Joined::Key => {
+                        return Err(format!("`{text}`: in a key a field is one token: leave `=**` out"));
+                    }
+                    Some(path) => (Token::Dotted(self.asked().scalar(path)?), after),
+                    None => (Token::Field(self.asked().scalar(path)?), after),
+                },
                 None => {
                     let (literal, after) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
                     let is_wild = literal == "*" || (literal == ">" && after.is_empty());
                     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-                    if literal.is_empty() || !(literal.chars().all(is_plain) || (takes_wildcards && is_wild)) {
+                    if literal.is_empty() || !(literal.chars().all(is_plain) || (of == Joined::Pattern && is_wild)) {
                         return Err(format!("`{text}`: a token is `{{field}}`, or letters, digits, `_` and `-`"));
                     }
                     (Token::Literal(literal.to_owned()), after)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::Around;
+use super::compile::{Around, Joined};
 use super::message::Message;
 use super::rule::Rule;
 use super::{Delete, DocumentKind, Into, Mode, ScalarAt, Token};
@@ -16,6 +16,8 @@ pub struct Hooked {
     /// Key of one document; the first tokens of many keys for a list, or a watch of many. A put without any has its key
     /// from the hook.
     pub key: Vec<Token>,
+    /// Of a put: key of another document that its hook is given.
+    pub beside: Option<Vec<Token>>,
     /// What it does.
     pub action: Action,
 }
@@ -67,10 +69,12 @@ const DECIDED: &[(&str, &[&str])] = &[
     ("delete", &[]),
     ("list", &["filter", "page_size", "page_token", "into", "next_page_token_into", "cache"]),
     ("watch", &["into", "revision_into", "key_into", "deleted_into", "written", "deleted", "must_exist", "last"]),
+    ("publish", &["from", "id"]),
 ];
 
 /// What only a declaration with a hook can say, by action.
-const OF_HOOKS: &[(&str, &[&str])] = &[("put", &["revision_into", "expected_revision"]), ("watch", &["every"])];
+const OF_HOOKS: &[(&str, &[&str])] =
+    &[("put", &["revision_into", "expected_revision", "beside"]), ("watch", &["every"]), ("publish", &["message"])];
 
 /// What a declaration says that needs a hook.
 pub(super) fn only_with_hook(action: &str, rule: &Rule<'_>) -> Option<&'static str> {
@@ -92,38 +96,45 @@ fn only_of_messages(names: &[&str], rule: &Rule<'_>, kind: &DocumentKind) -> Res
 impl Around<'_> {
     pub(super) fn hooked(&self, action: &str, rule: &Rule<'_>) -> Result<super::Operation, String> {
         let Some((_, decided)) = DECIDED.iter().find(|row| row.0 == action) else {
-            return Err("it has no hook: only get, put, delete, list and watch have".to_owned());
+            return Err("it has no hook: only get, put, delete, list, watch and publish have".to_owned());
         };
         if let Some(name) = decided.iter().find(|name| rule.has(name)) {
             return Err(format!("`{name}` is what the hook decides: remove one of the two"));
         }
+        if action == "publish" {
+            let name = rule.given("message").ok_or("`message` names the event that the hook makes")?;
+            let message = self.tables.message_id(&name);
+            let message = message.ok_or_else(|| format!("`message`: the schema has no message `{name}`"))?;
+            return Ok(super::Operation::HookedPublish(self.publication(rule, message)?));
+        }
         let kind = self.any_kind(rule)?;
+        let beside = rule.given("beside").map(|key| self.tokens(&key, Joined::Key)).transpose()?;
         let (key, action) = match action {
             "get" => (self.one_key(rule)?, Action::Get { may_lag: rule.is_set("may_lag") }),
-            "put" => (self.tokens(&rule.text("key"), false)?, self.hooked_put(rule, &kind)?),
+            "put" => (self.tokens(&rule.text("key"), Joined::Key)?, self.hooked_put(rule, &kind)?),
             "delete" => {
                 only_of_messages(&["event"], rule, &kind)?;
-                (self.key(rule, "key")?, Action::Delete(self.deletion(rule)?))
+                (self.joined(rule, "key", Joined::Key)?, Action::Delete(self.deletion(rule)?))
             }
-            "list" => (self.tokens(&rule.text("under"), false)?, Action::List),
+            "list" => (self.tokens(&rule.text("under"), Joined::Key)?, Action::List),
             _ => {
                 let is_one = rule.has("key");
                 if is_one && rule.has("under") {
                     return Err("`key` is one document, `under` are many: name one of them".to_owned());
                 }
                 let after_revision = self.asked_number(rule, "after_revision")?;
-                let key = if is_one { self.one_key(rule)? } else { self.tokens(&rule.text("under"), false)? };
+                let key = if is_one { self.one_key(rule)? } else { self.tokens(&rule.text("under"), Joined::Key)? };
                 let every = rule.duration("every").filter(|every| !every.is_zero());
                 (key, Action::Watch { after_revision, is_one, every })
             }
         };
-        Ok(super::Operation::Hooked(Hooked { kind, key, action }))
+        Ok(super::Operation::Hooked(Hooked { kind, key, beside, action }))
     }
 
     /// The key of a read, which with a hook is a single one.
     fn one_key(&self, rule: &Rule<'_>) -> Result<Vec<Token>, String> {
         match rule.texts("key").as_slice() {
-            [key] if !key.is_empty() => self.tokens(key, false),
+            [key] if !key.is_empty() => self.tokens(key, Joined::Key),
             [] | [_] => Err("`key` is missing".to_owned()),
             _ => Err("with a hook there is one `key`: remove the others".to_owned()),
         }

@@ -86,14 +86,19 @@ pub struct ScalarAt {
 pub enum Token {
     /// As it stands.
     Literal(String),
-    /// A field of the request.
+    /// A field of the request: one token, whatever it holds.
     Field(ScalarAt),
+    /// A field of the request whose dots part tokens; subjects alone have it.
+    Dotted(ScalarAt),
 }
 
 impl Token {
     /// The field that it comes from.
     pub fn field(&self) -> Option<&ScalarAt> {
-        if let Token::Field(at) = self { Some(at) } else { None }
+        match self {
+            Token::Literal(_) => None,
+            Token::Field(at) | Token::Dotted(at) => Some(at),
+        }
     }
 }
 
@@ -188,15 +193,13 @@ pub enum Operation {
     },
     Watch(Box<Watch>),
     Publish {
-        subject: Vec<Token>,
+        publication: Publication,
         /// The event's field; the request itself without it.
         from: Option<u32>,
-        /// Full name of the event's message.
-        message: String,
         id: Option<ScalarAt>,
-        sequence_into: Option<u32>,
-        duplicate_into: Option<u32>,
     },
+    /// A hook makes the event and its id.
+    HookedPublish(Publication),
     Read {
         log: String,
         subject: Vec<Token>,
@@ -207,6 +210,19 @@ pub enum Operation {
         subject_into: Option<u32>,
     },
     Hooked(Hooked),
+}
+
+/// How an event is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of tidegate/options.proto")]
+pub struct Publication {
+    pub subject: Vec<Token>,
+    /// The event's message, and its full name.
+    pub message: MessageId,
+    pub message_name: String,
+    pub within: Option<Duration>,
+    pub sequence_into: Option<u32>,
+    pub duplicate_into: Option<u32>,
 }
 
 /// A write of a document.
@@ -288,7 +304,7 @@ impl Operation {
             Operation::Put(put) => Some(&put.kind),
             Operation::Watch(watch) => Some(&watch.kind),
             Operation::Hooked(hooked) => Some(&hooked.kind),
-            Operation::Publish { .. } | Operation::Read { .. } => None,
+            Operation::Publish { .. } | Operation::HookedPublish(_) | Operation::Read { .. } => None,
         }
     }
 
@@ -308,7 +324,16 @@ impl Operation {
         }
     }
 
-    /// The declaration of a hook, where it has one.
+    /// The action of which a hook decides, where one does.
+    pub fn hook(&self) -> Option<&'static str> {
+        match self {
+            Operation::Hooked(hooked) => Some(hooked.action.name()),
+            Operation::HookedPublish(_) => Some("publish"),
+            _ => None,
+        }
+    }
+
+    /// The declaration of a hook that works on documents, where it has one.
     pub fn hooked(&self) -> Option<&Hooked> {
         match self {
             Operation::Hooked(hooked) => Some(hooked),

@@ -19,7 +19,7 @@ use super::settings::LiveSettings;
 use crate::fault::Fault;
 use crate::store::{BucketConfig, Store, key};
 use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records};
-use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use crate::worker::{Chunks, Context, Failed, Repeats, RuleBeside, Service};
 
 /// What is known of a place lives for a month.
 const TTL: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3_600);
@@ -42,10 +42,10 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
     Ok(Service::new("environmental-narrative", VERSION)
         .keeping(&narrative.places)
         .sweeping("sweeper", &narrative.places)
+        .hook_put_beside("environmental_narrative.v1.EnvironmentalNarrativeService/UpdateContext", update)
         .hook_watch("environmental_narrative.v1.EnvironmentalNarrativeService/WatchLocation", watch)
         .sharing(narrative)
         .unary("environmental_narrative.v1.EnvironmentalNarrativeService/Generate", Narrative::generate)
-        .unary("environmental_narrative.v1.EnvironmentalNarrativeService/UpdateContext", Narrative::update)
         .stream("environmental_narrative.v1.EnvironmentalNarrativeService/GenerateStream", Narrative::generate_stream)
         .done())
 }
@@ -144,24 +144,6 @@ impl Narrative {
         }
         Ok(())
     }
-
-    async fn update(self: Arc<Self>, context: Context, request: Update) -> Result<Updated, Failed<Updated>> {
-        check_update(&request)?;
-        let ctx = key(&[context.tenant(), &request.location_id, "ctx"]);
-        let last = key(&[context.tenant(), &request.location_id, "last"]);
-        let write = async {
-            let look = || self.places.get(&context, &last);
-            let rule = |current: &Current<Kept>, last: Option<Document<Kept>>| {
-                let elements = match last.map(|last| last.value) {
-                    Some(Kept::Set(_, set)) => set.elements,
-                    _ => Vec::new(),
-                };
-                updated(&request, current, &elements)
-            };
-            Ok(self.places.change_knowing(&context, &ctx, look, rule).await?.reply)
-        };
-        self.repeats.once(&context, write).await
-    }
 }
 
 /// The hook of the declared watch: the context as it is, then each change of it and each new set; behind a revision, what
@@ -232,6 +214,18 @@ fn check_update(request: &Update) -> Result<(), Fault> {
         return Err(invalid("context_updates", "required", "nothing to update"));
     }
     Ok(())
+}
+
+/// The hook of the declared update: it is given the context, and beside it the last set, whose elements it may touch.
+fn update(_: Context, request: Update) -> Result<impl RuleBeside<Kept, Updated>, Fault> {
+    check_update(&request)?;
+    Ok(move |current: &Current<Kept>, last: Option<&Document<Kept>>| {
+        let elements = match last.map(|last| &last.value) {
+            Some(Kept::Set(_, set)) => set.elements.as_slice(),
+            _ => &[],
+        };
+        updated(&request, current, elements)
+    })
 }
 
 /// What an update makes of what is known, and the elements of the last set that it touches.

@@ -20,18 +20,16 @@ use super::notices::{GameEvent, records};
 use super::seed::{Part, canonical_json, seed, tenant_part};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
-use crate::store::{BucketConfig, Store, key, key_token};
+use crate::store::{Appended, BucketConfig, Store, key};
 use crate::worker::records::{Change, Changed, Current, Records, RecordsConfig};
 use crate::worker::types::{Struct, Value};
-use crate::worker::{Context, Failed, Repeats, Service};
+use crate::worker::{Confirm, Context, Failed, Repeats, Service};
 use patterns::{active, check_pattern, check_type, takes};
 use streams::Hub;
 use subscriptions::{Filter, Index, Kept, Subscription};
 
 /// Full name of the envelope.
 const ENVELOPE: &str = "event_bus.v1.GameEvent";
-/// Longest wait until a log has kept an event.
-const KEEP_MAX: Duration = Duration::from_secs(2);
 /// Bytes of an event, its metadata included.
 const EVENT_BYTES_MAX: usize = 960 * 1024;
 /// Patterns of one subscription.
@@ -83,7 +81,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
     let mut sharing = Service::new("event-bus", VERSION)
         .keeping(&bus.kept)
         .sharing(bus)
-        .unary("event_bus.v1.EventBusService/Publish", EventBus::publish)
+        .hook_publish("event_bus.v1.EventBusService/Publish", EventBus::publish)
         .unary("event_bus.v1.EventBusService/Subscribe", EventBus::subscribe)
         .declared("event_bus.v1.EventBusService/Unsubscribe")
         .unary("event_bus.v1.EventBusService/GetEventStats", EventBus::stats)
@@ -121,7 +119,6 @@ struct Published {
     success: bool,
     event_id: String,
     subscriber_count: i32,
-    duplicate: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,9 +138,34 @@ struct Subscribed {
 }
 
 impl EventBus {
-    async fn publish(self: Arc<Self>, context: Context, request: Publish) -> Result<Published, Failed<Published>> {
+    /// The hook of the declared publish: the event with who made it, and once the log has it, how many it goes to.
+    fn publish(
+        self: Arc<Self>,
+        context: Context,
+        request: Publish,
+    ) -> Result<(String, GameEvent, impl Confirm<GameEvent, Published>), Fault> {
         self.check_event(&context, &request)?;
-        self.repeats.once(&context, async { Ok(self.keep(&context, &request).await?) }).await
+        let Publish { event_type, mut event_id, payload, mut metadata, priority } = request;
+        if event_id.is_empty() {
+            let parts = [Part::Text("event.v1"), tenant_part(context.tenant()), Part::Text(context.request_id())];
+            event_id = format!("evt_{:016x}", seed(&parts));
+        }
+        for (name, value) in [
+            ("producer", context.caller().text("client_id")),
+            ("tenant_id", context.tenant()),
+            ("request_id", context.request_id()),
+            ("trace_id", context.caller().text("trace_id")),
+        ] {
+            metadata.insert(name.to_owned(), value.to_owned());
+        }
+        let (own_id, timestamp_ms) = (context.of_tenant(&event_id), context.now_ms());
+        let event = GameEvent { event_id: own_id, event_type, timestamp_ms, payload, metadata, priority };
+        let id = event_id.clone();
+        let told = move |event: &GameEvent, kept: &Appended| {
+            let takers = if kept.is_duplicate { 0 } else { self.index.takers(event, context.now_ms()).len() };
+            Published { success: true, event_id, subscriber_count: takers as i32 }
+        };
+        Ok((id, event, told))
     }
 
     fn check_event(&self, context: &Context, request: &Publish) -> Result<(), Fault> {
@@ -172,43 +194,6 @@ impl EventBus {
             return Err(out_of_range("priority", 0, 10));
         }
         Ok(())
-    }
-
-    /// Waits until the log has kept the event.
-    async fn keep(&self, context: &Context, request: &Publish) -> Result<Published, Fault> {
-        let tenant = context.tenant();
-        let event_id = if request.event_id.is_empty() {
-            let parts = [Part::Text("event.v1"), tenant_part(tenant), Part::Text(context.request_id())];
-            format!("evt_{:016x}", seed(&parts))
-        } else {
-            request.event_id.clone()
-        };
-        let caller = context.caller();
-        let mut metadata = request.metadata.clone();
-        for (name, value) in [
-            ("producer", caller.text("client_id")),
-            ("tenant_id", tenant),
-            ("request_id", context.request_id()),
-            ("trace_id", caller.text("trace_id")),
-        ] {
-            metadata.insert(name.to_owned(), value.to_owned());
-        }
-        let message_id = if tenant.is_empty() { event_id.clone() } else { format!("{}:{event_id}", key_token(tenant)) };
-        let event = GameEvent {
-            event_id: message_id.clone(),
-            event_type: request.event_type.clone(),
-            timestamp_ms: context.now_ms(),
-            payload: request.payload.clone(),
-            metadata,
-            priority: request.priority,
-        };
-        let subject = format!("evt.{}.v1", request.event_type);
-        let keeping = context.append(&subject, ENVELOPE, &event, &message_id);
-        let kept = tokio::time::timeout(KEEP_MAX, keeping).await.map_err(|_| {
-            Fault::upstream(Code::Unavailable, "the log does not answer: publish it again with the same event_id")
-        })??;
-        let takers = if kept.is_duplicate { 0 } else { self.index.takers(&event, context.now_ms()).len() };
-        Ok(Published { success: true, event_id, subscriber_count: takers as i32, duplicate: kept.is_duplicate })
     }
 
     async fn subscribe(

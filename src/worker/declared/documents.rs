@@ -112,7 +112,7 @@ pub(super) fn notice(
     payload: Vec<u8>,
 ) -> Result<Option<Notice>, Fault> {
     let Some(subject) = subject else { return Ok(None) };
-    let subject = key(&found.tokens(subject)?);
+    let subject = found.subject(subject)?;
     let id = EventId::Text(format!("{}:{place}:{version}", kind.bucket));
     Ok(Some(Notice::encoded(found.context, subject, id, &kind.message_name, payload)))
 }

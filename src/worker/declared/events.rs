@@ -4,18 +4,14 @@ use super::fields::{Found, malformed};
 use super::unanswered;
 use crate::bus::Pattern;
 use crate::fault::{Code, Fault};
-use crate::schema::operation::{Operation, Token};
-use crate::store::key_token;
+use crate::schema::operation::{Operation, Publication};
+use crate::store::Appended;
 use crate::transcode::wire::{WireReader, each_message, put_bytes, put_number};
 use crate::worker::records::Sealed;
 use crate::worker::streams::Outlet;
 
 pub(super) async fn publish(found: &Found<'_>, operation: &Operation) -> Result<Vec<u8>, Fault> {
-    let Operation::Publish { subject, from, message, id, sequence_into, duplicate_into } = operation else {
-        return Err(unanswered());
-    };
-    let context = found.context;
-    let subject = joined(found, subject)?;
+    let Operation::Publish { publication, from, id } = operation else { return Err(unanswered()) };
     let mut payload = Vec::new();
     match from {
         Some(number) => each_message(found.payload, *number, |content| {
@@ -25,25 +21,41 @@ pub(super) async fn publish(found: &Found<'_>, operation: &Operation) -> Result<
         .map_err(|error| malformed(&error))?,
         None => payload = without_context(found)?,
     }
-    let given = id.as_ref().and_then(|at| found.text(at)).filter(|id| !id.is_empty());
-    let id = given.unwrap_or_else(|| match context.idempotency_key() {
-        "" => context.request_id().to_owned(),
-        key => key.to_owned(),
-    });
-    let id = match context.tenant() {
-        "" => id,
-        tenant => format!("{}:{id}", key_token(tenant)),
-    };
-    let sealed = Sealed { message: message.clone(), payload, headers: Vec::new() };
-    let appended = context.append_sealed(&subject, &sealed, &id).await?;
+    let id = id.as_ref().and_then(|at| found.text(at)).unwrap_or_default();
+    let appended = append(found, publication, payload, id).await?;
     let mut reply = Vec::new();
-    if let Some(number) = sequence_into {
-        put_number(*number, appended.sequence, &mut reply);
-    }
-    if let Some(number) = duplicate_into.filter(|_| appended.is_duplicate) {
-        put_number(number, 1, &mut reply);
-    }
+    put_appended(publication, &appended, &mut reply);
     Ok(reply)
+}
+
+/// Waits until the log has an event. Without an id of its own it has that of its call: the idempotency key, or the
+/// request's.
+pub(super) async fn append(
+    found: &Found<'_>,
+    publication: &Publication,
+    payload: Vec<u8>,
+    id: String,
+) -> Result<Appended, Fault> {
+    let (context, subject) = (found.context, found.subject(&publication.subject)?);
+    let id = [&*id, context.idempotency_key(), context.request_id()].into_iter().find(|id| !id.is_empty());
+    let id = context.of_tenant(id.unwrap_or_default());
+    let sealed = Sealed { message: publication.message_name.clone(), payload, headers: Vec::new() };
+    let appending = context.append_sealed(&subject, &sealed, &id);
+    let Some(within) = publication.within else { return appending.await };
+    tokio::time::timeout(within, appending).await.unwrap_or_else(|_| {
+        let text = "the log does not answer: publish it again under the same id";
+        Err(Fault::upstream(Code::Unavailable, text))
+    })
+}
+
+/// The reply's fields for what became of an event.
+pub(super) fn put_appended(publication: &Publication, appended: &Appended, reply: &mut Vec<u8>) {
+    if let Some(number) = publication.sequence_into {
+        put_number(number, appended.sequence, reply);
+    }
+    if let Some(number) = publication.duplicate_into.filter(|_| appended.is_duplicate) {
+        put_number(number, 1, reply);
+    }
 }
 
 pub(super) async fn read(found: &Found<'_>, operation: &Operation, outlet: &Outlet) -> Result<(), Fault> {
@@ -51,7 +63,7 @@ pub(super) async fn read(found: &Found<'_>, operation: &Operation, outlet: &Outl
         return Err(unanswered());
     };
     let context = found.context;
-    let filter = if subject.is_empty() { ">".to_owned() } else { joined(found, subject)? };
+    let filter = if subject.is_empty() { ">".to_owned() } else { found.subject(subject)? };
     Pattern::new(filter.as_str())
         .map_err(|error| Fault::ours(Code::Internal, "a filter is no pattern").internal(error.to_string()))?;
     let mut reader = context.store().read_log(log, &filter, found.number(after.as_ref())).await?;
@@ -74,16 +86,6 @@ pub(super) async fn read(found: &Found<'_>, operation: &Operation, outlet: &Outl
         }
         outlet.send_encoded(&chunk).await?;
     }
-}
-
-/// A subject or pattern: what comes from the request is one token each, whatever it holds.
-fn joined(found: &Found<'_>, tokens: &[Token]) -> Result<String, Fault> {
-    let texts = found.tokens(tokens)?;
-    let token = |(token, text): (&Token, String)| match token {
-        Token::Literal(_) => text,
-        Token::Field(_) => key_token(&text),
-    };
-    Ok(tokens.iter().zip(texts).map(token).collect::<Vec<_>>().join("."))
 }
 
 /// The request's bytes without the caller's context.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::fault::{Code, Fault};
 use crate::schema::operation::{Choice, DocumentKind, From, Into, ScalarAt, Token, Updated};
+use crate::store::key_token;
 use crate::transcode::table::{Kind, WireType};
 use crate::transcode::wire::{WireReader, each_message, put_bytes, put_number, put_varint, scalar_text};
 use crate::transcode::{
@@ -43,7 +44,7 @@ impl Found<'_> {
 
     /// The key whose fields the request has; INVALID_ARGUMENT where it has those of none.
     pub(super) fn chosen<'c>(&self, choice: &'c Choice) -> Result<&'c [Token], Fault> {
-        let has = |token: &Token| !matches!(token, Token::Field(at) if self.text(at).is_none());
+        let has = |token: &Token| token.field().is_none_or(|at| self.text(at).is_some());
         if let Some(key) = choice.keys.iter().find(|key| key.iter().all(has)) {
             return Ok(key);
         }
@@ -65,8 +66,34 @@ impl Found<'_> {
             .map(|token| match token {
                 Token::Literal(text) => Ok(text.clone()),
                 Token::Field(at) => self.token(at),
+                Token::Dotted(at) => self.dotted(at),
             })
             .collect()
+    }
+
+    /// A subject or pattern.
+    pub(super) fn subject(&self, tokens: &[Token]) -> Result<String, Fault> {
+        let texts = self.tokens(tokens)?;
+        let token = |(token, text): (&Token, String)| match token {
+            Token::Literal(_) => text,
+            Token::Field(_) => key_token(&text),
+            Token::Dotted(_) => text.split('.').map(key_token).collect::<Vec<_>>().join("."),
+        };
+        Ok(tokens.iter().zip(texts).map(token).collect::<Vec<_>>().join("."))
+    }
+
+    /// Tokens joined by dots, as a field has them.
+    fn dotted(&self, at: &ScalarAt) -> Result<String, Fault> {
+        let text = self.token(at)?;
+        if text.split('.').any(str::is_empty) {
+            return Err(Fault::client(
+                Code::InvalidArgument,
+                format!("{} must be tokens joined by single dots", at.name),
+            )
+            .detail("field", &*at.name)
+            .detail("reason", "bad_format"));
+        }
+        Ok(text)
     }
 
     fn token(&self, at: &ScalarAt) -> Result<String, Fault> {

@@ -32,7 +32,7 @@ use cached::Replies;
 use fields::Found;
 
 pub(in crate::worker) use hooks::{Bind, Kept};
-pub use hooks::{Content, Moment, Parting, Reply, Rule};
+pub use hooks::{Confirm, Content, Moment, Parting, Reply, Rule, RuleBeside};
 pub(super) use rows::Rows;
 
 /// Documents by bucket, as ProtoJSON with proto names.
@@ -68,8 +68,8 @@ pub async fn declared(store: &Store, snapshot: &Snapshot, name: &str) -> Result<
         service.declared_rows.add(bucket, records);
     }
     for method in &row.methods {
-        match method.operation.as_ref().map(|operation| operation.hooked()) {
-            Some(Some(hooked)) => service.kept_mut().need(&method.name, hooked),
+        match method.operation.as_ref().map(|operation| operation.hook()) {
+            Some(Some(action)) => service.kept_mut().need(&method.name, action),
             Some(None) => service = service.declared(&method.name),
             None => {}
         }
@@ -133,7 +133,9 @@ impl Declared {
                 Ok(self.replies.read(&found, operation, lists::list(&found, self, operation)).await?)
             }
             Operation::Publish { .. } => Ok(events::publish(&found, operation).await?),
-            Operation::Watch(_) | Operation::Read { .. } | Operation::Hooked(_) => Err(unanswered().into()),
+            Operation::Watch(_) | Operation::Read { .. } | Operation::Hooked(_) | Operation::HookedPublish(_) => {
+                Err(unanswered().into())
+            }
         }
     }
 

@@ -136,8 +136,7 @@ impl Rows {
         if let Some((field, _)) = row.guard.as_ref().filter(|(field, _)| text_field(method, field).is_none()) {
             return Some(format!("its request has no text `{field}` to tell callers by"));
         }
-        if let Some(hooked) = operation.hooked() {
-            let action = hooked.action.name();
+        if let Some(action) = operation.hook() {
             return Some(format!("its declaration has a hook: register that with `hook_{action}`"));
         }
         let bucket = &operation.kind()?.bucket;

@@ -36,6 +36,7 @@ use unreadable::Unreadable;
 pub(super) use config::Forget;
 pub use config::{Changed, Expired, RecordsConfig};
 pub(crate) use notice::base64_text;
+pub(in crate::worker) use notice::encoded;
 pub use notice::{EventId, Notice, Seal, Sealed, plain_seal};
 pub use watch::{RecordSeen, RecordWatch};
 

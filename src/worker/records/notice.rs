@@ -104,7 +104,7 @@ impl Notice {
 }
 
 /// A value as the bytes of a message of the schema.
-fn encoded<T: Serialize>(context: &Context, message: &str, value: &T) -> Result<Vec<u8>, Fault> {
+pub(in crate::worker) fn encoded<T: Serialize>(context: &Context, message: &str, value: &T) -> Result<Vec<u8>, Fault> {
     let broken = |text: String| Fault::ours(Code::Internal, "an event does not encode").internal(text);
     let tables = context.tables();
     let id = tables.message_id(message).ok_or_else(|| broken(format!("no message `{message}` in the descriptors")))?;

@@ -32,17 +32,18 @@ impl<T: Content> Delete<T> {
     }
 
     async fn write(&self, context: &Context, parting: impl Parting<T>) -> Result<Vec<u8>, Fault> {
-        let Hooked { kind, key, action: Action::Delete(plan) } = &self.hooked else { return Err(unanswered()) };
+        let Hooked { kind, key, action: Action::Delete(plan), .. } = &self.hooked else { return Err(unanswered()) };
         let found = Found { context, payload: context.payload() };
         let deletion = Deletion::of(&found, kind, key, plan)?;
-        let rule = |current: &Current<T>| {
+        let rule = |current: &Current<T>, _: Option<&Document<T>>| {
             let change = deletion.decided(current, |value| self.documents.content(context, value))?;
             let Some(value) = &current.value else { return Ok(change) };
             let (version, revision, updated_ms) = (current.version, current.revision, current.updated_ms);
             Ok(change.events(parting(Document { value, version, revision, updated_ms })?))
         };
         let write = async {
-            let done = self.documents.change(context, &deletion.place, rule).await.map_err(|failed| failed.fault)?;
+            let done =
+                self.documents.change(context, &deletion.place, None, rule).await.map_err(|failed| failed.fault)?;
             Ok(deletion.reply(&done))
         };
         self.repeats.once(context, write).await.map_err(|failed: Failed<Vec<u8>>| failed.fault)

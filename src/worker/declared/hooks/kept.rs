@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::fields::{content, printed, stored, unreadable, without_ours};
 use crate::fault::Fault;
-use crate::schema::operation::{DocumentKind, Hooked};
+use crate::schema::operation::DocumentKind;
 use crate::store::{Keys, Store};
 use crate::transcode::{from_wire, to_wire};
 use crate::worker::records::{Change, Current, Document, Done, RecordSeen, RecordWatch, Records};
@@ -45,8 +45,8 @@ impl Kept {
     }
 
     /// A method is nothing without its hook.
-    pub(in crate::worker) fn need(&mut self, method: &str, hooked: &Hooked) {
-        self.needed.push((method.to_owned(), hooked.action.name()));
+    pub(in crate::worker) fn need(&mut self, method: &str, action: &'static str) {
+        self.needed.push((method.to_owned(), action));
     }
 
     /// Methods whose hook is not there.
@@ -128,25 +128,31 @@ impl<T: Content> Documents<T> {
         Ok(readable.collect())
     }
 
+    /// Changes a document by a rule that is given the one beside it, where a key says which.
     pub(super) async fn change<R: Serialize + DeserializeOwned>(
         &self,
         context: &Context,
         key: &str,
-        rule: impl Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>>,
+        beside: Option<&str>,
+        rule: impl Fn(&Current<T>, Option<&Document<T>>) -> Result<Change<T, R>, Failed<R>>,
     ) -> Result<Done<R>, Failed<R>> {
         let records = match &self.form {
-            Form::Own(records) => return records.change(context, key, rule).await,
+            Form::Own(records) => {
+                let rule = |current: &Current<T>, beside: Option<Document<T>>| rule(current, beside.as_ref());
+                return changed(records, context, key, beside, rule).await;
+            }
             Form::Messages(records) => records,
         };
-        let rule = |current: &Current<Value>| {
+        let rule = |current: &Current<Value>, beside: Option<Document<Value>>| {
+            let beside = self.read_all(context, beside)?;
             let (version, revision, updated_ms) = (current.version, current.revision, current.updated_ms);
             let read = |value: &Value| {
                 let document = Document { value: value.clone(), version, revision, updated_ms };
                 Ok(self.read(context, document)?.value)
             };
-            Ok(rule(&current.try_map(read)?)?.try_map(|value| self.value(context, value))?)
+            Ok(rule(&current.try_map(read)?, beside.as_ref())?.try_map(|value| self.value(context, value))?)
         };
-        records.change(context, key, rule).await
+        changed(records, context, key, beside, rule).await
     }
 
     pub(super) async fn watch(&self, keys: Keys, after: u64) -> Result<Watch<'_, T>, Fault> {
@@ -199,6 +205,19 @@ impl<T: Content> Documents<T> {
         to_wire(context.tables(), self.kind.message, value, &mut wire)
             .map_err(|error| unreadable(&error.to_string()))?;
         stored(context, &self.kind, &without_ours(&self.kind, &wire)?)
+    }
+}
+
+async fn changed<T: Content, R: Serialize + DeserializeOwned>(
+    records: &Records<T>,
+    context: &Context,
+    key: &str,
+    beside: Option<&str>,
+    rule: impl Fn(&Current<T>, Option<Document<T>>) -> Result<Change<T, R>, Failed<R>>,
+) -> Result<Done<R>, Failed<R>> {
+    match beside {
+        None => records.change(context, key, |current| rule(current, None)).await,
+        Some(beside) => records.change_knowing(context, key, || records.get(context, beside), rule).await,
     }
 }
 

@@ -3,8 +3,10 @@
 
 mod delete;
 mod kept;
+mod publish;
 mod put;
 mod reads;
+mod sharing;
 
 use std::any::TypeId;
 use std::sync::Arc;
@@ -16,10 +18,10 @@ use crate::fault::Fault;
 use crate::schema::operation::{Action, Hooked, Into};
 use crate::snapshot::Method;
 use crate::transcode::shape_check;
-use crate::worker::records::{Document, RecordSeen};
+use crate::worker::records::{Current, Document, RecordSeen};
 use crate::worker::service::{Call, UnaryCall, answered, read};
 use crate::worker::shapes::{check_reply, check_request, named};
-use crate::worker::{Context, Failed, Service, Sharing};
+use crate::worker::{Context, Failed, Service};
 use delete::Delete;
 use kept::Documents;
 use put::{Put, shown};
@@ -27,7 +29,8 @@ use put::{Put, shown};
 pub use delete::Parting;
 pub use kept::Content;
 pub(in crate::worker) use kept::Kept;
-pub use put::Rule;
+pub use publish::Confirm;
+pub use put::{Rule, RuleBeside};
 pub use reads::Moment;
 
 /// A reply of a hook. `()` says nothing, and the declaration's `into` makes the reply.
@@ -119,7 +122,25 @@ impl Service {
         F: Fn(Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
     {
-        self.put_by::<Q, T, R, _, U>(method, true, move |context, request| Ok((None, hook(context, request)?)))
+        self.put_by::<Q, T, R, _, _>(method, Form { key: true, beside: false }, move |context, request| {
+            let rule = hook(context, request)?;
+            Ok((None, move |current: &Current<T>, _: Option<&Document<T>>| rule(current)))
+        })
+    }
+
+    /// As [`Service::hook_put`], where the declaration names a document `beside` the one that is written: the rule is given
+    /// that as well, as it is before each try.
+    #[must_use]
+    pub fn hook_put_beside<Q, T, R, F, U>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        R: Reply,
+        F: Fn(Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
+        U: RuleBeside<T, R>,
+    {
+        let form = Form { key: true, beside: true };
+        self.put_by::<Q, T, R, _, U>(method, form, move |context, request| Ok((None, hook(context, request)?)))
     }
 
     /// As [`Service::hook_put`], where the declaration has no key: the hook gives its tokens, below the tenant, as well.
@@ -132,9 +153,9 @@ impl Service {
         F: Fn(Context, Q) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
     {
-        self.put_by::<Q, T, R, _, U>(method, false, move |context, request| {
+        self.put_by::<Q, T, R, _, _>(method, Form { key: false, beside: false }, move |context, request| {
             let (tokens, rule) = hook(context, request)?;
-            Ok((Some(tokens), rule))
+            Ok((Some(tokens), move |current: &Current<T>, _: Option<&Document<T>>| rule(current)))
         })
     }
 
@@ -170,23 +191,35 @@ impl Service {
         self.hooked(method, false, bind)
     }
 
-    fn put_by<Q, T, R, F, U>(self, method: &str, has_key: bool, hook: F) -> Service
+    /// The hook of a declared publish: it checks the request, and gives the event's id (within the tenant; empty for that of
+    /// the call), the event, and what makes the reply once the log has it. What the check refuses takes no idempotency key.
+    #[must_use]
+    pub fn hook_publish<Q, E, R, F, U>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        E: Content,
+        R: Reply,
+        F: Fn(Context, Q) -> Result<(String, E, U), Fault> + Send + Sync + 'static,
+        U: Confirm<E, R>,
+    {
+        let hook = Arc::new(hook);
+        let bind: Bind = Arc::new(move |kept, method| publish::publish(kept, method, hook.clone()));
+        self.hooked(method, false, bind)
+    }
+
+    fn put_by<Q, T, R, F, U>(self, method: &str, form: Form, hook: F) -> Service
     where
         Q: DeserializeOwned + Send + 'static,
         T: Content,
         R: Reply,
         F: Fn(Context, Q) -> Result<(Option<Vec<String>>, U), Fault> + Send + Sync + 'static,
-        U: Rule<T, R>,
+        U: RuleBeside<T, R>,
     {
         let hook = Arc::new(hook);
         let bind: Bind = Arc::new(move |kept, method| {
             let Fitting { hooked, documents } = fitting::<T>(kept, method, "put")?;
             let mut problems = check_request::<Q>(method);
-            match (has_key, hooked.key.is_empty()) {
-                (true, true) => problems.push("its declaration has no `key`: say it, or use `hook_put_at`".to_owned()),
-                (false, false) => problems.push("its declaration has a `key`: use `hook_put`".to_owned()),
-                _ => {}
-            }
+            problems.extend(form.problem(&hooked).map(str::to_owned));
             problems.extend(check_put::<T, R>(method, &hooked, &documents));
             let Some(repeats) = kept.repeats().filter(|_| problems.is_empty()) else { return Err(problems) };
             let (put, hook) = (Arc::new(Put { documents, repeats, hooked }), hook.clone());
@@ -206,109 +239,23 @@ impl Service {
     }
 }
 
-impl<S: Send + Sync + 'static> Sharing<S> {
-    /// [`Service::hook_get`] with the state in front.
-    #[must_use]
-    pub fn hook_get<Q, T, R, E, F>(self, method: &str, hook: F) -> Sharing<S>
-    where
-        Q: DeserializeOwned + Send + 'static,
-        T: Content,
-        R: Reply,
-        E: core::convert::Into<Failed<R>> + 'static,
-        F: Fn(&S, &Context, &Q, Option<Document<T>>) -> Result<R, E> + Send + Sync + 'static,
-    {
-        self.with(|service, state| {
-            service.hook_get(method, move |context, request, found| hook(&state, context, request, found))
-        })
-    }
+/// What a put's hook counts on in its declaration.
+#[derive(Clone, Copy)]
+struct Form {
+    key: bool,
+    beside: bool,
+}
 
-    /// [`Service::hook_list`] with the state in front.
-    #[must_use]
-    pub fn hook_list<Q, T, R, E, F>(self, method: &str, hook: F) -> Sharing<S>
-    where
-        Q: DeserializeOwned + Send + 'static,
-        T: Content,
-        R: Reply,
-        E: core::convert::Into<Failed<R>> + 'static,
-        F: Fn(&S, &Context, &Q, Vec<(String, Document<T>)>) -> Result<R, E> + Send + Sync + 'static,
-    {
-        self.with(|service, state| {
-            service.hook_list(method, move |context, request, found| hook(&state, context, request, found))
-        })
-    }
-
-    /// [`Service::hook_watch`] with the state in front.
-    #[must_use]
-    pub fn hook_watch<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Sharing<S>
-    where
-        Q: DeserializeOwned + Send + 'static,
-        T: Content,
-        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
-        F: Fn(Arc<S>, Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
-        Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
-    {
-        self.with(|service, state| {
-            service.hook_watch(method, move |context, request, anew| hook(state.clone(), context, request, anew))
-        })
-    }
-
-    /// [`Service::hook_watch_every`] with the state in front.
-    #[must_use]
-    pub fn hook_watch_every<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Sharing<S>
-    where
-        Q: DeserializeOwned + Send + 'static,
-        T: Content,
-        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
-        F: Fn(Arc<S>, Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
-        Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
-    {
-        self.with(|service, state| {
-            service.hook_watch_every(method, move |context, request, anew| hook(state.clone(), context, request, anew))
-        })
-    }
-
-    /// [`Service::hook_put`] with the state in front.
-    #[must_use]
-    pub fn hook_put<Q, T, R, F, U>(self, method: &str, hook: F) -> Sharing<S>
-    where
-        Q: DeserializeOwned + Send + 'static,
-        T: Content,
-        R: Reply,
-        F: Fn(Arc<S>, Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
-        U: Rule<T, R>,
-    {
-        self.with(|service, state| {
-            service.hook_put::<Q, T, R, _, U>(method, move |context, request| hook(state.clone(), context, request))
-        })
-    }
-
-    /// [`Service::hook_put_at`] with the state in front.
-    #[must_use]
-    pub fn hook_put_at<Q, T, R, F, U>(self, method: &str, hook: F) -> Sharing<S>
-    where
-        Q: DeserializeOwned + Send + 'static,
-        T: Content,
-        R: Reply,
-        F: Fn(Arc<S>, Context, Q) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
-        U: Rule<T, R>,
-    {
-        self.with(|service, state| {
-            service.hook_put_at::<Q, T, R, _, U>(method, move |context, request| hook(state.clone(), context, request))
-        })
-    }
-
-    /// [`Service::hook_delete`] with the state in front.
-    #[must_use]
-    pub fn hook_delete<Q, T, F, U>(self, method: &str, hook: F) -> Sharing<S>
-    where
-        Q: DeserializeOwned + Send + 'static,
-        T: Content,
-        F: Fn(Arc<S>, Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
-        U: Parting<T>,
-    {
-        self.with(|service, state| {
-            service.hook_delete::<Q, T, _, U>(method, move |context, request| hook(state.clone(), context, request))
-        })
+impl Form {
+    fn problem(self, hooked: &Hooked) -> Option<&'static str> {
+        let has_beside = hooked.beside.is_some();
+        match (self.key, hooked.key.is_empty()) {
+            (true, true) => Some("its declaration has no `key`: say it, or use `hook_put_at`"),
+            (false, false) => Some("its declaration has a `key`: use `hook_put`"),
+            _ if self.beside && !has_beside => Some("its declaration has no `beside`: say it, or use `hook_put`"),
+            _ if has_beside && !self.beside => Some("its declaration has a `beside`: use `hook_put_beside`"),
+            _ => None,
+        }
     }
 }
 
@@ -318,16 +265,19 @@ struct Fitting<T> {
     documents: Documents<T>,
 }
 
+/// What a method declares instead of the action that its hook is for.
+fn undeclared(method: &Method, action: &str) -> String {
+    match method.operation.as_ref().and_then(|operation| operation.hook()) {
+        Some(other) => format!("it declares a {other}: register its hook with `hook_{other}`"),
+        None => format!("it declares no {action} with `hook: true`: add one to its `tidegate.operation`"),
+    }
+}
+
 /// The declaration of a method, which has to be that action.
 fn fitting<T: Content>(kept: &Kept, method: &Method, action: &str) -> Result<Fitting<T>, Vec<String>> {
     let hooked = method.operation.as_ref().and_then(|operation| operation.hooked());
-    let Some(hooked) = hooked.filter(|hooked| hooked.action.name() == action) else {
-        let text = match hooked {
-            Some(hooked) => format!("it declares a {0}: register its hook with `hook_{0}`", hooked.action.name()),
-            None => format!("it declares no {action} with `hook: true`: add one to its `tidegate.operation`"),
-        };
-        return Err(vec![text]);
-    };
+    let hooked = hooked.filter(|hooked| hooked.action.name() == action);
+    let hooked = hooked.ok_or_else(|| vec![undeclared(method, action)])?;
     let documents = kept.documents::<T>(&hooked.kind).map_err(|text| vec![text])?;
     if documents.are_messages() {
         let problems = named("document", shape_check::<T>(&method.tables, hooked.kind.message, &[]));

@@ -12,7 +12,7 @@ use crate::fault::{Code, Fault};
 use crate::schema::operation::{Action, Hooked, Into};
 use crate::store::key;
 use crate::transcode::wire::put_number;
-use crate::worker::records::{Change, Current, base64_text};
+use crate::worker::records::{Change, Current, Document, base64_text};
 use crate::worker::service::Answer;
 use crate::worker::{Context, Failed, Repeats, reply};
 
@@ -21,6 +21,17 @@ use crate::worker::{Context, Failed, Repeats, reply};
 pub trait Rule<T, R>: Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>> + Send + Sync + 'static {}
 
 impl<T, R, F: Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>> + Send + Sync + 'static> Rule<T, R> for F {}
+
+/// A [`Rule`] that is given another document as well, where there is one under the declared key.
+pub trait RuleBeside<T, R>:
+    Fn(&Current<T>, Option<&Document<T>>) -> Result<Change<T, R>, Failed<R>> + Send + Sync + 'static
+{
+}
+
+impl<T, R, F> RuleBeside<T, R> for F where
+    F: Fn(&Current<T>, Option<&Document<T>>) -> Result<Change<T, R>, Failed<R>> + Send + Sync + 'static
+{
+}
 
 /// A put with what its hook works on.
 pub(super) struct Put<T> {
@@ -51,7 +62,7 @@ impl<T: Content> Put<T> {
         &self,
         context: &Context,
         tokens: Option<Vec<String>>,
-        rule: impl Rule<T, R>,
+        rule: impl RuleBeside<T, R>,
     ) -> Answer {
         match self.write(context, tokens, rule).await {
             Ok(said) => match self.fields(context, &said) {
@@ -69,7 +80,7 @@ impl<T: Content> Put<T> {
         &self,
         context: &Context,
         tokens: Option<Vec<String>>,
-        rule: impl Rule<T, R>,
+        rule: impl RuleBeside<T, R>,
     ) -> Result<Said<R>, Failed<Said<R>>> {
         let found = Found { context, payload: context.payload() };
         let place = match tokens {
@@ -79,9 +90,12 @@ impl<T: Content> Put<T> {
             }
             None => key_of(&found, &self.hooked.key)?,
         };
-        let rule = |current: &Current<T>| self.decided(&found, &place, current, &rule);
+        let beside = self.hooked.beside.as_ref().map(|key| key_of(&found, key)).transpose()?;
+        let rule = |current: &Current<T>, beside: Option<&Document<T>>| {
+            self.decided(&found, &place, current, |current| rule(current, beside))
+        };
         let write = async {
-            let done = self.documents.change(context, &place, rule).await?;
+            let done = self.documents.change(context, &place, beside.as_deref(), rule).await?;
             Ok(Said { version: done.version, revision: done.revision, ..done.reply })
         };
         self.repeats.once(context, write).await
@@ -93,9 +107,9 @@ impl<T: Content> Put<T> {
         found: &Found<'_>,
         place: &str,
         current: &Current<T>,
-        rule: &impl Rule<T, R>,
+        rule: impl Fn(&Current<T>) -> Result<Change<T, R>, Failed<R>>,
     ) -> Result<Change<T, Said<R>>, Failed<Said<R>>> {
-        let Hooked { kind, key, action } = &self.hooked;
+        let Hooked { kind, key, action, .. } = &self.hooked;
         let Action::Put { mode, expected_version, expected_revision, into, event, .. } = action else {
             return Err(unanswered().into());
         };
