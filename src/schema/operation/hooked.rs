@@ -15,6 +15,8 @@ pub struct Hooked {
     /// Key of one document; the first tokens of many keys for a list, or a watch of many. A put without any has its key
     /// from the hook.
     pub key: Vec<Token>,
+    /// Key of another document, which the hook of a put without a key is given.
+    pub beside: Option<Vec<Token>>,
     /// What it does.
     pub action: Action,
 }
@@ -65,7 +67,7 @@ const DECIDED: &[(&str, &[&str])] = &[
 ];
 
 /// What only a declaration with a hook can say, by action.
-const OF_HOOKS: &[(&str, &[&str])] = &[("put", &["revision_into", "expected_revision"])];
+const OF_HOOKS: &[(&str, &[&str])] = &[("put", &["revision_into", "expected_revision", "beside"])];
 
 /// What a declaration says that needs a hook.
 pub(super) fn only_with_hook(action: &str, rule: &Rule<'_>) -> Option<&'static str> {
@@ -82,6 +84,10 @@ impl Around<'_> {
             return Err(format!("`{name}` is what the hook decides: remove one of the two"));
         }
         let kind = self.any_kind(rule)?;
+        let beside = match action {
+            "put" if rule.has("beside") => Some(self.key(rule, "beside")?),
+            _ => None,
+        };
         let (key, action) = match action {
             "get" => (self.one_key(rule)?, Action::Get { may_lag: rule.is_set("may_lag") }),
             "put" => (self.tokens(&rule.text("key"), false)?, self.hooked_put(rule, &kind)?),
@@ -96,7 +102,7 @@ impl Around<'_> {
                 (key, Action::Watch { after_revision, is_one })
             }
         };
-        Ok(super::Operation::Hooked(Hooked { kind, key, action }))
+        Ok(super::Operation::Hooked(Hooked { kind, key, beside, action }))
     }
 
     /// The key of a read, which with a hook is a single one.
@@ -114,6 +120,9 @@ impl Around<'_> {
         {
             let bucket = &kind.bucket;
             return Err(format!("`{name}`: bucket `{bucket}` keeps no message, so the hook has to do this"));
+        }
+        if rule.has("beside") && rule.has("key") {
+            return Err("`beside` is for a hook that says the key: remove one of the two".to_owned());
         }
         let has_place = rule.has("into") || (self.reply == kind.message && !kind.message_name.is_empty());
         Ok(Action::Put {

@@ -6,6 +6,7 @@ mod put;
 mod reads;
 
 use std::any::TypeId;
+use std::future::ready;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -20,7 +21,7 @@ use crate::worker::service::{Call, UnaryCall, answered, read};
 use crate::worker::shapes::{check_reply, check_request, named};
 use crate::worker::{Context, Failed, Service, Sharing};
 use kept::Documents;
-use put::{Put, shown};
+use put::{Decided, Put, shown};
 
 pub use kept::Content;
 pub(in crate::worker) use kept::Kept;
@@ -80,8 +81,25 @@ impl Service {
         F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
         Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
     {
+        let hook = Arc::new(move |context, request, had: Option<_>| hook(context, request, had.is_none()));
+        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, false, hook.clone()));
+        self.hooked(method, true, bind)
+    }
+
+    /// As [`Service::hook_watch`], for a hook that has to know other documents to tell of one: where the watch goes on
+    /// behind a revision that is kept, the hook is given all of the watched documents as they are, by key. It is given
+    /// nothing where the watch begins with what is there: then it is told of each.
+    #[must_use]
+    pub fn hook_watch_knowing<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
+        F: Fn(Context, Q, Option<Vec<(String, Document<T>)>>) -> Result<Tell, Fault> + Send + Sync + 'static,
+        Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
+    {
         let hook = Arc::new(hook);
-        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, hook.clone()));
+        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, true, hook.clone()));
         self.hooked(method, true, bind)
     }
 
@@ -96,7 +114,9 @@ impl Service {
         F: Fn(Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
     {
-        self.put_by::<Q, T, R, _, U>(method, true, move |context, request| Ok((None, hook(context, request)?)))
+        self.put_by::<Q, T, R, _, U, _>(method, By::Key, move |_, context, request| {
+            Ok(ready(Ok((None, hook(context, request)?))))
+        })
     }
 
     /// As [`Service::hook_put`], where the declaration has no key: the hook gives its tokens, below the tenant, as well.
@@ -109,29 +129,49 @@ impl Service {
         F: Fn(Context, Q) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
     {
-        self.put_by::<Q, T, R, _, U>(method, false, move |context, request| {
+        self.put_by::<Q, T, R, _, U, _>(method, By::Tokens, move |_, context, request| {
             let (tokens, rule) = hook(context, request)?;
-            Ok((Some(tokens), rule))
+            Ok(ready(Ok((Some(tokens), rule))))
         })
     }
 
-    fn put_by<Q, T, R, F, U>(self, method: &str, has_key: bool, hook: F) -> Service
+    /// As [`Service::hook_put_at`], where the declaration names another document that decides (`beside`): the hook is given
+    /// that, where there is one. What it refuses counts for the idempotency key: a repeat gets the same answer, whatever
+    /// has become of the document.
+    #[must_use]
+    pub fn hook_put_at_beside<Q, T, R, F, U>(self, method: &str, hook: F) -> Service
     where
         Q: DeserializeOwned + Send + 'static,
         T: Content,
         R: Reply,
-        F: Fn(Context, Q) -> Result<(Option<Vec<String>>, U), Fault> + Send + Sync + 'static,
+        F: Fn(Context, Q, Option<Document<T>>) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
+    {
+        let hook = Arc::new(hook);
+        self.put_by::<Q, T, R, _, U, _>(method, By::Beside, move |put, context, request| {
+            let (place, put, hook) = (put.beside(&context)?, put.clone(), hook.clone());
+            Ok(async move {
+                let beside = put.documents.get(&context, &place, false).await?;
+                let (tokens, rule) = hook(context, request, beside)?;
+                Ok((Some(tokens), rule))
+            })
+        })
+    }
+
+    fn put_by<Q, T, R, F, U, D>(self, method: &str, by: By, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        R: Reply,
+        F: Fn(&Arc<Put<T>>, Context, Q) -> Result<D, Fault> + Send + Sync + 'static,
+        U: Rule<T, R>,
+        D: Future<Output = Decided<U>> + Send,
     {
         let hook = Arc::new(hook);
         let bind: Bind = Arc::new(move |kept, method| {
             let Fitting { hooked, documents } = fitting::<T>(kept, method, "put")?;
             let mut problems = check_request::<Q>(method);
-            match (has_key, hooked.key.is_empty()) {
-                (true, true) => problems.push("its declaration has no `key`: say it, or use `hook_put_at`".to_owned()),
-                (false, false) => problems.push("its declaration has a `key`: use `hook_put`".to_owned()),
-                _ => {}
-            }
+            problems.extend(by.problem(&hooked).map(str::to_owned));
             problems.extend(check_put::<T, R>(method, &hooked, &documents));
             let Some(repeats) = kept.repeats().filter(|_| problems.is_empty()) else { return Err(problems) };
             let (put, hook) = (Arc::new(Put { documents, repeats, hooked }), hook.clone());
@@ -139,8 +179,8 @@ impl Service {
                 let request = read::<Q>(&context, payload)?;
                 let (put, hook) = (put.clone(), hook.clone());
                 Ok(Box::pin(async move {
-                    match hook(context.clone(), request) {
-                        Ok((tokens, rule)) => put.answer(&context, tokens, rule).await,
+                    match hook(&put, context.clone(), request) {
+                        Ok(decided) => put.answer(&context, decided).await,
                         Err(fault) => answered::<R>(&context, Err(fault.into())),
                     }
                 }))
@@ -148,6 +188,31 @@ impl Service {
             Ok(Call::Unary(call))
         });
         self.hooked(method, false, bind)
+    }
+}
+
+/// Where a put's hook says that its key comes from.
+#[derive(Clone, Copy)]
+enum By {
+    /// The declaration.
+    Key,
+    /// The hook.
+    Tokens,
+    /// The hook, with another document.
+    Beside,
+}
+
+impl By {
+    /// What the declaration says otherwise.
+    fn problem(self, hooked: &Hooked) -> Option<&'static str> {
+        let has_beside = hooked.beside.is_some();
+        match (self, hooked.key.is_empty()) {
+            (By::Key | By::Tokens, _) if has_beside => Some("its declaration has a `beside`: use `hook_put_at_beside`"),
+            (By::Key, true) => Some("its declaration has no `key`: say it, or use `hook_put_at`"),
+            (By::Tokens | By::Beside, false) => Some("its declaration has a `key`: use `hook_put`"),
+            (By::Beside, true) if !has_beside => Some("its declaration has no `beside`: say it, or use `hook_put_at`"),
+            _ => None,
+        }
     }
 }
 
@@ -197,6 +262,22 @@ impl<S: Send + Sync + 'static> Sharing<S> {
         })
     }
 
+    /// [`Service::hook_watch_knowing`] with the state in front.
+    #[must_use]
+    pub fn hook_watch_knowing<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
+        F: Fn(Arc<S>, Context, Q, Option<Vec<(String, Document<T>)>>) -> Result<Tell, Fault> + Send + Sync + 'static,
+        Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
+    {
+        self.with(|service, state| {
+            service
+                .hook_watch_knowing(method, move |context, request, known| hook(state.clone(), context, request, known))
+        })
+    }
+
     /// [`Service::hook_put`] with the state in front.
     #[must_use]
     pub fn hook_put<Q, T, R, F, U>(self, method: &str, hook: F) -> Sharing<S>
@@ -224,6 +305,23 @@ impl<S: Send + Sync + 'static> Sharing<S> {
     {
         self.with(|service, state| {
             service.hook_put_at::<Q, T, R, _, U>(method, move |context, request| hook(state.clone(), context, request))
+        })
+    }
+
+    /// [`Service::hook_put_at_beside`] with the state in front.
+    #[must_use]
+    pub fn hook_put_at_beside<Q, T, R, F, U>(self, method: &str, hook: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        R: Reply,
+        F: Fn(Arc<S>, Context, Q, Option<Document<T>>) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
+        U: Rule<T, R>,
+    {
+        self.with(|service, state| {
+            service.hook_put_at_beside::<Q, T, R, _, U>(method, move |context, request, beside| {
+                hook(state.clone(), context, request, beside)
+            })
         })
     }
 }

@@ -45,15 +45,17 @@ pub(super) fn shown<R: 'static>(into: Option<&Into>) -> Option<&Into> {
     into.filter(|into| matches!(into, Into::Field(_) | Into::SameNames(Some(_), _)) || is_nothing::<R>())
 }
 
+/// What a hook has decided: the tokens of the key, where the declaration has none, and the rule.
+pub(super) type Decided<U> = Result<(Option<Vec<String>>, U), Fault>;
+
 impl<T: Content> Put<T> {
-    /// Does the put at the declared key, or at these tokens of the hook's.
-    pub(super) async fn answer<R: Reply>(
+    /// Does the put as the hook decides. What it decides with another document is part of what is kept for repeats.
+    pub(super) async fn answer<R: Reply, U: Rule<T, R>>(
         &self,
         context: &Context,
-        tokens: Option<Vec<String>>,
-        rule: impl Rule<T, R>,
+        decided: impl Future<Output = Decided<U>>,
     ) -> Answer {
-        match self.write(context, tokens, rule).await {
+        match self.write(context, decided).await {
             Ok(said) => match self.fields(context, &said) {
                 Ok(fields) => reply::success_encoded(context, &fields),
                 Err(fault) => Err(reply::failure::<R>(context, fault, None)),
@@ -65,22 +67,27 @@ impl<T: Content> Put<T> {
         }
     }
 
-    async fn write<R: Serialize + DeserializeOwned + 'static>(
+    /// The key of the other document that the hook is given.
+    pub(super) fn beside(&self, context: &Context) -> Result<String, Fault> {
+        let Some(tokens) = &self.hooked.beside else { return Err(unanswered()) };
+        key_of(&Found { context, payload: context.payload() }, tokens)
+    }
+
+    async fn write<R: Serialize + DeserializeOwned + 'static, U: Rule<T, R>>(
         &self,
         context: &Context,
-        tokens: Option<Vec<String>>,
-        rule: impl Rule<T, R>,
+        decided: impl Future<Output = Decided<U>>,
     ) -> Result<Said<R>, Failed<Said<R>>> {
         let found = Found { context, payload: context.payload() };
-        let place = match tokens {
-            Some(tokens) => {
+        let declared = key_of(&found, &self.hooked.key)?;
+        let write = async {
+            let (tokens, rule) = decided.await?;
+            let below_tenant = |tokens: Vec<String>| {
                 let tenant = std::iter::once(context.tenant().to_owned());
                 key(&tenant.chain(tokens).collect::<Vec<_>>())
-            }
-            None => key_of(&found, &self.hooked.key)?,
-        };
-        let rule = |current: &Current<T>| self.decided(&found, &place, current, &rule);
-        let write = async {
+            };
+            let place = tokens.map_or(declared, below_tenant);
+            let rule = |current: &Current<T>| self.decided(&found, &place, current, &rule);
             let done = self.documents.change(context, &place, rule).await?;
             Ok(Said { version: done.version, revision: done.revision, ..done.reply })
         };
@@ -95,7 +102,7 @@ impl<T: Content> Put<T> {
         current: &Current<T>,
         rule: &impl Rule<T, R>,
     ) -> Result<Change<T, Said<R>>, Failed<Said<R>>> {
-        let Hooked { kind, key, action } = &self.hooked;
+        let Hooked { kind, key, action, .. } = &self.hooked;
         let Action::Put { mode, expected_version, expected_revision, into, event, .. } = action else {
             return Err(unanswered().into());
         };

@@ -84,12 +84,21 @@ where
     Ok(Call::Unary(call))
 }
 
-pub(super) fn watch<Q, T, I, F, Tell>(kept: &Kept, method: &Method, hook: Arc<F>) -> Result<Call, Vec<String>>
+/// What the reader of a watch has: `None` where it begins with what is there; behind a revision that is kept, the documents
+/// as they are, if they are `listed` for its hook.
+pub(super) type Had<T> = Option<Vec<(String, Document<T>)>>;
+
+pub(super) fn watch<Q, T, I, F, Tell>(
+    kept: &Kept,
+    method: &Method,
+    listed: bool,
+    hook: Arc<F>,
+) -> Result<Call, Vec<String>>
 where
     Q: DeserializeOwned + Send + 'static,
     T: Content,
     I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
-    F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
+    F: Fn(Context, Q, Had<T>) -> Result<Tell, Fault> + Send + Sync + 'static,
     Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
 {
     let fitting = Arc::new(fitting::<T>(kept, method, "watch")?);
@@ -103,8 +112,8 @@ where
         let (fitting, hook) = (fitting.clone(), hook.clone());
         let chunks = Chunks::<I::Item>::new(outlet);
         Ok(Box::pin(async move {
-            let begin = |context: Context, begins_anew| hook(context, request, begins_anew);
-            tell(&context, &fitting, begin, chunks).await
+            let begin = |context: Context, had| hook(context, request, had);
+            tell(&context, &fitting, listed, begin, chunks).await
         }))
     });
     Ok(Call::Stream(call))
@@ -113,7 +122,8 @@ where
 async fn tell<T, I, Tell>(
     context: &Context,
     Fitting { hooked, documents }: &Fitting<T>,
-    begin: impl FnOnce(Context, bool) -> Result<Tell, Fault>,
+    listed: bool,
+    begin: impl FnOnce(Context, Had<T>) -> Result<Tell, Fault>,
     mut chunks: Chunks<I::Item>,
 ) -> Result<(), Fault>
 where
@@ -125,9 +135,15 @@ where
     let found = Found { context, payload: context.payload() };
     let (place, after) = (key_of(&found, &hooked.key)?, found.number(after_revision.as_ref()));
     let keys = if *is_one { Keys::One(place) } else { Keys::Under(place) };
-    let mut watch = documents.watch(keys, after).await?;
+    let mut watch = documents.watch(keys.clone(), after).await?;
     let is_reset = watch.is_reset();
-    let mut told = begin(context.clone(), after == 0 || is_reset)?;
+    let had = match after {
+        0 => None,
+        _ if is_reset => None,
+        _ if listed => Some(documents.list(context, &keys).await?),
+        _ => Some(Vec::new()),
+    };
+    let mut told = begin(context.clone(), had)?;
     // Not before the hook has let the caller in: it tells whether there is something.
     if is_reset {
         context.label("reset", "true");
