@@ -87,8 +87,23 @@ service ScoreService {
     };
     option (tidegate.binding) = { index: -1 header_in: { header: "Last-Event-ID" field: "after_revision" } };
   }
+  rpc Copy(CopyRequest) returns (AddReply) {
+    option (google.api.http) = { post: "/v1/games/{game}/scores/{player}:copy" body: "*" };
+    option (tidegate.operation) = {
+      hook: true put { bucket: "scores" beside: "{game}.{player}" version_into: "version" revision_into: "revision" }
+    };
+  }
+  rpc WatchLead(WatchLeadRequest) returns (stream WatchReply) {
+    option (google.api.http) = { get: "/v1/games/{game}:watchLead" };
+    option (tidegate.operation) = {
+      hook: true watch { under: "{game}" bucket: "scores" after_revision: "after_revision" }
+    };
+    option (tidegate.binding) = { index: -1 header_in: { header: "Last-Event-ID" field: "after_revision" } };
+  }
 }
 
+message CopyRequest { string game = 1; string player = 2; string to = 3; }
+message WatchLeadRequest { string game = 1; uint64 after_revision = 2; }
 message AddRequest { string game = 1; string player = 2; int32 points = 3; uint64 expected_revision = 4; }
 message AddReply { int32 total = 1; uint64 version = 2; uint64 revision = 3; }
 message CatchRequest { string game = 1; string player = 2; string rival = 3; }
@@ -217,6 +232,19 @@ struct Told {
     text: String,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Copy {
+    game: String,
+    player: String,
+    to: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WatchLead {
+    game: String,
+    after_revision: u64,
+}
+
 impl Rules {
     fn add(self: Arc<Self>, _: Context, request: Add) -> Result<(Vec<String>, impl Rule<Score, Added>), Fault> {
         use tidegate::fault::Code;
@@ -250,6 +278,47 @@ impl Rules {
         let cheer = Cheer { text: request.text.to_uppercase(), points: 5 };
         let told = |cheer: &Cheer, kept: &Appended| Cheered { said: format!("{} {}", kept.sequence, cheer.text) };
         Ok((request.cheer_id, cheer, told))
+    }
+
+    fn copy(
+        self: Arc<Self>,
+        _: Context,
+        request: Copy,
+        given: Option<Document<Score>>,
+    ) -> Result<(Vec<String>, impl Rule<Score, Added>), Fault> {
+        use tidegate::fault::Code;
+        let Copy { game, player, to } = request;
+        let Some(Document { value: score, .. }) = given else {
+            return Err(Fault::client(Code::NotFound, format!("{player} has not played")));
+        };
+        let rule = move |_: &Current<Score>| Ok(Change::put(score.clone(), Added { total: score.total() }));
+        Ok((vec![game, to], rule))
+    }
+
+    fn watch_lead(
+        self: Arc<Self>,
+        _: Context,
+        _: WatchLead,
+        known: Option<Vec<(String, Document<Score>)>>,
+    ) -> Result<impl FnMut(RecordSeen<Score>) -> Result<Option<Told>, Fault>, Fault> {
+        let mut is_beginning = known.is_none();
+        let documents = known.into_iter().flatten();
+        let mut totals: BTreeMap<String, i32> = documents.map(|(key, score)| (key, score.value.total())).collect();
+        let mut newest = 0;
+        Ok(move |seen: RecordSeen<Score>| {
+            match seen {
+                RecordSeen::Change { key, document, revision, .. } => {
+                    newest = revision;
+                    totals.insert(key, document.map_or(0, |score| score.value.total()));
+                }
+                RecordSeen::Current if is_beginning => is_beginning = false,
+                RecordSeen::Current => return Ok(None),
+            }
+            let lead = totals.iter().max_by_key(|(_, total)| **total).filter(|_| !is_beginning);
+            let player = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+            let text = |(key, total): (&String, &i32)| format!("{} leads {} with {total}", player(key), totals.len());
+            Ok(lead.map(|lead| Told { revision: newest, text: text(lead) }))
+        })
     }
 
     fn best(&self, _: &Context, _: &Best, found: Vec<(String, Document<Score>)>) -> Result<BestFound, Fault> {
@@ -358,6 +427,8 @@ async fn scores(store: &Store, _: &Options) -> Service {
         .hook_list("scores.v1.ScoreService/Best", Rules::best)
         .hook_delete("scores.v1.ScoreService/Forget", Rules::forget)
         .hook_watch("scores.v1.ScoreService/Watch", Rules::watch)
+        .hook_put_at_beside("scores.v1.ScoreService/Copy", Rules::copy)
+        .hook_watch_knowing("scores.v1.ScoreService/WatchLead", Rules::watch_lead)
         .done()
         .hook_get("scores.v1.ScoreService/Get", get)
         .hook_watch_every("scores.v1.ScoreService/Follow", follow)
@@ -454,6 +525,9 @@ on_both_buses!(
     a_watch_also_tells_what_time_alone_has_changed,
     a_hook_says_whether_a_document_may_go_and_what_tells_it,
     a_deleted_message_is_its_event,
+    a_hook_is_given_another_document_and_its_repeats_are_not,
+    a_watch_knows_what_its_reader_knows,
+    documents_of_the_beginning_are_there_once,
 );
 
 async fn a_hook_decides_about_a_declared_document(bus: Bus) {
@@ -700,6 +774,91 @@ async fn a_log_that_does_not_answer_in_time_is_told() {
     assert_eq!((status, &refused["detail"]), (503, &json!(text)));
 }
 
+async fn a_hook_is_given_another_document_and_its_repeats_are_not(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    let copy = async |from: &str, key: &str| {
+        let path = format!("/v1/games/go/scores/{from}:copy");
+        scores.ask("POST", &path, Some(json!({"to": "eve"})), key).await
+    };
+    let add = async |points: i32| {
+        let body = json!({"player": "ann", "points": points});
+        assert_eq!(scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.0, 200);
+    };
+    let (status, refused) = copy("ann", "").await;
+    assert_eq!((status, &refused["detail"]), (404, &json!("ann has not played")));
+    let (status, refused) = copy("a%20b", "").await;
+    assert_eq!((status, &refused["details"]["reason"]), (400, &json!("bad_id")));
+    add(3).await;
+    let (_, copied) = copy("ann", "k-1").await;
+    assert_eq!((&copied["total"], &copied["version"]), (&json!(3), &json!("1")));
+    add(4).await;
+    for _ in 0..4 {
+        assert_eq!(copy("ann", "k-1").await, (200, copied.clone()), "on any replica");
+    }
+    let (_, anew) = copy("ann", "k-2").await;
+    assert_eq!((&anew["total"], &anew["version"]), (&json!(7), &json!("2")));
+    assert_eq!(scores.get("/v1/games/go/scores/eve").await["total"], json!(7));
+}
+
+async fn a_watch_knows_what_its_reader_knows(bus: Bus) {
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), scores).await;
+    let add = async |player: &str, points: i32| {
+        let body = json!({"player": player, "points": points});
+        assert_eq!(scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.0, 200);
+    };
+    add("ann", 9).await;
+    add("bob", 3).await;
+    let path = "/v1/games/go:watchLead";
+    let first = scores.events(path, "", 1).await;
+    assert_eq!(first[0]["text"], "ann leads 2 with 9");
+    // A list of the replica that answers may be a second behind.
+    eventually("both replicas list ann", async || {
+        let mut best = Vec::new();
+        for _ in 0..4 {
+            best.push(scores.get("/v1/games/go:best").await);
+        }
+        best.iter().all(|best| best["player"] == "ann")
+    })
+    .await;
+    add("bob", 4).await;
+    let told = scores.events(path, first[0]["revision"].as_str().unwrap(), 1).await;
+    assert_eq!(told[0]["text"], "ann leads 2 with 9", "bob alone has changed");
+}
+
+async fn documents_of_the_beginning_are_there_once(bus: Bus) {
+    let houses = Arc::new(std::sync::Mutex::new(Arc::new(vec![("house", 5)])));
+    let beginning = async |store: &Store, _: &Options| {
+        let config = RecordsConfig::new(BucketConfig { name: "scores", ttl: None, history: 8 });
+        let records: Records<Score> = Records::open(store, config).await.unwrap();
+        let houses = houses.clone();
+        let first = |houses: &Vec<(&str, i32)>, _: i64| {
+            let score = |points: i32| Score { rounds: [(0, points)].into() };
+            let place = |player: &str| vec!["go".to_owned(), player.to_owned()];
+            houses.iter().map(|(player, points)| (place(player), score(*points))).collect()
+        };
+        Service::new("scores", "1.0.0")
+            .keeping(&records)
+            .beginning_with(&records, move || houses.lock().unwrap().clone(), first)
+            .sharing(Rules { points_max: 100 })
+            .hook_put_at("scores.v1.ScoreService/Add", Rules::add)
+            .hook_watch("scores.v1.ScoreService/Watch", Rules::watch)
+            .done()
+            .hook_get("scores.v1.ScoreService/Get", get)
+    };
+    let scores = Served::new(SCORES, &bus, &Store::of(&bus), beginning).await;
+    let total = async |player: &str| scores.get(&format!("/v1/games/go/scores/{player}")).await["total"].clone();
+    // A watch finds them, too.
+    let told = scores.events("/v1/games/go/scores/house:watch", "", 1).await;
+    assert_eq!(told[0]["text"], "5 points");
+    let body = json!({"player": "house", "points": 2});
+    assert_eq!(scores.ask("POST", "/v1/games/go/scores", Some(body), "").await.1["total"], json!(7));
+    *houses.lock().unwrap() = Arc::new(vec![("house", 50), ("annex", 8)]);
+    for _ in 0..4 {
+        // What is there stays as it is, on each replica; what is new is added.
+        assert_eq!((total("house").await, total("annex").await), (json!(7), json!(8)));
+    }
+}
+
 #[test]
 fn the_page_shows_what_runs() {
     let page = include_str!("../docs/declared.md");
@@ -768,6 +927,15 @@ async fn hooks_that_do_not_fit_stop_the_start() {
         problems(async |store, _| kept(store).await.hook_watch_every("scores.v1.ScoreService/Watch", tell)).await;
     let watch = "service `scores`, method `scores.v1.ScoreService/Watch`";
     assert_eq!(wrong[0], format!("{watch}: its declaration has no `every`: say it, or use `hook_watch`"));
+    let put = |_: Context, _: Copy| Ok((Vec::new(), |_: &Current<Score>| Ok(Change::nothing(Added { total: 0 }))));
+    let wrong = problems(async |store, _| kept(store).await.hook_put_at("scores.v1.ScoreService/Copy", put)).await;
+    assert!(wrong[0].ends_with("its declaration has a `beside`: use `hook_put_at_beside`"), "{wrong:?}");
+    let put = |_: Context, _: Add, _: Option<Document<Score>>| {
+        Ok((Vec::new(), |_: &Current<Score>| Ok(Change::nothing(Added { total: 0 }))))
+    };
+    let wrong =
+        problems(async |store, _| kept(store).await.hook_put_at_beside("scores.v1.ScoreService/Add", put)).await;
+    assert!(wrong[0].ends_with("its declaration has no `beside`: say it, or use `hook_put_at`"), "{wrong:?}");
     let got = |_: &Context, _: &Get, _: Option<Document<Score>>| Ok::<_, Fault>(Added { total: 0 });
     let wrong = problems(async |store, _| kept(store).await.hook_get("scores.v1.ScoreService/Get", got)).await;
     assert_eq!(wrong[0], of("reply: `Added` lacks a field of `scores.v1.GetReply`: add `has_played: bool`"));
@@ -839,6 +1007,11 @@ fn a_declaration_whose_hook_has_no_place_is_refused_with_its_place() {
             r#"delete {"#,
             r#"delete { event { subject: "evt.x" }"#,
             "`operation.delete`: `event`: bucket `scores` keeps no message, so the hook has to do this",
+        ),
+        (
+            r#"beside: "{game}.{player}""#,
+            r#"beside: "{game}.{rival}""#,
+            "`operation.put`: `rival` of the request (`scores.v1.CopyRequest`)",
         ),
         (
             "ttl: { seconds: 3600 }",

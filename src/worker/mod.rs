@@ -1,6 +1,7 @@
 //! The bus edge: methods of a service subscribed, dispatched to handlers over plain Rust structs, answered. Knows
 //! neither HTTP nor the game: subjects, types and house style come from the snapshot.
 
+mod beginning;
 mod blocking;
 mod cache;
 mod consume;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StartProblem;
+use super::beginning::{Beginning, behind};
 use super::consume::{Consume, Consuming, Setback};
 use super::context::Context;
 use super::declared::{Bind, Kept, Rows};
@@ -106,6 +107,8 @@ pub struct Service {
     pub(super) declared_rows: Rows,
     /// What its hooks work on.
     kept: Kept,
+    /// What is there before it handles a tenant's first request.
+    pub(super) beginnings: Vec<Arc<dyn Beginning>>,
 }
 
 impl Service {
@@ -119,6 +122,7 @@ impl Service {
             consumers: Vec::new(),
             declared_rows: Rows::default(),
             kept: Kept::default(),
+            beginnings: Vec::new(),
         }
     }
 
@@ -283,6 +287,7 @@ impl Service {
             let Some(method) = snapshot.method(&row.method) else { continue };
             // Problems have kept the worker from starting.
             let Ok(call) = row.call(&self.kept, method) else { continue };
+            let call = behind(call, &self.beginnings);
             match methods.iter_mut().find(|(known, _)| known.name == method.name) {
                 Some((_, calls)) => calls.push(call),
                 None => methods.push((method.clone(), vec![call])),

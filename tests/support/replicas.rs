@@ -60,7 +60,17 @@ impl Replicas {
     async fn on(bus: Bus, shared: Option<Store>, settings: &[(&str, Value)]) -> Replicas {
         let settings = Settings::with(settings.iter().map(|(path, value)| (*path, value)))
             .unwrap_or_else(|problems| panic!("{problems:?}"));
-        let settings = LiveSettings::from(settings);
+        Replicas::live(bus, shared, LiveSettings::from(settings)).await
+    }
+
+    /// On the embedded bus, with settings that may change.
+    pub async fn following(settings: LiveSettings) -> Replicas {
+        let bus = Bus::embedded();
+        let store = Store::of(&bus);
+        Replicas::live(bus, Some(store), settings).await
+    }
+
+    async fn live(bus: Bus, shared: Option<Store>, settings: LiveSettings) -> Replicas {
         let without = settings.now().common.without.clone();
         let snapshot = Arc::new(project().build(None).unwrap_or_else(|_| panic!("the tables are refused")));
         let now_ms = Arc::new(AtomicI64::new(NOW_MS));

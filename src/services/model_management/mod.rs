@@ -1,17 +1,17 @@
 //! The registry of models: which there are, which one is selected for each modality, and how they rank.
 
-mod built_in;
+mod at_first;
 mod messages;
 mod rank;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::{id, required, unknown_value};
+use super::checks::{id, unknown_value};
 use super::notices::{notice, records};
 use super::paging::Page;
 use super::settings::LiveSettings;
@@ -19,42 +19,35 @@ use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key, key_token};
 use crate::worker::records::{Change, Current, Document, EventId, Records};
 use crate::worker::types::Timestamp;
-use crate::worker::{Context, Failed, Repeats, Service};
+use crate::worker::{Context, Failed, Repeats, Rule, Service};
 use messages::{Get, Got, List, Listed, ModelInfo, Rank, Ranked, RankedModel, Select, Selected, SetStatus};
 use rank::Ranking;
 
 /// The life of a model, in order.
 const STATUSES: [&str; 4] = ["candidate", "testing", "current", "deprecated"];
-/// Tenants whose built-in models are known to be there.
-const TENANTS_MAX: usize = 10_000;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_models", ttl: None, history: 16 };
-    let models = Models {
-        entries: Records::open(store, records(bucket)).await?,
-        repeats: Repeats::open(store).await?,
-        settings: settings.clone(),
-        provided: Mutex::default(),
-    };
+    let models = Models { entries: Records::open(store, records(bucket)).await?, repeats: Repeats::open(store).await? };
+    let settings = settings.clone();
     Ok(Service::new("model-management", VERSION)
+        .keeping(&models.entries)
+        .sweeping("sweeper", &models.entries)
+        .beginning_with(&models.entries, move || settings.now(), at_first::entries)
+        .hook_list("model_mgmt.v1.ModelManagementService/ListModels", list)
+        .hook_put_at_beside("model_mgmt.v1.ModelManagementService/SelectModel", select)
+        .hook_watch_knowing("model_mgmt.v1.ModelManagementService/WatchModels", watch::watch)
         .sharing(models)
-        .unary("model_mgmt.v1.ModelManagementService/ListModels", Models::list)
         .unary("model_mgmt.v1.ModelManagementService/GetModel", Models::get)
-        .unary("model_mgmt.v1.ModelManagementService/SelectModel", Models::select)
         .unary("model_mgmt.v1.ModelManagementService/RankModels", Models::rank)
         .unary("model_mgmt.v1.ModelManagementService/SetModelStatus", Models::set_status)
-        .stream("model_mgmt.v1.ModelManagementService/WatchModels", Models::watch)
-        .task("sweeper", Models::sweep)
         .done())
 }
 
 struct Models {
     entries: Records<Entry>,
     repeats: Repeats,
-    settings: LiveSettings,
-    /// Tenants whose built-in models are there.
-    provided: Mutex<BTreeSet<String>>,
 }
 
 /// What the bucket holds: models, and for each modality which one is selected.
@@ -129,77 +122,88 @@ impl Registry {
     }
 }
 
-impl Models {
-    async fn list(self: Arc<Self>, context: Context, request: List) -> Result<Listed, Fault> {
-        let page = Page::of(request.page.as_ref())?;
-        let registry = self.registry(&context).await?;
-        let mut rows: Vec<(String, ModelInfo)> = registry
-            .models
-            .values()
-            .filter(|model| model.passes(&request.modality_filter, &request.provider_filter))
-            .map(|model| {
-                let rank = if registry.is_default(model) { "0" } else { "1" };
-                // A blank comes before everything that a name has, so `open` comes before `open-x`.
-                (format!("{rank} {} {}", model.provider, model.model_id), registry.info(model))
-            })
-            .collect();
-        rows.sort_by(|a, b| a.0.cmp(&b.0));
-        let (models, next_page_token) = page.take(rows);
-        Ok(Listed { models, next_page_token })
+impl FromIterator<(String, Document<Entry>)> for Registry {
+    fn from_iter<I: IntoIterator<Item = (String, Document<Entry>)>>(documents: I) -> Registry {
+        let mut registry = Registry::default();
+        documents.into_iter().for_each(|(key, document)| registry.take(&key, document.value));
+        registry
     }
+}
 
+/// The hook of the declared list: which models pass, those that are selected first.
+fn list(_: &Context, request: &List, documents: Vec<(String, Document<Entry>)>) -> Result<Listed, Fault> {
+    let page = Page::of(request.page.as_ref())?;
+    let registry: Registry = documents.into_iter().collect();
+    let passing =
+        registry.models.values().filter(|model| model.passes(&request.modality_filter, &request.provider_filter));
+    let mut rows: Vec<(String, ModelInfo)> = passing
+        .map(|model| {
+            let rank = if registry.is_default(model) { "0" } else { "1" };
+            // A blank comes before everything that a name has, so `open` comes before `open-x`.
+            (format!("{rank} {} {}", model.provider, model.model_id), registry.info(model))
+        })
+        .collect();
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    let (models, next_page_token) = page.take(rows);
+    Ok(Listed { models, next_page_token })
+}
+
+/// The hook of the declared put: the model is selected for its modality, unless its status or the one selected before
+/// says otherwise.
+fn select(
+    context: Context,
+    request: Select,
+    model: Option<Document<Entry>>,
+) -> Result<(Vec<String>, impl Rule<Entry, Selected>), Fault> {
+    let model = the_model(&request.model_id, model)?;
+    if matches!(model.status(), "deprecated" | "candidate") {
+        return Err(Fault::client(Code::FailedPrecondition, format!("model {} is {}", model.model_id, model.status()))
+            .detail("reason", "status")
+            .detail("status", model.status()));
+    }
+    let tokens = vec!["selected".to_owned(), model.modality.clone()];
+    let rule = move |current: &Current<Entry>| {
+        let before = match &current.value {
+            Some(Entry::Selected { model_id, .. }) => model_id.as_str(),
+            _ => "",
+        };
+        if !request.expected_model_id.is_empty() && request.expected_model_id != before {
+            let text = format!("{before} is selected, expected {}", request.expected_model_id);
+            return Err(Fault::client(Code::FailedPrecondition, text)
+                .detail("reason", "model_mismatch")
+                .detail("current_model_id", before)
+                .into());
+        }
+        if before == model.model_id {
+            return Ok(Change::nothing(Selected { ok: true }));
+        }
+        let told = |subject: &str, id: String| {
+            let info = model.info(true);
+            Ok::<_, Fault>(
+                notice(&context, subject, EventId::AtRevision(id), "model_mgmt.v1.ModelInfo", &info)?
+                    .with("previous_model_id", before)
+                    .with("modality", &*model.modality)
+                    .with("user_id", context.user()),
+            )
+        };
+        let (model_id, since_ms) = (model.model_id.clone(), current.now_ms);
+        let event = told("evt.ai.model.selected.v1", format!("select:{}", model.modality))?;
+        let audit = told("audit.model_management.selected", format!("audit:select:{}", model.modality))?;
+        Ok(Change::put(Entry::Selected { model_id, since_ms }, Selected { ok: true }).event(event).event(audit))
+    };
+    Ok((tokens, rule))
+}
+
+impl Models {
     async fn get(self: Arc<Self>, context: Context, request: Get) -> Result<Got, Fault> {
-        self.provide(&context).await?;
-        let model = self.model(&context, &request.model_id).await?;
+        id("model_id", &request.model_id)?;
+        let place = key(&[context.tenant(), "model", &request.model_id]);
+        let model = the_model(&request.model_id, self.entries.get_cached(&context, &place).await?)?;
         let is_default = self.selection(&context, &model.modality).await? == model.model_id;
         if is_default && model.status() == "deprecated" {
             context.label("selected_deprecated", "true");
         }
         Ok(Got { model: Some(model.info(is_default)) })
-    }
-
-    async fn select(self: Arc<Self>, context: Context, request: Select) -> Result<Selected, Failed<Selected>> {
-        self.provide(&context).await?;
-        let model = self.model(&context, &request.model_id).await?;
-        if matches!(model.status(), "deprecated" | "candidate") {
-            let text = format!("model {} is {}", model.model_id, model.status());
-            return Err(Fault::client(Code::FailedPrecondition, text)
-                .detail("reason", "status")
-                .detail("status", model.status())
-                .into());
-        }
-        let rule = |current: &Current<Entry>| {
-            let before = match &current.value {
-                Some(Entry::Selected { model_id, .. }) => model_id.as_str(),
-                _ => "",
-            };
-            if !request.expected_model_id.is_empty() && request.expected_model_id != before {
-                let text = format!("{before} is selected, expected {}", request.expected_model_id);
-                return Err(Fault::client(Code::FailedPrecondition, text)
-                    .detail("reason", "model_mismatch")
-                    .detail("current_model_id", before)
-                    .into());
-            }
-            if before == model.model_id {
-                return Ok(Change::nothing(Selected { ok: true }));
-            }
-            let told = |subject: &str, id: String| {
-                let info = model.info(true);
-                Ok::<_, Fault>(
-                    notice(&context, subject, EventId::AtRevision(id), "model_mgmt.v1.ModelInfo", &info)?
-                        .with("previous_model_id", before)
-                        .with("modality", &*model.modality)
-                        .with("user_id", context.user()),
-                )
-            };
-            let (model_id, since_ms) = (model.model_id.clone(), current.now_ms);
-            let event = told("evt.ai.model.selected.v1", format!("select:{}", model.modality))?;
-            let audit = told("audit.model_management.selected", format!("audit:select:{}", model.modality))?;
-            Ok(Change::put(Entry::Selected { model_id, since_ms }, Selected { ok: true }).event(event).event(audit))
-        };
-        let place = key(&[context.tenant(), "selected", &model.modality]);
-        let write = async { Ok(self.entries.change(&context, &place, rule).await?.reply) };
-        self.repeats.once(&context, write).await
     }
 
     async fn rank(self: Arc<Self>, context: Context, request: Rank) -> Result<Ranked, Fault> {
@@ -218,7 +222,7 @@ impl Models {
     }
 
     async fn set_status(self: Arc<Self>, context: Context, request: SetStatus) -> Result<Got, Failed<Got>> {
-        self.provide(&context).await?;
+        id("model_id", &request.model_id)?;
         let status = request.status.to_ascii_lowercase();
         if !STATUSES.contains(&status.as_str()) {
             return Err(unknown_value("status", format!("unknown status {}", request.status), &STATUSES).into());
@@ -275,24 +279,8 @@ impl Models {
     }
 
     async fn registry(&self, context: &Context) -> Result<Registry, Fault> {
-        self.provide(context).await?;
-        let mut registry = Registry::default();
-        for (key, Document { value, .. }) in self.entries.list(context, &Keys::Under(key(&[context.tenant()]))).await? {
-            registry.take(&key, value);
-        }
-        Ok(registry)
-    }
-
-    async fn model(&self, context: &Context, model_id: &str) -> Result<Model, Fault> {
-        if model_id.is_empty() {
-            return Err(required("model_id"));
-        }
-        id("model_id", model_id)?;
-        let place = key(&[context.tenant(), "model", model_id]);
-        match self.entries.get_cached(context, &place).await?.map(|document| document.value) {
-            Some(Entry::Model(model)) => Ok(model),
-            _ => Err(unknown(model_id)),
-        }
+        let documents = self.entries.list(context, &Keys::Under(key(&[context.tenant()]))).await?;
+        Ok(documents.into_iter().collect())
     }
 
     /// The model that is selected for a modality; empty where none is.
@@ -303,67 +291,12 @@ impl Models {
             _ => Ok(String::new()),
         }
     }
+}
 
-    /// Writes a tenant's built-in and configured models, where they are not there yet.
-    async fn provide(&self, context: &Context) -> Result<(), Fault> {
-        let tenant = context.tenant().to_owned();
-        let known = || self.provided.lock().unwrap_or_else(PoisonError::into_inner);
-        if known().contains(&tenant) {
-            return Ok(());
-        }
-        for (model, is_selected) in self.at_first() {
-            let place = key(&[&*tenant, "model", &model.model_id]);
-            self.create(context, &place, |now_ms| {
-                Entry::Model(Model { created_ms: now_ms, updated_ms: now_ms, ..model.clone() })
-            })
-            .await?;
-            if is_selected {
-                let place = key(&[&*tenant, "selected", &model.modality]);
-                let model_id = model.model_id.clone();
-                self.create(context, &place, |since_ms| Entry::Selected { model_id: model_id.clone(), since_ms })
-                    .await?;
-            }
-        }
-        let mut provided = known();
-        if provided.len() >= TENANTS_MAX {
-            provided.clear();
-        }
-        provided.insert(tenant);
-        Ok(())
-    }
-
-    async fn create(&self, context: &Context, place: &str, entry: impl Fn(i64) -> Entry) -> Result<(), Fault> {
-        // On the service's own account: what is provided is no part of the caller's idempotent request.
-        let own = context.for_tenant(context.tenant());
-        let rule = |current: &Current<Entry>| match current.version {
-            0 => Ok(Change::put(entry(current.now_ms), ())),
-            _ => Ok(Change::nothing(())),
-        };
-        self.entries.change(&own, place, rule).await.map(drop).map_err(|failed| failed.fault)
-    }
-
-    /// The models that there are at first, and which of them are selected.
-    fn at_first(&self) -> Vec<(Model, bool)> {
-        let settings = self.settings.now();
-        let configured = settings.model_management.models.iter().map(|row| {
-            let mut metadata = row.metadata.clone();
-            metadata.entry("status".to_owned()).or_insert_with(|| "current".to_owned());
-            let model = Model {
-                model_id: row.model_id.clone(),
-                name: row.name.clone(),
-                provider: row.provider.clone(),
-                family: row.family.clone(),
-                modality: row.modality.clone(),
-                metadata,
-                ..Model::default()
-            };
-            (model, row.selected)
-        });
-        built_in::models().chain(configured).collect()
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.entries.sweeper(&context).await;
+fn the_model(model_id: &str, found: Option<Document<Entry>>) -> Result<Model, Fault> {
+    match found.map(|document| document.value) {
+        Some(Entry::Model(model)) => Ok(model),
+        _ => Err(unknown(model_id)),
     }
 }
 

@@ -1,61 +1,65 @@
 //! The registry of models as it changes: a snapshot of what passes the filters, then one item a change.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use super::messages::{Item, Watch};
-use super::{Entry, Models};
+use super::{Entry, Model, Registry};
 use crate::fault::Fault;
-use crate::store::{Keys, key, key_token};
-use crate::worker::records::RecordSeen;
-use crate::worker::{Chunks, Context};
+use crate::store::key_token;
+use crate::worker::Context;
+use crate::worker::records::{Document, RecordSeen};
 
-impl Models {
-    pub(super) async fn watch(
-        self: Arc<Self>,
-        context: Context,
-        request: Watch,
-        mut chunks: Chunks<Item>,
-    ) -> Result<(), Fault> {
-        self.provide(&context).await?;
-        let prefix = key(&[context.tenant()]);
-        let mut watch = self.entries.watch(Keys::Under(prefix), Some(request.after_revision)).await?;
-        let mut registry = self.registry(&context).await?;
-        let is_resumed = request.after_revision > 0 && !watch.is_reset();
-        if watch.is_reset() {
-            context.label("reset", "true");
-        }
-        let mut is_snapshot = !is_resumed;
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
-            let RecordSeen::Change { key, document, revision, .. } = seen else {
-                is_snapshot = false;
-                continue;
-            };
-            let told = match document.map(|document| document.value) {
-                Some(entry) => {
-                    let model_id = match &entry {
-                        Entry::Model(model) => Some((model.model_id.clone(), "updated")),
-                        // In a snapshot each model says itself whether it is selected.
-                        Entry::Selected { .. } if is_snapshot => None,
-                        Entry::Selected { model_id, .. } => Some((model_id.clone(), "selected")),
-                    };
-                    registry.take(&key, entry);
-                    model_id.and_then(|(id, change)| Some((registry.info(registry.models.get(&id)?), change)))
-                }
-                None => {
-                    let gone = registry.models.keys().find(|id| key.ends_with(&key_token(id))).cloned();
-                    gone.and_then(|id| registry.models.remove(&id)).map(|model| (model.info(false), "removed"))
-                }
-            };
-            let Some((info, change)) = told else { continue };
-            let passes = |filter: &str, value: &str| filter.is_empty() || filter.eq_ignore_ascii_case(value);
-            if passes(&request.modality_filter, &info.modality) && passes(&request.provider_filter, &info.provider) {
-                let change = if is_snapshot { "snapshot" } else { change };
-                chunks.send(&Item { revision, model: Some(info), change: change.to_owned() }).await?;
+/// The hook of the declared watch. A model's item says whether it is selected, so the registry has to be known to tell of
+/// one.
+pub(super) fn watch(
+    _: Context,
+    request: Watch,
+    known: Option<Vec<(String, Document<Entry>)>>,
+) -> Result<impl FnMut(RecordSeen<Entry>) -> Result<Vec<Item>, Fault>, Fault> {
+    // Models of the snapshot and their revisions, until it is whole.
+    let mut snapshot = known.is_none().then(BTreeMap::<String, u64>::new);
+    let mut registry: Registry = known.into_iter().flatten().collect();
+    let item = move |revision: u64, model: &Model, is_default: bool, change: &str| {
+        let passes = model.passes(&request.modality_filter, &request.provider_filter);
+        passes.then(|| Item { revision, model: Some(model.info(is_default)), change: change.to_owned() })
+    };
+    Ok(move |seen| {
+        let RecordSeen::Change { key, document, revision, .. } = seen else {
+            let mut rows: Vec<(u64, String)> = snapshot.take().into_iter().flatten().map(|(id, at)| (at, id)).collect();
+            rows.sort();
+            let items = rows.into_iter().filter_map(|(revision, model_id)| {
+                let model = registry.models.get(&model_id)?;
+                item(revision, model, registry.is_default(model), "snapshot")
+            });
+            return Ok(items.collect());
+        };
+        let Some((model, change)) = registry.change(&key, document.map(|document| document.value)) else {
+            return Ok(Vec::new());
+        };
+        if let Some(snapshot) = &mut snapshot {
+            if change == "updated" {
+                snapshot.insert(model.model_id, revision);
             }
+            return Ok(Vec::new());
         }
+        let is_default = change != "removed" && registry.is_default(&model);
+        Ok(item(revision, &model, is_default, change).into_iter().collect())
+    })
+}
+
+impl Registry {
+    /// Takes a change in: the model that it is about, and what has become of it.
+    fn change(&mut self, key: &str, entry: Option<Entry>) -> Option<(Model, &'static str)> {
+        let (model_id, change) = match &entry {
+            Some(Entry::Model(model)) => (model.model_id.clone(), "updated"),
+            Some(Entry::Selected { model_id, .. }) => (model_id.clone(), "selected"),
+            None => {
+                let is_it = |model_id: &&String| key.ends_with(&format!(".model.{}", key_token(model_id)));
+                let model_id = self.models.keys().find(is_it)?.clone();
+                return Some((self.models.remove(&model_id)?, "removed"));
+            }
+        };
+        self.take(key, entry?);
+        Some((self.models.get(&model_id)?.clone(), change))
     }
 }

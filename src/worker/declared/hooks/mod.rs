@@ -9,6 +9,7 @@ mod reads;
 mod sharing;
 
 use std::any::TypeId;
+use std::future::ready;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -24,7 +25,8 @@ use crate::worker::shapes::{check_reply, check_request, named};
 use crate::worker::{Context, Failed, Service};
 use delete::Delete;
 use kept::Documents;
-use put::{Put, shown};
+use put::{Decided, Put, shown};
+use reads::Kind;
 
 pub use delete::Parting;
 pub use kept::Content;
@@ -87,12 +89,10 @@ impl Service {
         F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
         Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
     {
-        let hook = Arc::new(move |context: Context, request: Q, begins_anew: bool| {
-            let mut tell = hook(context, request, begins_anew)?;
-            Ok(move |seen: Moment<T>| Ok(seen.map(&mut tell).transpose()?.into_iter().flatten()))
-        });
-        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, false, hook.clone()));
-        self.hooked(method, true, bind)
+        let hook = move |context, request, known: Option<Vec<(String, Document<T>)>>| {
+            Ok(of_changes(hook(context, request, known.is_none())?))
+        };
+        self.watch_by(method, Kind::Changes, hook)
     }
 
     /// As [`Service::hook_watch`], where the declaration says `every`: what the hook gives back is asked in that interval as
@@ -106,8 +106,36 @@ impl Service {
         F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
         Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
     {
+        let hook = move |context, request, known: Option<_>| hook(context, request, known.is_none());
+        self.watch_by(method, Kind::Every, hook)
+    }
+
+    /// As [`Service::hook_watch`], for a hook that has to know other documents to tell of one: where the watch goes on
+    /// behind a revision that is kept, the hook is given all of the watched documents as they are, by key. It is given
+    /// nothing where the watch begins with what is there: then it is told of each.
+    #[must_use]
+    pub fn hook_watch_knowing<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
+        F: Fn(Context, Q, Option<Vec<(String, Document<T>)>>) -> Result<Tell, Fault> + Send + Sync + 'static,
+        Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
+    {
+        let hook = move |context, request, known| Ok(of_changes(hook(context, request, known)?));
+        self.watch_by(method, Kind::Knowing, hook)
+    }
+
+    fn watch_by<Q, T, I, F, Tell>(self, method: &str, kind: Kind, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
+        F: Fn(Context, Q, Option<Vec<(String, Document<T>)>>) -> Result<Tell, Fault> + Send + Sync + 'static,
+        Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
+    {
         let hook = Arc::new(hook);
-        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, true, hook.clone()));
+        let bind: Bind = Arc::new(move |kept, method| reads::watch(kept, method, kind, hook.clone()));
         self.hooked(method, true, bind)
     }
 
@@ -122,9 +150,8 @@ impl Service {
         F: Fn(Context, Q) -> Result<U, Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
     {
-        self.put_by::<Q, T, R, _, _>(method, Form { key: true, beside: false }, move |context, request| {
-            let rule = hook(context, request)?;
-            Ok((None, move |current: &Current<T>, _: Option<&Document<T>>| rule(current)))
+        self.put_by::<Q, T, R, _, _, _>(method, Form { key: true, beside: false }, move |_, context, request| {
+            Ok(ready(Ok((None, of_one(hook(context, request)?)))))
         })
     }
 
@@ -140,7 +167,9 @@ impl Service {
         U: RuleBeside<T, R>,
     {
         let form = Form { key: true, beside: true };
-        self.put_by::<Q, T, R, _, U>(method, form, move |context, request| Ok((None, hook(context, request)?)))
+        self.put_by::<Q, T, R, _, U, _>(method, form, move |_, context, request| {
+            Ok(ready(Ok((None, hook(context, request)?))))
+        })
     }
 
     /// As [`Service::hook_put`], where the declaration has no key: the hook gives its tokens, below the tenant, as well.
@@ -153,9 +182,32 @@ impl Service {
         F: Fn(Context, Q) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
         U: Rule<T, R>,
     {
-        self.put_by::<Q, T, R, _, _>(method, Form { key: false, beside: false }, move |context, request| {
+        self.put_by::<Q, T, R, _, _, _>(method, Form { key: false, beside: false }, move |_, context, request| {
             let (tokens, rule) = hook(context, request)?;
-            Ok((Some(tokens), move |current: &Current<T>, _: Option<&Document<T>>| rule(current)))
+            Ok(ready(Ok((Some(tokens), of_one(rule)))))
+        })
+    }
+
+    /// As [`Service::hook_put_at`], where the declaration names another document that decides (`beside`): the hook is given
+    /// that, where there is one. What it refuses counts for the idempotency key: a repeat gets the same answer, whatever
+    /// has become of the document.
+    #[must_use]
+    pub fn hook_put_at_beside<Q, T, R, F, U>(self, method: &str, hook: F) -> Service
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        R: Reply,
+        F: Fn(Context, Q, Option<Document<T>>) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
+        U: Rule<T, R>,
+    {
+        let hook = Arc::new(hook);
+        self.put_by::<Q, T, R, _, _, _>(method, Form { key: false, beside: true }, move |put, context, request| {
+            let (put, hook) = (put.clone(), hook.clone());
+            Ok(async move {
+                let beside = put.beside(&context).await?;
+                let (tokens, rule) = hook(context, request, beside)?;
+                Ok((Some(tokens), of_one(rule)))
+            })
         })
     }
 
@@ -207,19 +259,20 @@ impl Service {
         self.hooked(method, false, bind)
     }
 
-    fn put_by<Q, T, R, F, U>(self, method: &str, form: Form, hook: F) -> Service
+    fn put_by<Q, T, R, F, U, D>(self, method: &str, form: Form, hook: F) -> Service
     where
         Q: DeserializeOwned + Send + 'static,
         T: Content,
         R: Reply,
-        F: Fn(Context, Q) -> Result<(Option<Vec<String>>, U), Fault> + Send + Sync + 'static,
+        F: Fn(&Arc<Put<T>>, Context, Q) -> Result<D, Fault> + Send + Sync + 'static,
         U: RuleBeside<T, R>,
+        D: Future<Output = Decided<U>> + Send,
     {
         let hook = Arc::new(hook);
         let bind: Bind = Arc::new(move |kept, method| {
             let Fitting { hooked, documents } = fitting::<T>(kept, method, "put")?;
             let mut problems = check_request::<Q>(method);
-            problems.extend(form.problem(&hooked).map(str::to_owned));
+            problems.extend(form.problem(&hooked));
             problems.extend(check_put::<T, R>(method, &hooked, &documents));
             let Some(repeats) = kept.repeats().filter(|_| problems.is_empty()) else { return Err(problems) };
             let (put, hook) = (Arc::new(Put { documents, repeats, hooked }), hook.clone());
@@ -227,8 +280,8 @@ impl Service {
                 let request = read::<Q>(&context, payload)?;
                 let (put, hook) = (put.clone(), hook.clone());
                 Ok(Box::pin(async move {
-                    match hook(context.clone(), request) {
-                        Ok((tokens, rule)) => put.answer(&context, tokens, rule).await,
+                    match hook(&put, context.clone(), request) {
+                        Ok(decided) => put.answer(&context, decided).await,
                         Err(fault) => answered::<R>(&context, Err(fault.into())),
                     }
                 }))
@@ -247,16 +300,35 @@ struct Form {
 }
 
 impl Form {
-    fn problem(self, hooked: &Hooked) -> Option<&'static str> {
-        let has_beside = hooked.beside.is_some();
-        match (self.key, hooked.key.is_empty()) {
-            (true, true) => Some("its declaration has no `key`: say it, or use `hook_put_at`"),
-            (false, false) => Some("its declaration has a `key`: use `hook_put`"),
-            _ if self.beside && !has_beside => Some("its declaration has no `beside`: say it, or use `hook_put`"),
-            _ if has_beside && !self.beside => Some("its declaration has a `beside`: use `hook_put_beside`"),
-            _ => None,
-        }
+    fn problem(self, hooked: &Hooked) -> Option<String> {
+        let (has_key, has_beside) = (!hooked.key.is_empty(), hooked.beside.is_some());
+        let has = match () {
+            () if self.key && !has_key => "no `key`: say it, or",
+            () if has_key && !self.key => "a `key`:",
+            () if self.beside && !has_beside => "no `beside`: say it, or",
+            () if has_beside && !self.beside => "a `beside`:",
+            () => return None,
+        };
+        let fitting = match (has_key, has_beside) {
+            (true, false) => "hook_put",
+            (true, true) => "hook_put_beside",
+            (false, false) => "hook_put_at",
+            (false, true) => "hook_put_at_beside",
+        };
+        Some(format!("its declaration has {has} use `{fitting}`"))
     }
+}
+
+/// A rule that knows no other document.
+fn of_one<T: 'static, R: 'static>(rule: impl Rule<T, R>) -> impl RuleBeside<T, R> {
+    move |current: &Current<T>, _: Option<&Document<T>>| rule(current)
+}
+
+/// What tells changes, and nothing where time alone has passed.
+fn of_changes<T, I: IntoIterator>(
+    mut tell: impl FnMut(RecordSeen<T>) -> Result<I, Fault>,
+) -> impl FnMut(Moment<T>) -> Result<std::iter::Flatten<std::option::IntoIter<I>>, Fault> {
+    move |seen| Ok(seen.map(&mut tell).transpose()?.into_iter().flatten())
 }
 
 /// A declaration and the documents that it is about.

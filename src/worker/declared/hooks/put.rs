@@ -56,15 +56,17 @@ pub(super) fn shown<R: 'static>(into: Option<&Into>) -> Option<&Into> {
     into.filter(|into| matches!(into, Into::Field(_) | Into::SameNames(Some(_), _)) || is_nothing::<R>())
 }
 
+/// What a hook has decided: the tokens of the key, where the declaration has none, and the rule.
+pub(super) type Decided<U> = Result<(Option<Vec<String>>, U), Fault>;
+
 impl<T: Content> Put<T> {
-    /// Does the put at the declared key, or at these tokens of the hook's.
-    pub(super) async fn answer<R: Reply>(
+    /// Does the put as the hook decides. What it decides with another document is part of what is kept for repeats.
+    pub(super) async fn answer<R: Reply, U: RuleBeside<T, R>>(
         &self,
         context: &Context,
-        tokens: Option<Vec<String>>,
-        rule: impl RuleBeside<T, R>,
+        decided: impl Future<Output = Decided<U>>,
     ) -> Answer {
-        match self.write(context, tokens, rule).await {
+        match self.write(context, decided).await {
             Ok(said) => match self.fields(context, &said) {
                 Ok(fields) => reply::success_encoded(context, &fields),
                 Err(fault) => Err(reply::failure::<R>(context, fault, None)),
@@ -76,25 +78,34 @@ impl<T: Content> Put<T> {
         }
     }
 
-    async fn write<R: Serialize + DeserializeOwned + 'static>(
+    /// The document beside, for a hook that says the key by it.
+    pub(super) async fn beside(&self, context: &Context) -> Result<Option<Document<T>>, Fault> {
+        let Some(tokens) = &self.hooked.beside else { return Err(unanswered()) };
+        let place = key_of(&Found { context, payload: context.payload() }, tokens)?;
+        self.documents.get(context, &place, false).await
+    }
+
+    async fn write<R: Serialize + DeserializeOwned + 'static, U: RuleBeside<T, R>>(
         &self,
         context: &Context,
-        tokens: Option<Vec<String>>,
-        rule: impl RuleBeside<T, R>,
+        decided: impl Future<Output = Decided<U>>,
     ) -> Result<Said<R>, Failed<Said<R>>> {
         let found = Found { context, payload: context.payload() };
-        let place = match tokens {
-            Some(tokens) => {
-                let tenant = std::iter::once(context.tenant().to_owned());
-                key(&tenant.chain(tokens).collect::<Vec<_>>())
-            }
-            None => key_of(&found, &self.hooked.key)?,
-        };
+        let declared = key_of(&found, &self.hooked.key)?;
         let beside = self.hooked.beside.as_ref().map(|key| key_of(&found, key)).transpose()?;
-        let rule = |current: &Current<T>, beside: Option<&Document<T>>| {
-            self.decided(&found, &place, current, |current| rule(current, beside))
-        };
         let write = async {
+            let (tokens, rule) = decided.await?;
+            let (place, beside) = match tokens {
+                // A hook that says the key has been given the document beside.
+                Some(tokens) => {
+                    let tenant = std::iter::once(context.tenant().to_owned());
+                    (key(&tenant.chain(tokens).collect::<Vec<_>>()), None)
+                }
+                None => (declared, beside),
+            };
+            let rule = |current: &Current<T>, beside: Option<&Document<T>>| {
+                self.decided(&found, &place, current, |current| rule(current, beside))
+            };
             let done = self.documents.change(context, &place, beside.as_deref(), rule).await?;
             Ok(Said { version: done.version, revision: done.revision, ..done.reply })
         };

@@ -89,23 +89,37 @@ where
     Ok(Call::Unary(call))
 }
 
-/// What the hook gives back is told each change, and nothing where time alone has passed.
+/// What a hook of a watch counts on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It is told each change.
+    Changes,
+    /// It is asked in the declared interval as well.
+    Every,
+    /// It knows the documents of a watch that goes on.
+    Knowing,
+}
+
+/// What the reader of a watch has: nothing where it begins with what is there; behind a revision that is kept, the
+/// documents as they are, for a hook that has to know them.
+type Had<T> = Option<Vec<(String, Document<T>)>>;
+
 pub(super) fn watch<Q, T, I, F, Tell>(
     kept: &Kept,
     method: &Method,
-    is_timed: bool,
+    kind: Kind,
     hook: Arc<F>,
 ) -> Result<Call, Vec<String>>
 where
     Q: DeserializeOwned + Send + 'static,
     T: Content,
     I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
-    F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
+    F: Fn(Context, Q, Had<T>) -> Result<Tell, Fault> + Send + Sync + 'static,
     Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
 {
     let fitting = Arc::new(fitting::<T>(kept, method, "watch")?);
     let mut problems = check_request::<Q>(method);
-    match (is_timed, matches!(fitting.hooked.action, Action::Watch { every: Some(_), .. })) {
+    match (kind == Kind::Every, matches!(fitting.hooked.action, Action::Watch { every: Some(_), .. })) {
         (true, false) => {
             problems.push("its declaration has no `every`: say it, or use `hook_watch`".to_owned());
         }
@@ -121,8 +135,8 @@ where
         let (fitting, hook) = (fitting.clone(), hook.clone());
         let chunks = Chunks::<I::Item>::new(outlet);
         Ok(Box::pin(async move {
-            let begin = |context: Context, begins_anew| hook(context, request, begins_anew);
-            tell(&context, &fitting, begin, chunks).await
+            let begin = |context: Context, had| hook(context, request, had);
+            tell(&context, &fitting, kind, begin, chunks).await
         }))
     });
     Ok(Call::Stream(call))
@@ -131,7 +145,8 @@ where
 async fn tell<T, I, Tell>(
     context: &Context,
     Fitting { hooked, documents }: &Fitting<T>,
-    begin: impl FnOnce(Context, bool) -> Result<Tell, Fault>,
+    kind: Kind,
+    begin: impl FnOnce(Context, Had<T>) -> Result<Tell, Fault>,
     mut chunks: Chunks<I::Item>,
 ) -> Result<(), Fault>
 where
@@ -145,9 +160,14 @@ where
     let found = Found { context, payload: context.payload() };
     let (place, after) = (key_of(&found, &hooked.key)?, found.number(after_revision.as_ref()));
     let keys = if *is_one { Keys::One(place) } else { Keys::Under(place) };
-    let mut watch = documents.watch(keys, after).await?;
+    let mut watch = documents.watch(keys.clone(), after).await?;
     let is_reset = watch.is_reset();
-    let mut told = begin(context.clone(), after == 0 || is_reset)?;
+    let had = match kind {
+        _ if after == 0 || is_reset => None,
+        Kind::Knowing => Some(documents.list(context, &keys).await?),
+        Kind::Changes | Kind::Every => Some(Vec::new()),
+    };
+    let mut told = begin(context.clone(), had)?;
     // Not before the hook has let the caller in: it tells whether there is something.
     if is_reset {
         context.label("reset", "true");

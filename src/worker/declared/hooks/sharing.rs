@@ -144,4 +144,37 @@ impl<S: Send + Sync + 'static> Sharing<S> {
             service.hook_publish(method, move |context, request| hook(state.clone(), context, request))
         })
     }
+
+    /// [`Service::hook_watch_knowing`] with the state in front.
+    #[must_use]
+    pub fn hook_watch_knowing<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
+        F: Fn(Arc<S>, Context, Q, Option<Vec<(String, Document<T>)>>) -> Result<Tell, Fault> + Send + Sync + 'static,
+        Tell: FnMut(RecordSeen<T>) -> Result<I, Fault> + Send + 'static,
+    {
+        self.with(|service, state| {
+            service
+                .hook_watch_knowing(method, move |context, request, known| hook(state.clone(), context, request, known))
+        })
+    }
+
+    /// [`Service::hook_put_at_beside`] with the state in front.
+    #[must_use]
+    pub fn hook_put_at_beside<Q, T, R, F, U>(self, method: &str, hook: F) -> Sharing<S>
+    where
+        Q: DeserializeOwned + Send + 'static,
+        T: Content,
+        R: Reply,
+        F: Fn(Arc<S>, Context, Q, Option<Document<T>>) -> Result<(Vec<String>, U), Fault> + Send + Sync + 'static,
+        U: Rule<T, R>,
+    {
+        self.with(|service, state| {
+            service.hook_put_at_beside::<Q, T, R, _, U>(method, move |context, request, beside| {
+                hook(state.clone(), context, request, beside)
+            })
+        })
+    }
 }

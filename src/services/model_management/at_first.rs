@@ -1,8 +1,9 @@
-//! The models that there are at first, and which one of them is selected.
+//! The models that every tenant has from the beginning, built-in and configured ones, and which of them are selected.
 
 use std::collections::BTreeMap;
 
-use super::Model;
+use super::{Entry, Model};
+use crate::services::Settings;
 
 /// A model that there is at first; all are of modality chat and current.
 struct BuiltIn {
@@ -42,8 +43,22 @@ const BUILT_IN: [BuiltIn; 3] = [
     },
 ];
 
-/// The models, each with whether it is selected.
-pub(super) fn models() -> impl Iterator<Item = (Model, bool)> {
+/// The models and selections, each with the tokens of its key. Of two with one key the first one counts.
+pub(super) fn entries(settings: &Settings, now_ms: i64) -> Vec<(Vec<String>, Entry)> {
+    let place = |kind: &str, name: &str| vec![kind.to_owned(), name.to_owned()];
+    let mut entries = Vec::new();
+    for (model, is_selected) in built_in().chain(configured(settings)) {
+        let (model_id, modality) = (model.model_id.clone(), model.modality.clone());
+        let model = Model { created_ms: now_ms, updated_ms: now_ms, ..model };
+        entries.push((place("model", &model_id), Entry::Model(model)));
+        if is_selected {
+            entries.push((place("selected", &modality), Entry::Selected { model_id, since_ms: now_ms }));
+        }
+    }
+    entries
+}
+
+fn built_in() -> impl Iterator<Item = (Model, bool)> {
     BUILT_IN.iter().map(|row| {
         let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let mut metadata: BTreeMap<String, String> = row.metadata.map(pair).into();
@@ -58,5 +73,22 @@ pub(super) fn models() -> impl Iterator<Item = (Model, bool)> {
             ..Model::default()
         };
         (model, row.is_selected)
+    })
+}
+
+fn configured(settings: &Settings) -> impl Iterator<Item = (Model, bool)> {
+    settings.model_management.models.iter().map(|row| {
+        let mut metadata = row.metadata.clone();
+        metadata.entry("status".to_owned()).or_insert_with(|| "current".to_owned());
+        let model = Model {
+            model_id: row.model_id.clone(),
+            name: row.name.clone(),
+            provider: row.provider.clone(),
+            family: row.family.clone(),
+            modality: row.modality.clone(),
+            metadata,
+            ..Model::default()
+        };
+        (model, row.selected)
     })
 }
