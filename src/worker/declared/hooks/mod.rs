@@ -329,6 +329,12 @@ fn fitting<T: Content>(kept: &Kept, method: &Method, action: &str) -> Result<Fit
         return Err(vec![text]);
     };
     let documents = kept.documents::<T>(&hooked.kind).map_err(|text| vec![text])?;
+    if documents.are_values() && !matches!(action, "get" | "list") {
+        let bucket = &hooked.kind.bucket;
+        return Err(vec![format!(
+            "bucket `{bucket}` keeps bare values, which a get or list reads: there is no {action}"
+        )]);
+    }
     if documents.are_messages() {
         let problems = named("document", shape_check::<T>(&method.tables, hooked.kind.message, &[]));
         if !problems.is_empty() {
