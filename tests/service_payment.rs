@@ -93,6 +93,7 @@ on_each_bus!(
     parallel_debits_never_overdraw,
     a_debit_is_refunded_once_however_many_ask,
     a_coupon_is_redeemed_as_often_as_it_may_be,
+    a_watch_of_one_currency_hears_of_no_other_and_goes_on_where_it_was,
 );
 
 /// A reservation of the coupon `once`, as a replica that was killed before its wallet's write leaves it.
@@ -242,12 +243,70 @@ async fn a_watch_tells_the_balance_then_each_movement() {
     assert_eq!(told, [(&json!(1_000), false), (&json!(700), true)]);
 }
 
+async fn a_watch_of_one_currency_hears_of_no_other_and_goes_on_where_it_was(game: Replicas) {
+    let move_both = async {
+        game.ask(PROCESS, debit(300)).await;
+        game.ask(CREDIT, json!({ "player_id": "p1", "currency_type": "vitae", "amount": 7 })).await;
+    };
+    let watch = |currency: &str, after: &Value| json!({ "player_id": "p1", "currency_type": currency, "after_revision": after });
+    let told = |chunks: &[Value]| -> Vec<Value> {
+        chunks.iter().map(|chunk| json!([chunk["currency_type"], chunk["balance"]])).collect()
+    };
+    let chunks = game.chunks("svc.payment.v1.watch", watch("vitae", &json!("0")), [1, 1], move_both).await;
+    assert_eq!(told(&chunks), [json!(["vitae", null]), json!(["vitae", 7])]);
+    assert!(chunks[0].get("revision").is_none(), "nothing is stored of a wallet without movements");
+    let all = game.chunks("svc.payment.v1.watch", watch("", &json!("0")), [2, 0], async {}).await;
+    assert_eq!(told(&all), [json!(["credits", 700]), json!(["vitae", 7])]);
+    // Behind a movement there is nothing to open with.
+    game.ask(PROCESS, debit(1)).await;
+    let later = game.chunks("svc.payment.v1.watch", watch("credits", &all[0]["revision"]), [1, 0], async {}).await;
+    assert_eq!(told(&later), [json!(["credits", 699])]);
+    let later = game.chunks("svc.payment.v1.watch", watch("", &all[0]["revision"]), [2, 0], async {}).await;
+    assert_eq!(told(&later), [json!(["vitae", 7]), json!(["credits", 699])]);
+}
+
+#[tokio::test]
+async fn a_list_has_the_movements_of_one_player_in_one_currency_or_in_all() {
+    let game = Replicas::embedded(&[]).await;
+    let listed = async |player: &str, currency: &str| -> Vec<Value> {
+        let reply = game.ask(LIST, json!({ "player_id": player, "currency_type": currency })).await;
+        let rows = reply["transactions"].as_array().cloned().unwrap_or_default();
+        rows.iter().map(|row| json!([row["kind"], row["currency_type"], row["amount"]])).collect()
+    };
+    let credit = |player: &str| json!({ "player_id": player, "currency_type": "vitae", "amount": 7 });
+    game.ask(PROCESS, debit(300)).await;
+    game.pass(Duration::from_secs(1));
+    game.ask(CREDIT, credit("p1")).await;
+    let [paid, credited] = [json!(["debit", "credits", 300]), json!(["credit", "vitae", 7])];
+    support::eventually("every replica lists both", async || {
+        let both = [listed("p1", "").await, listed("p1", "").await];
+        both.iter().all(|rows| *rows == [credited.clone(), paid.clone()])
+    })
+    .await;
+    assert_eq!(listed("p1", "credits").await, [paid]);
+    assert_eq!(listed("p1", "vitae").await, std::slice::from_ref(&credited));
+    assert_eq!(listed("p1", "aether").await, [json!(null); 0]);
+    // The index of transactions and the coupons lie where the movements of such players do.
+    for player in ["tx", "coupon"] {
+        game.ask(CREDIT, credit(player)).await;
+        support::eventually("a player called as the index has a list", async || {
+            listed(player, "").await == std::slice::from_ref(&credited)
+        })
+        .await;
+    }
+    let refused = game.ask(LIST, json!({ "player_id": "p1", "currency_type": "No!" })).await;
+    assert_eq!(refused["error"]["details"], json!({ "field": "currency_type", "reason": "bad_format" }));
+}
+
 #[tokio::test]
 async fn others_wallets_are_closed_and_credits_are_for_admins() {
     let game = Replicas::embedded(&[("auth.enforce", json!(true))]).await;
     let code = |reply: Value| reply["error"]["code"].as_str().unwrap_or("OK").to_owned();
     assert_eq!(code(game.ask_from_edge(PROCESS, "p1", "", debit(10)).await), "OK");
     assert_eq!(code(game.ask_from_edge(PROCESS, "p2", "", debit(10)).await), "PERMISSION_DENIED");
+    let movements = json!({ "player_id": "p1" });
+    assert_eq!(code(game.ask_from_edge(LIST, "p1", "", movements.clone()).await), "OK");
+    assert_eq!(code(game.ask_from_edge(LIST, "p2", "", movements).await), "PERMISSION_DENIED");
     assert_eq!(code(game.ask_from_edge(CREDIT, "p1", "user", debit(10)).await), "PERMISSION_DENIED");
     assert_eq!(code(game.ask_from_edge(CREDIT, "p9", "admin", debit(10)).await), "OK");
     let paid = game.ask(PROCESS, debit(10)).await;

@@ -10,8 +10,6 @@ mod process;
 mod reads;
 mod refund;
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
@@ -45,14 +43,16 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         settings: settings.clone(),
     };
     Ok(Service::new("payment", VERSION)
+        .keeping(&payments.wallets)
+        .keeping_values(LEDGER, &payments.ledger)
+        .sweeping("sweeper", &payments.wallets)
         .sharing(payments)
         .unary("payment.v1.PaymentService/ProcessPayment", Payments::process)
         .unary("payment.v1.PaymentService/ValidatePayment", Payments::validate)
         .unary("payment.v1.PaymentService/Refund", Payments::refund)
         .unary("payment.v1.PaymentService/Credit", Payments::credit)
-        .unary("payment.v1.PaymentService/ListTransactions", Payments::list)
-        .stream("payment.v1.PaymentService/WatchBalance", Payments::watch)
-        .task("sweeper", Payments::sweep)
+        .hook_list("payment.v1.PaymentService/ListTransactions", Payments::list)
+        .hook_watch("payment.v1.PaymentService/WatchBalance", Payments::watch)
         .done())
 }
 
@@ -152,10 +152,6 @@ impl Payments {
     async fn balance(&self, context: &Context, settings: &Payment, place: &Place<'_>) -> Result<i32, Fault> {
         let wallet = self.wallets.get(context, &place.wallet(context)).await?;
         Ok(wallet.map_or_else(|| opening_balance(settings, place.currency), |wallet| wallet.value.balance))
-    }
-
-    async fn sweep(self: Arc<Self>, context: Context) {
-        self.wallets.sweeper(&context).await;
     }
 }
 

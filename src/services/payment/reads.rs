@@ -3,18 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::ledger::{Entry, Kind, Place};
 use super::messages::{Item, List, Listed, Transaction, Validate, Validated, Watch};
-use super::{Payments, check_amount, check_currency, key, opening_balance};
+use super::{Payments, Wallet, check_amount, check_currency, opening_balance};
 use crate::fault::Fault;
 use crate::services::checks::player;
 use crate::services::paging::Page;
-use crate::store::{Keys, key_token};
-use crate::worker::records::RecordSeen;
-use crate::worker::{Chunks, Context};
-
-/// Tokens of an entry's key: tenant, player, currency, number.
-const ENTRY_TOKENS: usize = 4;
+use crate::store::key_token;
+use crate::worker::Context;
+use crate::worker::records::{Document, RecordSeen};
 
 impl Payments {
     pub(super) async fn validate(self: Arc<Self>, context: Context, request: Validate) -> Result<Validated, Fault> {
@@ -33,32 +32,33 @@ impl Payments {
         })
     }
 
-    pub(super) async fn list(self: Arc<Self>, context: Context, request: List) -> Result<Listed, Fault> {
-        player(&context, self.settings.now().auth.enforce, &request.player_id)?;
-        let is_all = request.currency_type.is_empty();
-        if !is_all {
-            check_currency(&request.currency_type)?;
+    pub(super) fn list(
+        &self,
+        context: &Context,
+        request: &List,
+        found: Vec<(String, Document<Box<RawValue>>)>,
+    ) -> Result<Listed, Fault> {
+        player(context, self.settings.now().auth.enforce, &request.player_id)?;
+        let wanted = &request.currency_type;
+        if !wanted.is_empty() {
+            check_currency(wanted)?;
         }
         let page = Page::of(request.page.as_ref())?;
-        let keys = match is_all {
-            true => key(&[context.tenant(), &request.player_id]),
-            false => key(&[context.tenant(), &request.player_id, &request.currency_type]),
-        };
-        let found = self.ledger.list(&Keys::Under(keys)).await?;
-        let entries = found.iter().filter_map(|found| {
+        let entries = found.into_iter().filter_map(|(key, found)| {
             // A player may be called as the index is: its keys are shorter.
-            let tokens: Vec<&str> = found.key.split('.').collect();
-            let entry = serde_json::from_slice::<Entry>(&found.value).ok();
-            entry.filter(|_| tokens.len() == ENTRY_TOKENS).map(|entry| (tokens[2].to_owned(), entry))
+            let [_, _, currency, _] = key.split('.').collect::<Vec<_>>()[..] else { return None };
+            let is_wanted = wanted.is_empty() || currency == wanted;
+            let entry = is_wanted.then(|| serde_json::from_str::<Entry>(found.value.get()));
+            Some((currency.to_owned(), entry?.ok()?))
         });
         let entries: Vec<(String, Entry)> = entries.collect();
         let refunded: BTreeSet<String> =
             entries.iter().filter(|row| row.1.kind == Kind::Refund).map(|row| row.1.refunds.clone()).collect();
         let mut rows: Vec<(String, Transaction)> = entries
             .into_iter()
-            .map(|(currency_type, entry)| {
+            .map(|(currency, entry)| {
                 let is_refunded = refunded.contains(&entry.transaction_id);
-                (newest_first(&currency_type, &entry), transaction(currency_type, entry, is_refunded))
+                (newest_first(&currency, &entry), transaction(currency, entry, is_refunded))
             })
             .collect();
         rows.sort_by(|a, b| a.0.cmp(&b.0));
@@ -66,45 +66,39 @@ impl Payments {
         Ok(Listed { transactions, next_page_token })
     }
 
-    pub(super) async fn watch(
+    #[allow(clippy::needless_pass_by_value, reason = "hooks own what they are given")]
+    pub(super) fn watch(
         self: Arc<Self>,
         context: Context,
         request: Watch,
-        mut chunks: Chunks<Item>,
-    ) -> Result<(), Fault> {
+        _: bool,
+    ) -> Result<impl FnMut(RecordSeen<Wallet>) -> Result<Option<Item>, Fault>, Fault> {
         let settings = self.settings.now();
         player(&context, settings.auth.enforce, &request.player_id)?;
-        let currency = request.currency_type;
-        let keys = if currency.is_empty() {
-            Keys::Under(key(&[context.tenant(), &request.player_id]))
-        } else {
-            check_currency(&currency)?;
-            Keys::One(Place { player: &request.player_id, currency: &currency }.wallet(&context))
-        };
-        let mut watch = self.wallets.watch(keys, Some(request.after_revision)).await?;
-        if watch.is_reset() {
-            context.label("reset", "true");
+        let Watch { currency_type: wanted, after_revision, .. } = request;
+        if !wanted.is_empty() {
+            check_currency(&wanted)?;
         }
-        loop {
-            let seen = tokio::select! {
-                seen = watch.next(&context) => seen?,
-                _ = context.until_cancelled() => return Ok(()),
-            };
-            match seen {
-                RecordSeen::Change { document: Some(document), revision, .. } => {
-                    let wallet = document.value;
-                    let (currency_type, transaction_id) = (wallet.currency_type, wallet.transaction_id);
-                    chunks.send(&Item { revision, currency_type, balance: wallet.balance, transaction_id }).await?;
+        // A wallet that has not been made yet has its opening balance.
+        let mut opening = (!wanted.is_empty() && after_revision == 0).then(|| Item {
+            revision: 0,
+            currency_type: wanted.clone(),
+            balance: opening_balance(&settings.payment, &wanted),
+            transaction_id: String::new(),
+        });
+        Ok(move |seen: RecordSeen<Wallet>| {
+            Ok(match seen {
+                RecordSeen::Change { document: Some(Document { value: wallet, .. }), revision, .. }
+                    if wanted.is_empty() || wallet.currency_type == wanted =>
+                {
+                    opening = None;
+                    let Wallet { currency_type, balance, transaction_id, .. } = wallet;
+                    Some(Item { revision, currency_type, balance, transaction_id })
                 }
-                // A wallet that has not been made yet has its opening balance.
-                RecordSeen::Current if chunks.count() == 0 && request.after_revision == 0 && !currency.is_empty() => {
-                    let balance = opening_balance(&settings.payment, &currency);
-                    let (currency_type, transaction_id) = (currency.clone(), String::new());
-                    chunks.send(&Item { revision: 0, currency_type, balance, transaction_id }).await?;
-                }
-                RecordSeen::Change { .. } | RecordSeen::Current => {}
-            }
-        }
+                RecordSeen::Current => opening.take(),
+                RecordSeen::Change { .. } => None,
+            })
+        })
     }
 }
 

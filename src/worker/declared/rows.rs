@@ -10,7 +10,7 @@ use super::{Content, Declared, Documents, call};
 use crate::fault::Fault;
 use crate::schema::operation::ScalarAt;
 use crate::snapshot::{Method, Snapshot};
-use crate::store::Store;
+use crate::store::{Bucket, Store};
 use crate::transcode::table::{Cardinality, Kind};
 use crate::transcode::{FieldPath, check};
 use crate::worker::records::Records;
@@ -41,6 +41,15 @@ impl Service {
     pub fn keeping<T: Content>(mut self, records: &Records<T>) -> Service {
         self.kept_mut().add(records);
         self.declared_rows.add(records.name().to_owned(), records.also());
+        self
+    }
+
+    /// Values for hooks that get or list: what changes of documents put into another bucket
+    /// ([`Change::also_put`](crate::worker::records::Change::also_put)), as JSON without a record around it. They are
+    /// written once, so the version of each is 1.
+    #[must_use]
+    pub fn keeping_values(mut self, name: &'static str, bucket: &Bucket) -> Service {
+        self.kept_mut().add_values(name, bucket);
         self
     }
 

@@ -1,5 +1,5 @@
-//! The documents that a service keeps, as its hooks find them: in a struct of the service's own, or in a message of the
-//! schema that the tables read into one.
+//! The documents that a service keeps, as its hooks find them: in a struct of the service's own, in a message of the
+//! schema that the tables read into one, or as the bare values that changes put beside documents.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::super::fields::{content, printed, stored, unreadable, without_ours};
+use super::super::unanswered;
 use crate::fault::Fault;
 use crate::schema::operation::DocumentKind;
-use crate::store::{Keys, Store};
+use crate::store::{Bucket, Entry, Keys, Store};
 use crate::transcode::{from_wire, to_wire};
 use crate::worker::records::{Change, Current, Document, Done, RecordSeen, RecordWatch, Records};
 use crate::worker::{Context, Failed, Repeats, StartProblem};
@@ -24,7 +25,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Content for T {}
 /// What a service keeps, by bucket, and the replies of calls with an idempotency key.
 #[derive(Default)]
 pub(in crate::worker) struct Kept {
-    /// [`Records`] of a struct of the service's own, or [`Messages`].
+    /// [`Records`] of a struct of the service's own, [`Messages`] or [`Values`].
     buckets: Vec<(&'static str, Arc<dyn Any + Send + Sync>)>,
     /// Methods whose declaration has a hook that has to be there, and their actions.
     needed: Vec<(String, &'static str)>,
@@ -35,6 +36,9 @@ pub(in crate::worker) struct Kept {
 /// Documents as ProtoJSON, as declared operations keep them.
 struct Messages(Records<Value>);
 
+/// JSON without a record around it, as changes put it beside their documents.
+struct Values(Bucket);
+
 impl Kept {
     pub(in crate::worker) fn add<T: Content>(&mut self, records: &Records<T>) {
         self.buckets.push((records.name(), Arc::new(records.clone())));
@@ -42,6 +46,10 @@ impl Kept {
 
     pub(in crate::worker) fn add_messages(&mut self, records: &Records<Value>) {
         self.buckets.push((records.name(), Arc::new(Messages(records.clone()))));
+    }
+
+    pub(in crate::worker) fn add_values(&mut self, name: &'static str, bucket: &Bucket) {
+        self.buckets.push((name, Arc::new(Values(bucket.clone()))));
     }
 
     /// A method is nothing without its hook.
@@ -82,6 +90,7 @@ impl Kept {
         let form = kept.find_map(|kept| {
             let own = kept.downcast_ref::<Records<T>>().map(|records| Form::Own(records.clone()));
             own.or_else(|| Some(Form::Messages(kept.downcast_ref::<Messages>()?.0.clone())))
+                .or_else(|| Some(Form::Values(kept.downcast_ref::<Values>()?.0.clone())))
         });
         let form = form.ok_or_else(|| format!("bucket `{bucket}` keeps another struct than the hook takes"))?;
         Ok(Documents { form, kind: kind.clone() })
@@ -97,9 +106,15 @@ pub(super) struct Documents<T> {
 enum Form<T> {
     Own(Records<T>),
     Messages(Records<Value>),
+    Values(Bucket),
 }
 
 impl<T: Content> Documents<T> {
+    /// True where nothing changes them, so that there is only to read.
+    pub(super) fn are_values(&self) -> bool {
+        matches!(self.form, Form::Values(_))
+    }
+
     /// True where the struct has to fit the schema's message.
     pub(super) fn are_messages(&self) -> bool {
         matches!(self.form, Form::Messages(_)) && !self.kind.message_name.is_empty()
@@ -111,6 +126,8 @@ impl<T: Content> Documents<T> {
             (Form::Own(records), false) => records.get(context, key).await,
             (Form::Messages(records), true) => self.read_all(context, records.get_cached(context, key).await?),
             (Form::Messages(records), false) => self.read_all(context, records.get(context, key).await?),
+            (Form::Values(bucket), true) => bucket.get_cached(key).await?.as_ref().map(bare).transpose(),
+            (Form::Values(bucket), false) => bucket.get(key).await?.as_ref().map(bare).transpose(),
         }
     }
 
@@ -118,6 +135,10 @@ impl<T: Content> Documents<T> {
         let records = match &self.form {
             Form::Own(records) => return records.list(context, keys).await,
             Form::Messages(records) => records,
+            Form::Values(bucket) => {
+                let found = bucket.list(keys).await?.into_iter();
+                return found.map(|entry| Ok((entry.key.clone(), bare(&entry)?))).collect();
+            }
         };
         let found = records.list(context, keys).await?.into_iter();
         let readable = found.filter_map(|(key, document)| {
@@ -142,6 +163,7 @@ impl<T: Content> Documents<T> {
                 return changed(records, context, key, beside, rule).await;
             }
             Form::Messages(records) => records,
+            Form::Values(_) => return Err(unanswered().into()),
         };
         let rule = |current: &Current<Value>, beside: Option<Document<Value>>| {
             let beside = self.read_all(context, beside)?;
@@ -159,6 +181,7 @@ impl<T: Content> Documents<T> {
         Ok(match &self.form {
             Form::Own(records) => Watch::Own(records.watch(keys, Some(after)).await?),
             Form::Messages(records) => Watch::Messages(records.watch(keys, Some(after)).await?, self),
+            Form::Values(_) => return Err(unanswered()),
         })
     }
 
@@ -219,6 +242,12 @@ async fn changed<T: Content, R: Serialize + DeserializeOwned>(
         None => records.change(context, key, |current| rule(current, None)).await,
         Some(beside) => records.change_knowing(context, key, || records.get(context, beside), rule).await,
     }
+}
+
+/// A value that was put once, as a document.
+fn bare<T: DeserializeOwned>(entry: &Entry) -> Result<Document<T>, Fault> {
+    let value = serde_json::from_slice(&entry.value).map_err(|error| unreadable(&error.to_string()))?;
+    Ok(Document { value, version: 1, revision: entry.revision, updated_ms: entry.created_ms })
 }
 
 /// Changes of some documents.

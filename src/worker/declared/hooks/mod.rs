@@ -351,6 +351,12 @@ fn fitting<T: Content>(kept: &Kept, method: &Method, action: &str) -> Result<Fit
     let hooked = hooked.filter(|hooked| hooked.action.name() == action);
     let hooked = hooked.ok_or_else(|| vec![undeclared(method, action)])?;
     let documents = kept.documents::<T>(&hooked.kind).map_err(|text| vec![text])?;
+    if documents.are_values() && !matches!(action, "get" | "list") {
+        let bucket = &hooked.kind.bucket;
+        return Err(vec![format!(
+            "bucket `{bucket}` keeps bare values, which a get or list reads: there is no {action}"
+        )]);
+    }
     if documents.are_messages() {
         let problems = named("document", shape_check::<T>(&method.tables, hooked.kind.message, &[]));
         if !problems.is_empty() {
