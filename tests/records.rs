@@ -484,12 +484,14 @@ async fn more_expiring_records_than_a_sweeper_keeps_hold_up_none_of_them() {
     replica.now_ms.store(soon_ms, Ordering::Relaxed);
     eventually("the newest record goes first", async || bucket.get("soon").await.unwrap().is_none()).await;
     replica.now_ms.store(late_ms, Ordering::Relaxed);
-    let mut gone = 0;
-    eventually("all have gone, in turns", async || {
-        while gone < LATE && bucket.get(&format!("late.{gone}")).await.unwrap().is_none() {
-            gone += 1;
-        }
-        gone == LATE
-    })
-    .await;
+    // A busy machine takes its time for so many, but never stands still.
+    let mut left = usize::MAX;
+    while left > 0 {
+        let before = left;
+        eventually("more have gone, in turns", async || {
+            left = bucket.list(&Keys::All).await.unwrap().len();
+            left < before
+        })
+        .await;
+    }
 }
