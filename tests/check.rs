@@ -138,8 +138,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "1:22: expected a duration such as `500ms` or `30s`, found `30`",
     ),
     (
-        "defaults: { timeout: 1h }\nroutes: [ { route: GET /a, call: t.v1.Things/Get } ]\n",
-        "1:22: expected a duration such as `500ms` or `30s`, found `1h`",
+        "defaults: { timeout: 1d }\nroutes: [ { route: GET /a, call: t.v1.Things/Get } ]\n",
+        "1:22: expected a duration such as `500ms` or `30s`, found `1d`",
     ),
     (
         "defaults: { timeout: 10m }\nroutes: [ { route: GET /a, call: t.v1.Things/Get } ]\n",

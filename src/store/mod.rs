@@ -238,10 +238,15 @@ impl Bucket {
 
     /// The live records of some keys in order of keys: this process's own writes are in it, others' after a moment.
     pub async fn list(&self, keys: &Keys) -> Result<Vec<Entry>, StoreError> {
+        self.list_behind(keys, 0).await
+    }
+
+    /// The same, not before what anybody has written up to the revision `after` is in it.
+    pub async fn list_behind(&self, keys: &Keys, after: u64) -> Result<Vec<Entry>, StoreError> {
         keys.check()?;
         match &self.0 {
             BucketEngine::Embedded(bucket) => bucket.list(keys).await,
-            BucketEngine::JetStream(bucket) => bucket.list(keys).await,
+            BucketEngine::JetStream(bucket) => bucket.list(keys, after).await,
         }
     }
 

@@ -9,7 +9,7 @@ use super::declared::Content;
 use super::records::{Change, Current, Records};
 use super::reply;
 use super::service::{Call, Running, Service};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::store::key;
 
 /// Tenants that are known to have everything; of more of them all are looked at anew.
@@ -21,7 +21,7 @@ impl Service {
     /// is given the time in milliseconds since 1970, and what they follow from. Once `source` gives another one, such as
     /// reloaded settings, it is asked again: what is new is added, and nothing that is there changes.
     ///
-    /// A request fails with UNAVAILABLE where the store does not take them.
+    /// A request fails with what the store says where that does not take them, UNAVAILABLE or ABORTED.
     #[must_use]
     pub fn beginning_with<T, S, G, F>(mut self, records: &Records<T>, source: G, first: F) -> Service
     where
@@ -93,7 +93,14 @@ where
                     0 => Ok(Change::put(document.clone(), ())),
                     _ => Ok(Change::nothing(())),
                 };
-                self.records.change(&own, &place, rule).await.map_err(|failed| failed.fault)?;
+                match self.records.change(&own, &place, rule).await.map_err(|failed| failed.fault) {
+                    Ok(_) => {}
+                    // What cannot be read is there, and keeps nobody from the others.
+                    Err(fault) if fault.code() == Code::Internal => {
+                        tracing::error!(bucket = self.records.name(), place, %fault, "a first document is not looked at");
+                    }
+                    Err(fault) => return Err(fault),
+                }
             }
             let mut known = self.known();
             let tenants = known.of(&source);

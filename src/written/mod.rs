@@ -32,7 +32,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// A duration as it is written: the largest unit that has no remainder.
+/// A duration as it is written: in seconds, or in milliseconds where those leave a remainder.
 pub(crate) fn print_duration(length: Duration) -> String {
     match length.as_millis() {
         0 => "0ms".to_owned(),

@@ -60,7 +60,7 @@ pub(super) enum Joined {
 }
 
 /// A length of time; none at all is as if it was not said.
-fn length(rule: &Rule<'_>, name: &str) -> Option<Duration> {
+pub(super) fn length(rule: &Rule<'_>, name: &str) -> Option<Duration> {
     rule.duration(name).filter(|length| !length.is_zero())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{Around, Joined};
+use super::compile::{Around, Joined, length};
 use super::message::Message;
 use super::rule::Rule;
 use super::{Delete, DocumentKind, Into, Mode, ScalarAt, Token};
@@ -124,7 +124,7 @@ impl Around<'_> {
                 }
                 let after_revision = self.asked_number(rule, "after_revision")?;
                 let key = if is_one { self.one_key(rule)? } else { self.tokens(&rule.text("under"), Joined::Key)? };
-                let every = rule.duration("every").filter(|every| !every.is_zero());
+                let every = length(rule, "every");
                 (key, Action::Watch { after_revision, is_one, every })
             }
         };

@@ -82,9 +82,9 @@ impl JetStreamBucket {
         Ok(written)
     }
 
-    pub(crate) async fn list(self: &Arc<Self>, keys: &Keys) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) async fn list(self: &Arc<Self>, keys: &Keys, after: u64) -> Result<Vec<Entry>, StoreError> {
         let mirror = self.mirror.get_or_try_init(|| Mirror::start(self)).await?;
-        mirror.list(keys, self.written()).await
+        mirror.list(keys, self.written().max(after)).await
     }
 
     /// Revision of this process's last write.

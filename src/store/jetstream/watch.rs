@@ -2,6 +2,7 @@
 //! connection, behind the last message that it delivered.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::datetime::DateTime;
@@ -11,11 +12,15 @@ use async_nats::jetstream::context::Context;
 use async_nats::jetstream::message::{Info, Message, StreamMessage};
 use async_nats::jetstream::stream::Stream;
 use futures_util::StreamExt as _;
+use tokio::time::timeout;
 
 use super::super::{Change, Logged, Seen, StoreError};
 use super::bucket::{JetStreamBucket, is_deleted};
 use super::{ANSWER_MAX, unavailable};
 use crate::bus::{Headers, Subject};
+
+/// Step by which the silence at a start is counted.
+const QUIET_STEP: Duration = Duration::from_millis(250);
 
 /// A watch on a bucket.
 pub(in crate::store) struct JetStreamWatch {
@@ -34,6 +39,8 @@ struct Start {
     consumer: String,
     /// Messages that this consumer found.
     left: u64,
+    /// How long it was waited for the next message, in steps: who waits may give up and begin again.
+    quiet: Duration,
     /// Keys told, where a deletion is told only of these; it may come while others are still to be told.
     told: Option<HashSet<String>>,
 }
@@ -51,20 +58,24 @@ impl JetStreamWatch {
             None => DeliverPolicy::LastPerSubject,
         };
         let (messages, consumer, left) = open(context, &bucket.stream, filter, policy).await?;
-        let start = Start { consumer, left, told: after.is_none().then(HashSet::new) };
+        let start = Start { consumer, left, quiet: Duration::ZERO, told: after.is_none().then(HashSet::new) };
         let prefix = bucket.prefix.len();
         Ok(JetStreamWatch { messages, prefix, start: Some(start), revision: 0, is_reset })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Seen, StoreError> {
         loop {
-            let message = match &self.start {
+            let message = match &mut self.start {
                 Some(Start { left: 0, .. }) => {
                     self.start = None;
                     return Ok(Seen::Current);
                 }
                 // What was there may have gone meanwhile, so that nothing comes in its place.
-                Some(_) => tokio::time::timeout(ANSWER_MAX, next(&mut self.messages)).await.map_err(unavailable)??,
+                Some(start) => match timeout(QUIET_STEP, next(&mut self.messages)).await {
+                    Ok(message) => message?,
+                    Err(_) if start.is_quiet_for_too_long() => return Err(unavailable("what was there has gone")),
+                    Err(_) => continue,
+                },
                 None => next(&mut self.messages).await?,
             };
             let info = message.info().map_err(unavailable)?;
@@ -88,8 +99,14 @@ impl JetStreamWatch {
 }
 
 impl Start {
+    fn is_quiet_for_too_long(&mut self) -> bool {
+        self.quiet += QUIET_STEP;
+        self.quiet >= ANSWER_MAX
+    }
+
     /// Counts a message; whether it is told.
     fn tells(&mut self, change: &Change, info: &Info<'_>) -> bool {
+        self.quiet = Duration::ZERO;
         self.left = match info.pending {
             0 => 0,
             _ if info.consumer == self.consumer => self.left.saturating_sub(1),

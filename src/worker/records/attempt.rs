@@ -90,9 +90,8 @@ impl Inner {
         if let Some(changed) = &self.changed {
             changed(key, after.value.as_deref().and_then(|value| from_text(value).ok()));
         }
-        self.forget(context, key).await;
         self.outbox.keep_only(key, &after.pending);
-        self.outbox.deliver(context, key, &after.pending).await;
+        tokio::join!(self.forget(context, key), self.outbox.deliver(context, key, &after.pending));
         fail_point::reached(Place::AfterEvents, self.name);
         Ok(Some((after.version, revision)))
     }

@@ -31,7 +31,7 @@ use attempt::Decision;
 use known::Known;
 use outbox::Outbox;
 use stored::{Pending, Stored, Work};
-use unreadable::Unreadable;
+pub(in crate::worker) use unreadable::Unreadable;
 
 pub(super) use config::Forget;
 pub use config::{Changed, Expired, RecordsConfig};
@@ -215,7 +215,17 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
     /// The documents under some keys, in order of keys: this process's own writes are in it, others' after a moment.
     /// Records that cannot be read are left out, which is logged and counted once.
     pub async fn list(&self, context: &Context, keys: &Keys) -> Result<Vec<(String, Document<T>)>, Fault> {
-        let entries = self.0.bucket.list(keys).await?;
+        self.list_behind(context, keys, 0).await
+    }
+
+    /// The same, not before what anybody has written up to the revision `after` is in it.
+    pub(in crate::worker) async fn list_behind(
+        &self,
+        context: &Context,
+        keys: &Keys,
+        after: u64,
+    ) -> Result<Vec<(String, Document<T>)>, Fault> {
+        let entries = self.0.bucket.list_behind(keys, after).await?;
         let mut documents = Vec::with_capacity(entries.len());
         for entry in entries {
             let (key, revision) = (entry.key.clone(), entry.revision);
@@ -324,8 +334,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Records<T> {
                 _ if is_guess => {}
                 Ok(Decision::Nothing(done)) => return Ok(done),
                 Ok(Decision::Repeat(done, pending)) => {
-                    inner.forget(context, key).await;
-                    inner.outbox.deliver(context, key, &pending).await;
+                    tokio::join!(inner.forget(context, key), inner.outbox.deliver(context, key, &pending));
                     return Ok(done);
                 }
                 Err(failed) => return Err(failed),

@@ -14,8 +14,8 @@ use crate::fault::{Code, Fault};
 use crate::store::{Change, Entry, Expected, Seen, StoreError, Watch};
 use crate::worker::Context;
 
-/// Most records that wait for the sweeper. Beyond it the later half is left out, and found again once its time has come:
-/// then the bucket is followed anew.
+/// Most records that wait for the sweeper. Beyond it the later half is left out, and found again once its time has come
+/// and few enough wait: then the bucket is followed anew.
 const WAITING_MAX: usize = 100_000;
 /// Records that may still wait by then, so that the bucket is not read again for a few.
 const REST_MAX: usize = WAITING_MAX / 4;
@@ -244,12 +244,16 @@ async fn settle_found(inner: &Inner, context: &Context, key: &str, entry: &Entry
         let told = told.unwrap_or_default().into_iter().map(Work::Event);
         stored = stored.expired(told.map(|work| Pending { revision: None, work }).collect(), now_ms);
         if !inner.keeps_tombstones && stored.pending.is_empty() {
-            return ignore_conflict(inner.bucket.delete(key, Expected::Revision(entry.revision)).await);
+            let deleted = inner.bucket.delete(key, Expected::Revision(entry.revision)).await;
+            if deleted.is_ok() {
+                inner.forget(context, key).await;
+            }
+            return ignore_conflict(deleted);
         }
         let written = inner.put(key, slot, stored.bytes()?, Expected::Revision(entry.revision), now_ms).await;
         if let Ok(revision) = written {
             stored.resolve(revision);
-            inner.outbox.deliver(context, key, &stored.pending).await;
+            tokio::join!(inner.forget(context, key), inner.outbox.deliver(context, key, &stored.pending));
         }
         return ignore_conflict(written);
     }

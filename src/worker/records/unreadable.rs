@@ -10,7 +10,7 @@ use crate::telemetry;
 /// Keys that are remembered as said. Beyond them records are counted each time, and not named.
 const KEYS_MAX: usize = 1_000;
 
-pub(super) struct Unreadable {
+pub(in crate::worker) struct Unreadable {
     bucket: &'static str,
     counter: metrics::Counter,
     /// The last revision that was said, by key.
@@ -28,13 +28,13 @@ enum Say {
 }
 
 impl Unreadable {
-    pub(super) fn new(bucket: &'static str) -> Unreadable {
+    pub(in crate::worker) fn new(bucket: &'static str) -> Unreadable {
         let counter = metrics::counter!(telemetry::RECORDS_UNREADABLE, "bucket" => bucket);
         Unreadable { bucket, counter, said: Mutex::default() }
     }
 
     /// Says that the record of a key is left out, and why.
-    pub(super) fn say(&self, key: &str, revision: u64, fault: &Fault) {
+    pub(in crate::worker) fn say(&self, key: &str, revision: u64, fault: &Fault) {
         let what = self.with(|said| what(said, key, revision));
         if what != Say::Nothing {
             self.counter.increment(1);

@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::schema::operation::DocumentKind;
 use crate::store::{Bucket, Entry, Keys, Store};
 use crate::transcode::{from_wire, to_wire};
-use crate::worker::records::{Change, Current, Document, Done, RecordSeen, RecordWatch, Records};
+use crate::worker::records::{Change, Current, Document, Done, RecordSeen, RecordWatch, Records, Unreadable};
 use crate::worker::{Context, Failed, Repeats, StartProblem};
 
 /// A struct that documents are read into.
@@ -37,7 +37,8 @@ pub(in crate::worker) struct Kept {
 struct Messages(Records<Value>);
 
 /// JSON without a record around it, as changes put it beside their documents.
-struct Values(Bucket);
+#[derive(Clone)]
+struct Values(Bucket, Arc<Unreadable>);
 
 impl Kept {
     pub(in crate::worker) fn add<T: Content>(&mut self, records: &Records<T>) {
@@ -49,7 +50,7 @@ impl Kept {
     }
 
     pub(in crate::worker) fn add_values(&mut self, name: &'static str, bucket: &Bucket) {
-        self.buckets.push((name, Arc::new(Values(bucket.clone()))));
+        self.buckets.push((name, Arc::new(Values(bucket.clone(), Arc::new(Unreadable::new(name))))));
     }
 
     /// A method is nothing without its hook.
@@ -90,7 +91,7 @@ impl Kept {
         let form = kept.find_map(|kept| {
             let own = kept.downcast_ref::<Records<T>>().map(|records| Form::Own(records.clone()));
             own.or_else(|| Some(Form::Messages(kept.downcast_ref::<Messages>()?.0.clone())))
-                .or_else(|| Some(Form::Values(kept.downcast_ref::<Values>()?.0.clone())))
+                .or_else(|| Some(Form::Values(kept.downcast_ref::<Values>()?.clone())))
         });
         let form = form.ok_or_else(|| format!("bucket `{bucket}` keeps another struct than the hook takes"))?;
         Ok(Documents { form, kind: kind.clone() })
@@ -106,7 +107,7 @@ pub(super) struct Documents<T> {
 enum Form<T> {
     Own(Records<T>),
     Messages(Records<Value>),
-    Values(Bucket),
+    Values(Values),
 }
 
 impl<T: Content> Documents<T> {
@@ -126,21 +127,31 @@ impl<T: Content> Documents<T> {
             (Form::Own(records), false) => records.get(context, key).await,
             (Form::Messages(records), true) => self.read_all(context, records.get_cached(context, key).await?),
             (Form::Messages(records), false) => self.read_all(context, records.get(context, key).await?),
-            (Form::Values(bucket), true) => bucket.get_cached(key).await?.as_ref().map(bare).transpose(),
-            (Form::Values(bucket), false) => bucket.get(key).await?.as_ref().map(bare).transpose(),
+            (Form::Values(Values(bucket, _)), true) => bucket.get_cached(key).await?.as_ref().map(bare).transpose(),
+            (Form::Values(Values(bucket, _)), false) => bucket.get(key).await?.as_ref().map(bare).transpose(),
         }
     }
 
-    pub(super) async fn list(&self, context: &Context, keys: &Keys) -> Result<Vec<(String, Document<T>)>, Fault> {
+    /// The documents under some keys, not before what was written up to the revision `after` is in them.
+    pub(super) async fn list(
+        &self,
+        context: &Context,
+        keys: &Keys,
+        after: u64,
+    ) -> Result<Vec<(String, Document<T>)>, Fault> {
         let records = match &self.form {
-            Form::Own(records) => return records.list(context, keys).await,
+            Form::Own(records) => return records.list_behind(context, keys, after).await,
             Form::Messages(records) => records,
-            Form::Values(bucket) => {
-                let found = bucket.list(keys).await?.into_iter();
-                return found.map(|entry| Ok((entry.key.clone(), bare(&entry)?))).collect();
+            Form::Values(Values(bucket, unreadable)) => {
+                let found = bucket.list_behind(keys, after).await?.into_iter();
+                let readable = found.filter_map(|entry| {
+                    let read = bare(&entry).inspect_err(|fault| unreadable.say(&entry.key, entry.revision, fault));
+                    Some((entry.key, read.ok()?))
+                });
+                return Ok(readable.collect());
             }
         };
-        let found = records.list(context, keys).await?.into_iter();
+        let found = records.list_behind(context, keys, after).await?.into_iter();
         let readable = found.filter_map(|(key, document)| {
             let revision = document.revision;
             let read = self.read(context, document).inspect_err(|fault| records.leave_out(&key, revision, fault));

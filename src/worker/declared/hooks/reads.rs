@@ -81,7 +81,7 @@ where
             let found = async {
                 let Fitting { hooked, documents } = &*fitting;
                 let under = key_of(&Found { context: &context, payload: context.payload() }, &hooked.key)?;
-                documents.list(&context, &Keys::Under(under)).await
+                documents.list(&context, &Keys::Under(under), 0).await
             };
             answered(&context, made(found.await, |found| hook(&context, &request, found)))
         }))
@@ -164,7 +164,7 @@ where
     let is_reset = watch.is_reset();
     let had = match kind {
         _ if after == 0 || is_reset => None,
-        Kind::Knowing => Some(documents.list(context, &keys).await?),
+        Kind::Knowing => Some(documents.list(context, &keys, after).await?),
         Kind::Changes | Kind::Every => Some(Vec::new()),
     };
     let mut told = begin(context.clone(), had)?;
