@@ -15,7 +15,7 @@ use support::{eventually, gateway, url};
 use tidegate::bus::Bus;
 use tidegate::fault::Fault;
 use tidegate::gateway::Running;
-use tidegate::store::{Appended, BucketConfig, LogConfig, Store};
+use tidegate::store::{Appended, BucketConfig, Expected, LogConfig, Store};
 use tidegate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records, RecordsConfig};
 use tidegate::worker::{
     Confirm, Context, Moment, Options, Parting, Rule, RuleBeside, Service, StartError, Worker, declared,
@@ -882,6 +882,32 @@ async fn problems(make: impl AsyncFn(&Store, &Options) -> Service) -> Vec<String
         Err(StartError::Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
         _ => Vec::new(),
     }
+}
+
+#[tokio::test]
+async fn for_who_is_not_let_in_nothing_is_read() {
+    let bus = Bus::embedded();
+    let store = Store::of(&bus);
+    let guarded = async |store: &Store, _: &Options| {
+        let config = RecordsConfig::new(BucketConfig { name: "scores", ttl: None, history: 8 });
+        let records: Records<Score> = Records::open(store, config).await.unwrap();
+        for place in ["_.go.ann", "_.go.bob"] {
+            records.bucket().put(place, "garbage".into(), Expected::Any).await.unwrap();
+        }
+        let own = |_: &Context, player: &str| match player {
+            "bob" => Ok(()),
+            _ => Err(Fault::client(tidegate::fault::Code::PermissionDenied, format!("{player} is not yours"))),
+        };
+        Service::new("scores", "1.0.0").keeping(&records).hook_get("scores.v1.ScoreService/Get", get).guarded(
+            "scores.v1.ScoreService/Get",
+            "player",
+            own,
+        )
+    };
+    let scores = Served::new(SCORES, &bus, &store, guarded).await;
+    let (status, refused) = scores.ask("GET", "/v1/games/go/scores/ann", None, "").await;
+    assert_eq!((status, &refused["detail"]), (403, &json!("ann is not yours")));
+    assert_eq!(scores.ask("GET", "/v1/games/go/scores/bob", None, "").await.0, 500, "it is read, and cannot be");
 }
 
 #[tokio::test]

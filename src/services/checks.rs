@@ -158,6 +158,14 @@ pub(super) fn own(settings: &LiveSettings) -> impl Fn(&Context, &str) -> Result<
     move |context, player_id| owner(context, settings.now().auth.enforce, "player_id", player_id)
 }
 
+/// The guard of a hook whose request has to name a player: what is read for others is not read at all.
+pub(super) fn own_player(
+    settings: &LiveSettings,
+) -> impl Fn(&Context, &str) -> Result<(), Fault> + Send + Sync + use<> {
+    let settings = settings.clone();
+    move |context, player_id| player(context, settings.now().auth.enforce, player_id)
+}
+
 /// The caller is a service: the gateway marks what comes from outside.
 pub(super) fn is_service(context: &Context) -> bool {
     context.caller().label("origin") != Some("edge")

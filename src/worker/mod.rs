@@ -12,6 +12,7 @@ mod discovery;
 mod dispatch;
 mod fail_point;
 mod forward;
+mod guard;
 mod listen;
 mod peer;
 mod publish;

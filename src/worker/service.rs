@@ -9,10 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StartProblem;
-use super::beginning::{Beginning, behind};
+use super::beginning::{self, Beginning};
 use super::consume::{Consume, Consuming, Setback};
 use super::context::Context;
 use super::declared::{Bind, Kept, Rows};
+use super::guard::{self, Guard};
 use super::reply;
 use super::shapes::{check_stream, check_unary};
 use super::streams::{Chunks, Outlet};
@@ -109,6 +110,7 @@ pub struct Service {
     kept: Kept,
     /// What is there before it handles a tenant's first request.
     pub(super) beginnings: Vec<Arc<dyn Beginning>>,
+    pub(super) guards: Vec<Guard>,
 }
 
 impl Service {
@@ -123,6 +125,7 @@ impl Service {
             declared_rows: Rows::default(),
             kept: Kept::default(),
             beginnings: Vec::new(),
+            guards: Vec::new(),
         }
     }
 
@@ -277,6 +280,7 @@ impl Service {
         let has_handler = |method: &str| self.rows.iter().any(|row| row.method == method);
         problems.extend(self.declared_rows.check(&self.name, snapshot, has_handler));
         problems.extend(self.kept.missing(&self.name, has_handler));
+        problems.extend(guard::problems(&self.guards, &self.name, snapshot));
         problems
     }
 
@@ -287,7 +291,7 @@ impl Service {
             let Some(method) = snapshot.method(&row.method) else { continue };
             // Problems have kept the worker from starting.
             let Ok(call) = row.call(&self.kept, method) else { continue };
-            let call = behind(call, &self.beginnings);
+            let call = beginning::behind(guard::behind(call, &self.guards, method), &self.beginnings);
             match methods.iter_mut().find(|(known, _)| known.name == method.name) {
                 Some((_, calls)) => calls.push(call),
                 None => methods.push((method.clone(), vec![call])),

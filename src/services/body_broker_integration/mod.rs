@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::{invalid, out_of_range, unknown_value};
+use super::checks::{invalid, out_of_range, own_player, unknown_value};
 use super::notices::records;
 use super::settings::LiveSettings;
 use crate::fault::Fault;
@@ -46,9 +46,11 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .unary("body_broker.v1.BodyBrokerService/Negotiate", Broker::negotiate)
         .unary("body_broker.v1.BodyBrokerService/CompleteDeal", Broker::complete)
         .hook_get("body_broker.v1.BodyBrokerService/GetProfile", Broker::profile)
+        .guarded("body_broker.v1.BodyBrokerService/GetProfile", "player_id", own_player(settings))
         .unary("body_broker.v1.BodyBrokerService/MixDrugs", Broker::mix)
         .unary("body_broker.v1.BodyBrokerService/RecordDeath", Broker::record_death)
         .hook_watch("body_broker.v1.BodyBrokerService/WatchBroker", Broker::watch)
+        .guarded("body_broker.v1.BodyBrokerService/WatchBroker", "player_id", own_player(settings))
         .task("payer", Broker::pay_what_is_owed)
         .done())
 }

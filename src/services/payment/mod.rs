@@ -13,7 +13,7 @@ mod refund;
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::{invalid, required};
+use super::checks::{invalid, own_player, required};
 use super::notices::{notice, records};
 use super::settings::{LiveSettings, Payment};
 use crate::fault::{Code, Fault};
@@ -52,7 +52,9 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .unary("payment.v1.PaymentService/Refund", Payments::refund)
         .unary("payment.v1.PaymentService/Credit", Payments::credit)
         .hook_list("payment.v1.PaymentService/ListTransactions", Payments::list)
+        .guarded("payment.v1.PaymentService/ListTransactions", "player_id", own_player(settings))
         .hook_watch("payment.v1.PaymentService/WatchBalance", Payments::watch)
+        .guarded("payment.v1.PaymentService/WatchBalance", "player_id", own_player(settings))
         .done())
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::{invalid, out_of_range, player, required, unknown_value};
+use super::checks::{invalid, out_of_range, own_player, player, required, unknown_value};
 use super::notices::{notice, records};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
@@ -41,12 +41,13 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .keeping(&modes.applied)
         .keeping(&modes.budgets)
         .sweeping("sweeper", &modes.applied)
+        .hook_watch("performance_mode.v1.PerformanceModeService/WatchMode", watch)
+        .guarded("performance_mode.v1.PerformanceModeService/WatchMode", "player_id", own_player(settings))
         .sharing(modes)
         .unary("performance_mode.v1.PerformanceModeService/AdjustMode", Modes::adjust)
         .unary("performance_mode.v1.PerformanceModeService/GetMetrics", Modes::metrics)
         .hook_put_at("performance_mode.v1.PerformanceModeService/SetBudget", Modes::set_budget)
         .unary("performance_mode.v1.PerformanceModeService/ReportMetrics", Modes::report)
-        .hook_watch("performance_mode.v1.PerformanceModeService/WatchMode", Modes::watch)
         .done())
 }
 
@@ -335,31 +336,29 @@ impl Modes {
         }
         Ok(budgets)
     }
+}
 
-    #[allow(clippy::needless_pass_by_value, reason = "hooks own what they are given")]
-    fn watch(
-        self: Arc<Self>,
-        context: Context,
-        request: Watch,
-        begins_anew: bool,
-    ) -> Result<impl FnMut(RecordSeen<Applied>) -> Result<Option<Item>, Fault>, Fault> {
-        player(&context, self.settings.now().auth.enforce, &request.player_id)?;
-        let mut has_told = !begins_anew;
-        Ok(move |seen| {
-            let (applied, revision) = match seen {
-                RecordSeen::Change { document, revision, .. } => {
-                    (document.map(|document| document.value).unwrap_or_default(), revision)
-                }
-                RecordSeen::Current if has_told => return Ok(None),
-                // Nothing is stored: the default is in force.
-                RecordSeen::Current => (Applied::default(), 0),
-            };
-            let settings = Some(applied.settings());
-            let cause = if has_told { applied.cause } else { "snapshot".to_owned() };
-            has_told = true;
-            Ok(Some(Item { revision, settings, cause }))
-        })
-    }
+/// The hook of the declared watch: the settings in force, and what has changed them.
+fn watch(
+    _: Context,
+    _: Watch,
+    begins_anew: bool,
+) -> Result<impl FnMut(RecordSeen<Applied>) -> Result<Option<Item>, Fault>, Fault> {
+    let mut has_told = !begins_anew;
+    Ok(move |seen| {
+        let (applied, revision) = match seen {
+            RecordSeen::Change { document, revision, .. } => {
+                (document.map(|document| document.value).unwrap_or_default(), revision)
+            }
+            RecordSeen::Current if has_told => return Ok(None),
+            // Nothing is stored: the default is in force.
+            RecordSeen::Current => (Applied::default(), 0),
+        };
+        let settings = Some(applied.settings());
+        let cause = if has_told { applied.cause } else { "snapshot".to_owned() };
+        has_told = true;
+        Ok(Some(Item { revision, settings, cause }))
+    })
 }
 
 /// Key of a budget below the tenant: everybody's, or a player's own.

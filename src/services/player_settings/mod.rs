@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::checks::{admin, invalid, player, unknown_value};
+use super::checks::{admin, invalid, own_player, player, unknown_value};
 use super::notices::{notice, records};
 use super::settings::{LiveSettings, UnknownKeys};
 use super::{Settings, VERSION};
@@ -33,9 +33,11 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         .sweeping("sweeper", &overrides)
         .sharing(Players { settings: settings.clone() })
         .hook_get("settings.v1.SettingsService/GetSettings", Players::get)
+        .guarded("settings.v1.SettingsService/GetSettings", "player_id", own_player(settings))
         .hook_put("settings.v1.SettingsService/UpdateSettings", Players::update)
         .hook_put("settings.v1.SettingsService/ResetSettings", Players::reset)
         .hook_watch("settings.v1.SettingsService/WatchSettings", Players::watch)
+        .guarded("settings.v1.SettingsService/WatchSettings", "player_id", own_player(settings))
         .done())
 }
 
@@ -115,7 +117,6 @@ struct Item {
 impl Players {
     fn get(&self, context: &Context, request: &Get, stored: Option<Document<Overrides>>) -> Result<Got, Fault> {
         let settings = self.settings.now();
-        player(context, settings.auth.enforce, &request.player_id)?;
         let (overrides, revision) = stored.map_or_else(Default::default, |stored| (stored.value, stored.revision));
         let view = View { context, player_id: &request.player_id, settings: &settings.settings };
         Ok(Got { settings: view.wanted(&overrides, &request.setting_keys), revision })
@@ -175,7 +176,6 @@ impl Players {
         begins_anew: bool,
     ) -> Result<impl FnMut(RecordSeen<Overrides>) -> Result<Option<Item>, Fault>, Fault> {
         let settings = self.settings.now();
-        player(&context, settings.auth.enforce, &request.player_id)?;
         // What the reader has, once it has been told everything; a resumed reader has it already.
         let mut shown: Option<Vec<Setting>> = None;
         Ok(move |seen| {

@@ -160,7 +160,7 @@ fn copy(wire: &[u8], out: &mut Vec<u8>, renumber: impl Fn(u32) -> Option<u32>) -
 }
 
 /// A scalar's text inside of a message.
-pub(super) fn text_of(wire: &[u8], at: &ScalarAt) -> Option<String> {
+pub(in crate::worker) fn text_of(wire: &[u8], at: &ScalarAt) -> Option<String> {
     let mut inside = wire.to_vec();
     for number in &at.through {
         let mut content = Vec::new();
@@ -255,7 +255,7 @@ fn timestamp(at_ms: i64) -> Vec<u8> {
     time
 }
 
-pub(super) fn malformed(error: &TranscodeError) -> Fault {
+pub(in crate::worker) fn malformed(error: &TranscodeError) -> Fault {
     Fault::client(Code::InvalidArgument, format!("the request does not decode: {error}")).detail("reason", "malformed")
 }
 

@@ -30,6 +30,7 @@ use crate::store::{BucketConfig, LogConfig, Store, interned};
 use crate::transcode::check;
 use cached::Replies;
 use fields::Found;
+pub(in crate::worker) use fields::{malformed, text_of};
 
 pub(in crate::worker) use hooks::{Bind, Kept};
 pub use hooks::{Confirm, Content, Moment, Parting, Reply, Rule, RuleBeside};
