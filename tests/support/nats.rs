@@ -65,21 +65,13 @@ impl NatsServer {
 
     /// Starts servers with JetStream that know each other, and waits until they have a leader.
     pub async fn jetstream_cluster<const COUNT: usize>() -> [NatsServer; COUNT] {
-        // JetStream wants to know the others' addresses before anybody has started.
-        let ports: [u16; COUNT] = std::array::from_fn(|_| {
-            std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-        });
-        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
-        let mut index = 0;
-        let servers = ports.map(|port| {
-            index += 1;
-            let folder = tempfile::tempdir().unwrap();
-            let store = folder.path().join("js").to_str().unwrap().to_owned();
-            let (name, cluster) = (format!("node{index}"), format!("nats://127.0.0.1:{port}"));
-            let arguments = ["-js", "-sd", &store, "-n", &name, "--cluster_name", "test", "--cluster", &cluster];
-            let arguments = arguments.into_iter().chain(["--routes", &routes]).map(str::to_owned).collect();
-            NatsServer::start_in(folder, arguments)
-        });
+        let start = Instant::now();
+        let servers = loop {
+            match NatsServer::known_to_each_other() {
+                Some(servers) => break servers,
+                None => assert!(start.elapsed() < super::PATIENCE, "no free ports for a cluster"),
+            }
+        };
         super::eventually("the cluster has a leader and all its servers", async || {
             let answer = servers[0].monitored("/jsz").await.unwrap();
             let meta = &answer["meta_cluster"];
@@ -89,14 +81,37 @@ impl NatsServer {
         servers
     }
 
-    fn start_in(folder: tempfile::TempDir, arguments: Vec<String>) -> NatsServer {
-        let (url, monitoring, routes) = Default::default();
-        let mut server = NatsServer { child: None, port: 0, url, monitoring, routes, arguments, folder };
-        server.launch("-1");
-        server
+    /// Nothing where somebody took one of the ports that were just free.
+    fn known_to_each_other<const COUNT: usize>() -> Option<[NatsServer; COUNT]> {
+        // JetStream wants to know the others' addresses before anybody has started.
+        let free: [_; COUNT] = std::array::from_fn(|_| std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let ports = free.map(|listener| listener.local_addr().unwrap().port());
+        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
+        let mut index = 0;
+        let servers = ports.map(|port| {
+            index += 1;
+            let folder = tempfile::tempdir().unwrap();
+            let store = folder.path().join("js").to_str().unwrap().to_owned();
+            let (name, cluster) = (format!("node{index}"), format!("nats://127.0.0.1:{port}"));
+            let arguments = ["-js", "-sd", &store, "-n", &name, "--cluster_name", "test", "--cluster", &cluster];
+            let arguments = arguments.into_iter().chain(["--routes", &routes]).map(str::to_owned).collect();
+            NatsServer::try_start_in(folder, arguments)
+        });
+        servers.into_iter().collect::<Option<Vec<_>>>()?.try_into().ok()
     }
 
-    fn launch(&mut self, port: &str) {
+    fn start_in(folder: tempfile::TempDir, arguments: Vec<String>) -> NatsServer {
+        NatsServer::try_start_in(folder, arguments).expect("nats-server ends at once")
+    }
+
+    fn try_start_in(folder: tempfile::TempDir, arguments: Vec<String>) -> Option<NatsServer> {
+        let (url, monitoring, routes) = Default::default();
+        let mut server = NatsServer { child: None, port: 0, url, monitoring, routes, arguments, folder };
+        server.launch("-1").then_some(server)
+    }
+
+    /// False where the server ends by itself, as it does where somebody has its port.
+    fn launch(&mut self, port: &str) -> bool {
         let folder = self.folder.path();
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             if entry.path().extension().is_some_and(|end| end == "ports") {
@@ -116,9 +131,14 @@ impl NatsServer {
         let start = Instant::now();
         // The server writes the file once it listens.
         while self.read_ports().is_none() {
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                self.child = None;
+                return false;
+            }
             assert!(start.elapsed() < super::PATIENCE, "nats-server does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
+        true
     }
 
     fn read_ports(&mut self) -> Option<()> {
@@ -178,8 +198,11 @@ impl NatsServer {
     /// Starts again on the same port, with the same store.
     pub fn restart(&mut self) {
         self.kill();
-        let port = self.port.to_string();
-        self.launch(&port);
+        let (port, start) = (self.port.to_string(), Instant::now());
+        while !self.launch(&port) {
+            assert!(start.elapsed() < super::PATIENCE, "somebody has port {port}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Sends a signal such as `STOP` or `CONT`.
