@@ -1,7 +1,7 @@
 //! Watches of what services compute from their records: modes of players, and registrations that go silent, which no
 //! write tells; with the events of the calls that end a registration.
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 

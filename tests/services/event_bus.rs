@@ -1,7 +1,7 @@
 //! Events pushed and followed: which replica dispatches, what comes again, what a stream resumes. What the service answers
 //! is in `tests/examples.rs`.
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What the documented examples do not show of auth: limits and revocations over two replicas, repeats of calls whose
 //! reply is a secret, sessions pushed out, content levels, who may do what.
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 

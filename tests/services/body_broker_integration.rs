@@ -1,7 +1,7 @@
 //! What the documented examples do not show of the trade: races for parts and deals between two replicas, reservations
 //! that lapse, families that unlock, wallets credited after a crash, mixtures, deaths, streams, who may do what.
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 

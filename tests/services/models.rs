@@ -1,7 +1,7 @@
 //! What the documented examples do not show of the registry of models: watches from the start and from a revision, selections
 //! under conditions and keys, tenants that each have the built-in models, pages.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use support::eventually;

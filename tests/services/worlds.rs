@@ -1,7 +1,7 @@
 //! Clock, weather and state of worlds with two replicas, on the embedded bus and on a real nats-server: what happens by
 //! itself, races and streams. What they answer is in `tests/examples.rs`.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,7 +1,7 @@
 //! What the documented examples do not show of language-system: streams, events, fallbacks, stored templates, learners,
 //! concepts of the settings.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use support::{gateway, project, url};

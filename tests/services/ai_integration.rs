@@ -1,7 +1,7 @@
 //! What the documented examples do not show of ai-integration: two replicas that share cache, budgets and cancels; the
 //! chain of providers; what repeats, events and streams say.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};

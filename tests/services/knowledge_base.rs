@@ -1,7 +1,7 @@
 //! What the documented examples do not show of knowledge-base: races between two replicas, life of a document, events,
 //! scopes, long documents, streams, the corpus, vectors.
 
-mod support;
+use crate::support;
 
 use axum::body::Bytes;
 use axum::routing::post;

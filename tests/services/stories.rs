@@ -1,7 +1,7 @@
 //! What the documented examples do not show of environmental-narrative and story-teller: two replicas that tell the same,
 //! branches that lead on, prose by a model that stays, what a watch sees.
 
-mod support;
+use crate::support;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};

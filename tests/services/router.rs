@@ -1,6 +1,6 @@
 //! Health of services as the router's calls find it, and jobs. What the service answers is in `tests/examples.rs`.
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Workflows over services that are played by the test: a replica that dies over a step, cancelling, refused files. What
 //! the service answers is in `tests/examples.rs`.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The services behind the gateway, over HTTP, on the embedded bus and on a real nats-server: races, streams, events,
 //! repeats, what they forget by themselves. What they answer is in `tests/examples.rs`.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

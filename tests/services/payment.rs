@@ -1,7 +1,7 @@
 //! What the documented examples do not show of payment: races between two replicas, coupons that run out, crashes in
 //! the middle, repeats after days, events, streams, who may do what.
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 

@@ -1,0 +1,19 @@
+//! The 22 services, as their callers see them: what the documented examples (`tests/examples.rs`) do not show. One program,
+//! because each would carry a gateway, a worker and 22 services of its own.
+
+mod ai_integration;
+mod auth;
+mod body_broker_integration;
+mod event_bus;
+mod knowledge_base;
+mod language_system;
+mod models;
+mod orchestration;
+mod over_http;
+mod payment;
+mod router;
+mod stories;
+#[path = "../support/mod.rs"]
+mod support;
+mod watches;
+mod worlds;
