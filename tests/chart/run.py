@@ -508,6 +508,7 @@ class Dashboard(unittest.TestCase):
     # What only trouble counts that this scene does not have.
     ELSEWHERE = {
         ("Connections to the bus", "lost: {{instance}}"), ("Breakers open", "{{subject}}"), ("Events dropped", "{{service}}"),
+        ("Records left out", "{{bucket}}"),
         ("Gateways on old tables", "{{instance}}"), ("Oldest unsent event", "{{bucket}}"),
         # What may be over when Prometheus looks.
         ("Requests in flight", "{{instance}}"), ("Waiting for a reply", "{{instance}}"),
