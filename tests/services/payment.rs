@@ -313,3 +313,14 @@ async fn others_wallets_are_closed_and_credits_are_for_admins() {
     let refund = json!({ "transaction_id": paid["transaction_id"] });
     assert_eq!(code(game.ask_from_edge(REFUND, "p2", "", refund).await), "PERMISSION_DENIED");
 }
+
+#[tokio::test]
+async fn the_sweeper_does_what_a_dead_replica_left_as_often_as_it_is_told_to() {
+    let game = Replicas::embedded(&[("common.sweep", json!("100ms"))]).await;
+    let wallet = json!({ "currency_type": "credits", "opening_balance": 1_000, "balance": 990, "seq": 1, "transaction_id": "t" });
+    let index = json!({ "player_id": "p1", "currency_type": "credits", "seq": 1 });
+    game.leave_behind("tg_wallets", "_.p1.credits", wallet, &[("tg_ledger", "_.tx.t", index)]).await;
+    let ledger = game.bucket("tg_ledger").await;
+    let swept = support::eventually("it is written", async || ledger.get("_.tx.t").await.unwrap().is_some());
+    tokio::time::timeout(Duration::from_secs(5), swept).await.expect("before the default's ten seconds");
+}

@@ -29,7 +29,7 @@ const WINDOW_MAX_S: i32 = 3_600;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_perf", ttl: None, history: 4 };
-    let applied: Records<Applied> = Records::open(store, records(bucket)).await?;
+    let applied: Records<Applied> = Records::open(store, records(settings, bucket)).await?;
     let modes = Modes {
         rings: applied.also(),
         budgets: applied.also(),

@@ -21,7 +21,7 @@ use super::notices::{notice, records};
 use super::settings::LiveSettings;
 use crate::fault::Fault;
 use crate::store::{BucketConfig, Keys, Store, key};
-use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records, RecordsConfig};
+use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records};
 use crate::worker::{Context, Failed, Repeats, Service};
 use chain::Place;
 use conditions::{Kind, Values};
@@ -41,9 +41,8 @@ const TOLD_MAX: usize = 16;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_weather", ttl: None, history: 8 };
-    let config = RecordsConfig { sweep: settings.now().common.sweep, ..records(bucket) };
     let weather = Weather {
-        kept: Records::open(store, config).await?,
+        kept: Records::open(store, records(settings, bucket)).await?,
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
     };

@@ -31,8 +31,7 @@ const PAGE_BYTES_MAX: usize = 900 * 1024;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let sweep = settings.now().common.sweep;
-    let of = |bucket| RecordsConfig { sweep, keeps_tombstones: false, ..records(bucket) };
+    let of = |bucket| RecordsConfig { keeps_tombstones: false, ..records(settings, bucket) };
     let day = Some(Duration::from_secs(24 * 3_600));
     let worlds = Worlds {
         kept: Records::open(store, of(BucketConfig { name: "tg_worlds", ttl: None, history: 8 })).await?,
