@@ -315,6 +315,15 @@ async fn others_wallets_are_closed_and_credits_are_for_admins() {
 }
 
 #[tokio::test]
+async fn whose_wallet_it_is_not_is_told_nothing_else() {
+    let game =
+        Replicas::embedded(&[("auth.enforce", json!(true)), ("payment.require_idempotency_key", json!(true))]).await;
+    let reason_of = async |user: &str| reason(&game.ask_from_edge(PROCESS, user, "", debit(10)).await).to_owned();
+    assert_eq!(reason_of("p1").await, "required");
+    assert_eq!(reason_of("p2").await, "not_owner");
+}
+
+#[tokio::test]
 async fn the_sweeper_does_what_a_dead_replica_left_as_often_as_it_is_told_to() {
     let game = Replicas::embedded(&[("common.sweep", json!("100ms"))]).await;
     let wallet = json!({ "currency_type": "credits", "opening_balance": 1_000, "balance": 990, "seq": 1, "transaction_id": "t" });
