@@ -17,7 +17,7 @@ use tidegate::bus::{Bus, Limits};
 use tidegate::gateway::Running;
 use tidegate::services::buckets::BUCKETS;
 use tidegate::services::{LiveSettings, Settings, roster};
-use tidegate::store::{BucketConfig, Expected, Keys, Store};
+use tidegate::store::{Bucket, Expected, Keys, Store};
 use tidegate::transcode::{JsonOut, Names, Scratch, Tables, wire_to_json};
 use tidegate::worker::{Options, Worker};
 
@@ -104,6 +104,29 @@ impl Game {
         (id, event["metadata"].take(), self.json(message, &payload))
     }
 
+    async fn bucket(&self, name: &str) -> Bucket {
+        let config = BUCKETS.iter().find(|config| config.name == name).unwrap();
+        self.store.bucket(config.clone()).await.unwrap()
+    }
+
+    /// Puts a value where a service keeps a record, whoever can read it.
+    async fn leave(&self, bucket: &str, key: &str, value: Value) {
+        let record = json!({"schema": 1, "value": value, "version": 1, "updated_ms": NOW_MS,
+            "expires_at_ms": 0, "changed_at": null, "pending": [], "recent": []});
+        self.bucket(bucket).await.put(key, record.to_string().into(), Expected::Any).await.unwrap();
+    }
+
+    /// What is left where a replica dies right behind its compare-and-set: the header, which says what is to be done.
+    async fn leave_commit(&self, world_id: &str) {
+        let ann = json!({"entity_id": "ann", "entity_type": "npc", "properties": {}, "tags": [],
+            "last_updated_ms": NOW_MS, "state_data": ""});
+        let pending = json!({"is_merge": true, "writes": {"ann": {"before": null, "after": ann}}, "flags": {},
+            "old_generation": null, "request_id": "r-1", "trace_id": ""});
+        let header = json!({"tenant": "", "world_id": world_id, "timestamp_ms": NOW_MS, "generation": "g", "flags": {},
+            "committed": 0, "pending": pending, "simulated_hours": 0, "ticked_hour": 0});
+        self.leave("tg_worlds", &format!("_.{world_id}.meta"), json!({ "World": header })).await;
+    }
+
     fn json(&self, message: &str, wire: &[u8]) -> Value {
         let message = self.tables.message_id(message).unwrap();
         let (options, mut out) = (JsonOut { names: Names::Proto, ..JsonOut::default() }, Vec::new());
@@ -159,6 +182,10 @@ on_each_bus!(
     a_commit_is_finished_where_its_writer_died,
     simulated_hours_follow_each_other,
     a_long_simulation_fits_into_its_reply,
+    a_world_whose_hour_cannot_be_told_keeps_no_other_from_it,
+    a_zone_that_cannot_be_written_keeps_no_other_from_it,
+    weather_on_its_way_stays_so_when_it_is_set_again,
+    weather_that_is_set_anew_is_of_the_season,
 );
 
 async fn two_replicas_tell_each_hour_once(game: Game) {
@@ -264,8 +291,7 @@ async fn what_a_dead_replica_had_claimed_another_one_fires(game: Game) {
     let (status, scheduled) = game.ask("POST", "/v1/schedules", body).await;
     assert_eq!(status, 200, "{scheduled}");
     // As it leaves the record: claimed, and never pushed.
-    let config = BUCKETS.iter().find(|config| config.name == "tg_schedules").unwrap();
-    let bucket = game.store.bucket(config.clone()).await.unwrap();
+    let bucket = game.bucket("tg_schedules").await;
     let [entry] = &bucket.list(&Keys::All).await.unwrap()[..] else { panic!("one schedule") };
     let mut record: Value = serde_json::from_slice(&entry.value).unwrap();
     let at_ms = NOW_MS + MINUTE_MS;
@@ -487,18 +513,7 @@ async fn a_subscription_gets_each_change_of_what_it_wants(game: Game) {
 }
 
 async fn a_commit_is_finished_where_its_writer_died(game: Game) {
-    // What is left where a replica dies right behind its compare-and-set: the header, which says what is to be done.
-    let ann = json!({"entity_id": "ann", "entity_type": "npc", "properties": {}, "tags": [],
-        "last_updated_ms": NOW_MS, "state_data": ""});
-    let pending = json!({"is_merge": true, "writes": {"ann": {"before": null, "after": ann}}, "flags": {},
-        "old_generation": null, "request_id": "r-1", "trace_id": ""});
-    let header = json!({"tenant": "", "world_id": "w1", "timestamp_ms": NOW_MS, "generation": "g", "flags": {},
-        "committed": 0, "pending": pending, "simulated_hours": 0, "ticked_hour": 0});
-    let record = json!({"schema": 1, "value": {"World": header}, "version": 1, "updated_ms": NOW_MS,
-        "expires_at_ms": 0, "changed_at": null, "pending": [], "recent": []});
-    let bucket = BucketConfig { name: "tg_worlds", ttl: None, history: 8 };
-    let bucket = game.store.bucket(bucket).await.unwrap();
-    bucket.put("_.w1.meta", record.to_string().into(), Expected::Absent).await.unwrap();
+    game.leave_commit("w1").await;
     let shown = async || game.ask("GET", "/v1/worlds/w1/state", Value::Null).await.1["world_state"].clone();
     assert_eq!(shown().await["entities"][0]["entity_id"], "ann");
     assert!(game.ids("evt.world.entity.updated.v1").await.is_empty());
@@ -556,4 +571,61 @@ async fn a_long_simulation_fits_into_its_reply(game: Game) {
     assert!((168 * (FACTIONS + 1)..168 * (FACTIONS + 2)).contains(&(told.len() + left_out)), "{} {last}", told.len());
     assert!(told.iter().map(|line| line.len()).sum::<usize>() <= 256 * 1024);
     assert_eq!(week["changes"]["entities"].as_array().unwrap().len(), FACTIONS);
+}
+
+async fn a_world_whose_hour_cannot_be_told_keeps_no_other_from_it(game: Game) {
+    for world in ["a", "b"] {
+        game.ask("GET", &format!("/v1/worlds/{world}/time"), Value::Null).await;
+    }
+    game.leave("tg_time", "_.a.tick", json!("no tick")).await;
+    game.pass(MINUTE_MS);
+    game.told("evt.time.hour.changed.v1", &["b:h:0:8"]).await;
+    game.pass(MINUTE_MS);
+    game.told("evt.time.hour.changed.v1", &["b:h:0:8", "b:h:0:9"]).await;
+}
+
+async fn a_zone_that_cannot_be_written_keeps_no_other_from_it(game: Game) {
+    let next_ms = async |world: &str| -> i64 {
+        let (_, weather) = game.ask("GET", &format!("/v1/worlds/{world}/zones/docks/weather"), Value::Null).await;
+        weather["next_change_ms"].as_str().unwrap().parse().unwrap()
+    };
+    let times = [next_ms("a").await, next_ms("b").await];
+    let (first, other) = if times[0] < times[1] { ("a", "b") } else { ("b", "a") };
+    game.leave("tg_weather", &format!("_.{first}._season"), json!("no season")).await;
+    game.pass(times[0].max(times[1]) - NOW_MS);
+    eventually("the other world's change is told", async || {
+        game.ids("evt.weather.changed.v1").await.iter().any(|id| id.starts_with(&format!("{other}:docks:")))
+    })
+    .await;
+}
+
+async fn weather_on_its_way_stays_so_when_it_is_set_again(game: Game) {
+    let path = "/v1/worlds/w1/zones/pass/weather";
+    let gradual = json!({"target_weather": {"condition_type": "blizzard"},
+        "gradual_transition": true, "transition_seconds": 600});
+    assert_eq!(game.ask("PUT", path, gradual.clone()).await.0, 200);
+    game.pass(150_000);
+    assert_eq!(game.ask("PUT", path, gradual).await.0, 200);
+    let (_, weather) = game.ask("GET", path, Value::Null).await;
+    let weather = &weather["current_weather"];
+    assert_eq!((&weather["condition_type"], &weather["duration_minutes"]), (&json!("cloudy"), &json!(60)), "{weather}");
+    game.pass(450_000);
+    let (_, weather) = game.ask("GET", path, Value::Null).await;
+    assert_eq!(weather["current_weather"]["intensity"], 1.0, "{weather}");
+    game.told("evt.weather.changed.v1", &[&format!("w1:pass:{}:blizzard", NOW_MS / MINUTE_MS)]).await;
+}
+
+async fn weather_that_is_set_anew_is_of_the_season(game: Game) {
+    let set = async |condition: &str| {
+        let body = json!({"target_weather": {"condition_type": condition, "duration_minutes": 1_440}});
+        let (status, applied) = game.ask("PUT", "/v1/worlds/w1/zones/pass/weather", body).await;
+        assert_eq!(status, 200, "{applied}");
+        applied["applied_weather"]["temperature_celsius"].as_f64().unwrap_or(0.0)
+    };
+    assert_eq!(set("storm").await, -2.5);
+    let april = json!({"target_time": {"year": 1, "month": 4, "day": 1, "hour": 12}});
+    game.ask("PUT", "/v1/worlds/w1/time", april).await;
+    let season = async || game.ask("GET", "/v1/worlds/w1/weather", Value::Null).await.1["season"].clone();
+    eventually("the season is told", async || season().await == "spring").await;
+    assert_eq!(set("fog").await, 12.5);
 }
