@@ -182,6 +182,10 @@ on_each_bus!(
     a_commit_is_finished_where_its_writer_died,
     simulated_hours_follow_each_other,
     a_long_simulation_fits_into_its_reply,
+    a_large_entity_is_told_as_far_as_it_fits,
+    a_large_commit_is_told_as_far_as_it_fits,
+    a_merge_counts_what_it_writes_and_not_what_was_there,
+    a_world_that_cannot_be_settled_keeps_no_other_from_it,
     a_world_whose_hour_cannot_be_told_keeps_no_other_from_it,
     a_zone_that_cannot_be_written_keeps_no_other_from_it,
     weather_on_its_way_stays_so_when_it_is_set_again,
@@ -571,6 +575,86 @@ async fn a_long_simulation_fits_into_its_reply(game: Game) {
     assert!((168 * (FACTIONS + 1)..168 * (FACTIONS + 2)).contains(&(told.len() + left_out)), "{} {last}", told.len());
     assert!(told.iter().map(|line| line.len()).sum::<usize>() <= 256 * 1024);
     assert_eq!(week["changes"]["entities"].as_array().unwrap().len(), FACTIONS);
+}
+
+/// Texts of 4000 bytes.
+fn texts(count: usize, letter: &str) -> serde_json::Map<String, Value> {
+    (0..count).map(|number| (format!("k{number:02}"), json!(letter.repeat(4_000)))).collect()
+}
+
+async fn a_large_entity_is_told_as_far_as_it_fits(game: Game) {
+    let patch = async |body: Value| game.ask("PATCH", "/v1/worlds/w1/state", body).await.0;
+    let state_data = base64::engine::general_purpose::STANDARD.encode(vec![7; 380 * 1024]);
+    let ann = json!({"entity_id": "ann", "entity_type": "npc", "tags": ["docks"], "state_data": state_data});
+    assert_eq!(patch(json!({"entities_to_update": [ann]})).await, 200);
+    assert_eq!(patch(json!({"global_flags_to_update": {"curfew": "on"}})).await, 200, "the world goes on");
+    let mut watch = game.watch("/v1/worlds/w1/state:watch").await;
+    let snapshot = watch.next().await;
+    assert_eq!((&snapshot["entity"]["entity_id"], snapshot["entity"].get("state_data")), (&json!("ann"), None));
+    assert_eq!(patch(json!({"global_flags_to_update": texts(60, "x")})).await, 200);
+    let flags = [watch.next().await, watch.next().await];
+    assert_eq!(flags.map(|item| item["changed_flags"].as_object().unwrap().len()).iter().sum::<usize>(), 60);
+    game.told("evt.world.entity.updated.v1", &[&format!("w1:ann:{NOW_MS}")]).await;
+    let (_, metadata, told) = game.last_event("evt.world.entity.updated.v1", "world_state.v1.Entity").await;
+    assert_eq!((&metadata["truncated"], &metadata["change"]), (&json!("true"), &json!("created")));
+    assert_eq!((&told["tags"], told.get("state_data")), (&json!(["docks"]), None));
+    let (_, state) = game.ask("GET", "/v1/worlds/w1/state", Value::Null).await;
+    assert_eq!(state["world_state"]["entities"][0]["state_data"], state_data);
+    assert_eq!(patch(json!({"remove_entity_ids": ["ann"]})).await, 200);
+    assert_eq!(patch(json!({"global_flags_to_update": {"curfew": "off"}})).await, 200);
+}
+
+async fn a_large_commit_is_told_as_far_as_it_fits(game: Game) {
+    let patch = async |body: Value| game.ask("PATCH", "/v1/worlds/w1/state", body).await.0;
+    let entity = |id: &str| json!({"entity_id": id, "properties": texts(56, "x")});
+    let large =
+        json!({"entities_to_update": [entity("bob"), entity("cleo")], "global_flags_to_update": texts(45, "x")});
+    assert_eq!(patch(large).await, 200);
+    let dan = json!({"entity_id": "dan", "properties": texts(60, "x")});
+    assert_eq!(patch(json!({"entities_to_update": [dan]})).await, 200, "the world goes on");
+    let eve = json!({"entity_id": "eve", "properties": texts(55, "x")});
+    assert_eq!(patch(json!({"entities_to_update": [eve]})).await, 200);
+    let ids = [0, 1, 2].map(|later| format!("w1:{}", NOW_MS + later));
+    game.told("evt.world.state.changed.v1", &ids.each_ref().map(String::as_str)).await;
+    // The flags come whole with every page, so that fewer entities fit.
+    let (mut told, mut token) = (Vec::new(), String::new());
+    loop {
+        let (status, page) =
+            game.ask("GET", &format!("/v1/worlds/w1/state?page.page_token={token}"), Value::Null).await;
+        assert_eq!((status, page["world_state"]["global_flags"].as_object().map_or(0, |flags| flags.len())), (200, 45));
+        let entities = page["world_state"]["entities"].as_array().unwrap();
+        told.push(entities.iter().map(|entity| entity["entity_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+        match page["next_page_token"].as_str() {
+            Some(next) => next.clone_into(&mut token),
+            None => break,
+        }
+    }
+    assert_eq!(told, [vec!["bob", "cleo", "dan"], vec!["eve"]]);
+}
+
+async fn a_merge_counts_what_it_writes_and_not_what_was_there(game: Game) {
+    for letter in ["x", "y", "z"] {
+        let entity = |id: &str| json!({"entity_id": id, "properties": texts(60, letter)});
+        let both = json!({"entities_to_update": [entity("ann"), entity("bob")]});
+        let (status, updated) = game.ask("PATCH", "/v1/worlds/w1/state", both).await;
+        assert_eq!((status, &updated["entities_updated"]), (200, &json!(2)), "{updated}");
+    }
+    let (status, removed) =
+        game.ask("PATCH", "/v1/worlds/w1/state", json!({"remove_entity_ids": ["ann", "bob"]})).await;
+    assert_eq!((status, &removed["entities_updated"]), (200, &json!(2)));
+    eventually("each change is told", async || game.ids("evt.world.entity.updated.v1").await.len() == 8).await;
+    let (_, metadata, told) = game.last_event("evt.world.entity.updated.v1", "world_state.v1.Entity").await;
+    assert_eq!((&metadata["change"], &told["properties"]["k00"]), (&json!("removed"), &json!("z".repeat(4_000))));
+}
+
+async fn a_world_that_cannot_be_settled_keeps_no_other_from_it(game: Game) {
+    game.leave("tg_worlds", "_.a.e.g.ann", json!("no entity")).await;
+    game.leave_commit("a").await;
+    game.leave_commit("b").await;
+    let shown = async || game.ask("GET", "/v1/worlds/b/state", Value::Null).await.1["world_state"].clone();
+    assert_eq!(shown().await["entities"][0]["entity_id"], "ann");
+    game.pass(30_000);
+    game.told("evt.world.entity.updated.v1", &[&format!("b:ann:{NOW_MS}")]).await;
 }
 
 async fn a_world_whose_hour_cannot_be_told_keeps_no_other_from_it(game: Game) {
