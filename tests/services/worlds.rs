@@ -185,6 +185,7 @@ on_each_bus!(
     a_large_entity_is_told_as_far_as_it_fits,
     a_large_commit_is_told_as_far_as_it_fits,
     a_merge_counts_what_it_writes_and_not_what_was_there,
+    thresholds_of_the_simulation_are_compared_after_rounding,
     a_world_that_cannot_be_settled_keeps_no_other_from_it,
     a_world_whose_hour_cannot_be_told_keeps_no_other_from_it,
     a_zone_that_cannot_be_written_keeps_no_other_from_it,
@@ -647,6 +648,19 @@ async fn a_merge_counts_what_it_writes_and_not_what_was_there(game: Game) {
     assert_eq!((&metadata["change"], &told["properties"]["k00"]), (&json!("removed"), &json!("z".repeat(4_000))));
 }
 
+async fn thresholds_of_the_simulation_are_compared_after_rounding(game: Game) {
+    let faction = |id: &str, properties: Value| json!({"entity_id": id, "entity_type": "object", "tags": ["faction"], "properties": properties});
+    // A power of 0.7, which is 0.7000000000000001 in doubles, and one of 0.2.
+    let strong = faction("strong", json!({"territories": "7"}));
+    let weak = faction("weak", json!({"level": "10", "npcs": "50"}));
+    assert_eq!(game.ask("PATCH", "/v1/worlds/w1/state", json!({"entities_to_update": [strong, weak]})).await.0, 200);
+    let (_, hour) = game.ask("POST", "/v1/worlds/w1:simulate", json!({"hours": 1, "seed": "7"})).await;
+    let properties = |index: usize| &hour["changes"]["entities"][index]["properties"];
+    assert_eq!(properties(0)["order"], "keep", "{hour}");
+    // 0.05 of power is a level of 2.5 where each of 50 characters adds a fiftieth.
+    assert_eq!((&properties(1)["order"], &properties(1)["level"]), (&json!("consolidate"), &json!("12.5")));
+}
+
 async fn a_world_that_cannot_be_settled_keeps_no_other_from_it(game: Game) {
     game.leave("tg_worlds", "_.a.e.g.ann", json!("no entity")).await;
     game.leave_commit("a").await;
@@ -712,4 +726,28 @@ async fn weather_that_is_set_anew_is_of_the_season(game: Game) {
     let season = async || game.ask("GET", "/v1/worlds/w1/weather", Value::Null).await.1["season"].clone();
     eventually("the season is told", async || season().await == "spring").await;
     assert_eq!(set("fog").await, 12.5);
+}
+
+#[tokio::test]
+async fn a_world_that_cannot_be_simulated_keeps_no_other_from_it() {
+    let game = support::replicas::Replicas::embedded(&[("world-state.simulation.enabled", json!(true))]).await;
+    let update = async |world_id: &str, entities: Vec<Value>| {
+        let flags = json!({"curfew": "on"});
+        let request = json!({"world_id": world_id, "merge": true, "entities_to_update": entities,
+            "global_flags_to_update": flags});
+        let reply = game.ask("svc.world.v1.update_state", request).await;
+        assert!(reply.get("error").is_none(), "{reply}");
+    };
+    // Three factions that do not fit into one merge.
+    for id in ["ash", "elm", "oak"] {
+        let faction =
+            json!({"entity_id": id, "entity_type": "object", "tags": ["faction"], "properties": texts(60, "x")});
+        update("a", vec![faction]).await;
+    }
+    update("b", Vec::new()).await;
+    eventually("the other world has prices", async || {
+        let reply = game.ask("svc.world.v1.get_state", json!({"world_id": "b"})).await;
+        reply["world_state"]["global_flags"].get("price.energy").is_some()
+    })
+    .await;
 }
