@@ -1,4 +1,4 @@
-//! What the documented examples do not show of performance-mode: requests that say nothing, memory against its budget.
+//! What the documented examples do not show of performance-mode: requests that say nothing, budgets and their steps.
 
 use std::time::Duration;
 
@@ -45,4 +45,30 @@ async fn a_strict_budget_of_memory_holds_on_average() {
     assert_eq!(mode(9_000).await, "medium", "8000 on average");
     game.pass(Duration::from_secs(1));
     assert_eq!(mode(9_000).await, "low", "8333 on average");
+}
+
+#[tokio::test]
+async fn a_strict_budget_takes_one_step_in_ten_seconds_whoever_takes_it() {
+    let game = Replicas::embedded(&[]).await;
+    let strict = json!({ "budget_type": "cpu", "budget_value": 10, "strict_enforcement": true });
+    assert_eq!(game.ask("svc.perf.v1.set_budget", strict).await["success"], true);
+    let adjust = async |npcs: i32| {
+        let custom = json!({ "max_active_npcs": npcs });
+        let request = json!({ "player_id": "p1", "mode": "ultra", "custom_settings": custom });
+        game.ask("svc.perf.v1.adjust_mode", request).await["applied_settings"]["mode"].clone()
+    };
+    let report = async || {
+        let sample = json!({ "avg_fps": 90.0, "cpu_usage": 0.5 });
+        let request = json!({ "player_id": "p1", "frames": 60, "sample": sample });
+        game.ask("svc.perf.v1.report_metrics", request).await["applied_settings"]["mode"].clone()
+    };
+    assert_eq!(adjust(40).await, "ultra");
+    game.pass(Duration::from_secs(2));
+    assert_eq!(report().await, "ultra", "its ten seconds are not over");
+    game.pass(Duration::from_secs(1));
+    assert_eq!(adjust(50).await, "high", "the budget limits it");
+    game.pass(Duration::from_secs(8));
+    assert_eq!(report().await, "high", "eight seconds behind the last step");
+    game.pass(Duration::from_secs(2));
+    assert_eq!(report().await, "medium");
 }

@@ -181,7 +181,7 @@ impl Modes {
             if ring.window(now_ms - STEP_MS, now_ms).exceeds_strictly(&budgets) {
                 after.mode = after.mode.saturating_sub(1);
             }
-            if !is_same {
+            if !is_same || after.mode != before.mode {
                 after.switched_ms = now_ms;
             }
             let reply = reply(&after);
