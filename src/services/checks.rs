@@ -148,8 +148,8 @@ pub(super) fn owner(context: &Context, enforces: bool, field: &str, id: &str) ->
 
 /// The id of a player whom the caller may speak for.
 pub(super) fn player(context: &Context, enforces: bool, player_id: &str) -> Result<(), Fault> {
-    id("player_id", player_id)?;
-    owner(context, enforces, "player_id", player_id)
+    owner(context, enforces, "player_id", player_id)?;
+    id("player_id", player_id)
 }
 
 /// The guard of a declared method whose request names a player.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
 use crate::store::BucketConfig;
 use crate::transcode::to_wire;
@@ -25,9 +26,9 @@ pub(super) struct GameEvent {
     pub(super) priority: i32,
 }
 
-/// Documents of a service whose events are game events.
-pub(super) fn records(bucket: BucketConfig) -> RecordsConfig {
-    RecordsConfig { seal, ..RecordsConfig::new(bucket) }
+/// Documents of a service whose events are game events, swept as often as the settings say.
+pub(super) fn records(settings: &LiveSettings, bucket: BucketConfig) -> RecordsConfig {
+    RecordsConfig { seal, sweep: settings.now().common.sweep, ..RecordsConfig::new(bucket) }
 }
 
 /// An event of the contract's table. `id` is the table's, without the tenant; `message` the full name of the payload's

@@ -21,7 +21,8 @@ const EVENT_STATE_MAX: usize = 512 * 1024;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let documents =
-        Records::<Stored>::open(store, records(BucketConfig { name: "tg_state", ttl: None, history: 8 })).await?;
+        Records::<Stored>::open(store, records(settings, BucketConfig { name: "tg_state", ttl: None, history: 8 }))
+            .await?;
     let enforced = settings.clone();
     Ok(Service::new("state-manager", VERSION)
         .keeping(&documents)

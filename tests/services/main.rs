@@ -11,6 +11,7 @@ mod models;
 mod orchestration;
 mod over_http;
 mod payment;
+mod performance_mode;
 mod router;
 mod stories;
 #[path = "../support/mod.rs"]

@@ -313,3 +313,23 @@ async fn others_wallets_are_closed_and_credits_are_for_admins() {
     let refund = json!({ "transaction_id": paid["transaction_id"] });
     assert_eq!(code(game.ask_from_edge(REFUND, "p2", "", refund).await), "PERMISSION_DENIED");
 }
+
+#[tokio::test]
+async fn whose_wallet_it_is_not_is_told_nothing_else() {
+    let game =
+        Replicas::embedded(&[("auth.enforce", json!(true)), ("payment.require_idempotency_key", json!(true))]).await;
+    let reason_of = async |user: &str| reason(&game.ask_from_edge(PROCESS, user, "", debit(10)).await).to_owned();
+    assert_eq!(reason_of("p1").await, "required");
+    assert_eq!(reason_of("p2").await, "not_owner");
+}
+
+#[tokio::test]
+async fn the_sweeper_does_what_a_dead_replica_left_as_often_as_it_is_told_to() {
+    let game = Replicas::embedded(&[("common.sweep", json!("100ms"))]).await;
+    let wallet = json!({ "currency_type": "credits", "opening_balance": 1_000, "balance": 990, "seq": 1, "transaction_id": "t" });
+    let index = json!({ "player_id": "p1", "currency_type": "credits", "seq": 1 });
+    game.leave_behind("tg_wallets", "_.p1.credits", wallet, &[("tg_ledger", "_.tx.t", index)]).await;
+    let ledger = game.bucket("tg_ledger").await;
+    let swept = support::eventually("it is written", async || ledger.get("_.tx.t").await.unwrap().is_some());
+    tokio::time::timeout(Duration::from_secs(5), swept).await.expect("before the default's ten seconds");
+}

@@ -17,7 +17,7 @@ use tidegate::bus::{Bus, Limits};
 use tidegate::gateway::Running;
 use tidegate::services::buckets::BUCKETS;
 use tidegate::services::{LiveSettings, Settings, roster};
-use tidegate::store::{BucketConfig, Expected, Keys, Store};
+use tidegate::store::{Bucket, Expected, Keys, Store};
 use tidegate::transcode::{JsonOut, Names, Scratch, Tables, wire_to_json};
 use tidegate::worker::{Options, Worker};
 
@@ -104,6 +104,29 @@ impl Game {
         (id, event["metadata"].take(), self.json(message, &payload))
     }
 
+    async fn bucket(&self, name: &str) -> Bucket {
+        let config = BUCKETS.iter().find(|config| config.name == name).unwrap();
+        self.store.bucket(config.clone()).await.unwrap()
+    }
+
+    /// Puts a value where a service keeps a record, whoever can read it.
+    async fn leave(&self, bucket: &str, key: &str, value: Value) {
+        let record = json!({"schema": 1, "value": value, "version": 1, "updated_ms": NOW_MS,
+            "expires_at_ms": 0, "changed_at": null, "pending": [], "recent": []});
+        self.bucket(bucket).await.put(key, record.to_string().into(), Expected::Any).await.unwrap();
+    }
+
+    /// What is left where a replica dies right behind its compare-and-set: the header, which says what is to be done.
+    async fn leave_commit(&self, world_id: &str) {
+        let ann = json!({"entity_id": "ann", "entity_type": "npc", "properties": {}, "tags": [],
+            "last_updated_ms": NOW_MS, "state_data": ""});
+        let pending = json!({"is_merge": true, "writes": {"ann": {"before": null, "after": ann}}, "flags": {},
+            "old_generation": null, "request_id": "r-1", "trace_id": ""});
+        let header = json!({"tenant": "", "world_id": world_id, "timestamp_ms": NOW_MS, "generation": "g", "flags": {},
+            "committed": 0, "pending": pending, "simulated_hours": 0, "ticked_hour": 0});
+        self.leave("tg_worlds", &format!("_.{world_id}.meta"), json!({ "World": header })).await;
+    }
+
     fn json(&self, message: &str, wire: &[u8]) -> Value {
         let message = self.tables.message_id(message).unwrap();
         let (options, mut out) = (JsonOut { names: Names::Proto, ..JsonOut::default() }, Vec::new());
@@ -159,6 +182,15 @@ on_each_bus!(
     a_commit_is_finished_where_its_writer_died,
     simulated_hours_follow_each_other,
     a_long_simulation_fits_into_its_reply,
+    a_large_entity_is_told_as_far_as_it_fits,
+    a_large_commit_is_told_as_far_as_it_fits,
+    a_merge_counts_what_it_writes_and_not_what_was_there,
+    thresholds_of_the_simulation_are_compared_after_rounding,
+    a_world_that_cannot_be_settled_keeps_no_other_from_it,
+    a_world_whose_hour_cannot_be_told_keeps_no_other_from_it,
+    a_zone_that_cannot_be_written_keeps_no_other_from_it,
+    weather_on_its_way_stays_so_when_it_is_set_again,
+    weather_that_is_set_anew_is_of_the_season,
 );
 
 async fn two_replicas_tell_each_hour_once(game: Game) {
@@ -264,8 +296,7 @@ async fn what_a_dead_replica_had_claimed_another_one_fires(game: Game) {
     let (status, scheduled) = game.ask("POST", "/v1/schedules", body).await;
     assert_eq!(status, 200, "{scheduled}");
     // As it leaves the record: claimed, and never pushed.
-    let config = BUCKETS.iter().find(|config| config.name == "tg_schedules").unwrap();
-    let bucket = game.store.bucket(config.clone()).await.unwrap();
+    let bucket = game.bucket("tg_schedules").await;
     let [entry] = &bucket.list(&Keys::All).await.unwrap()[..] else { panic!("one schedule") };
     let mut record: Value = serde_json::from_slice(&entry.value).unwrap();
     let at_ms = NOW_MS + MINUTE_MS;
@@ -487,18 +518,7 @@ async fn a_subscription_gets_each_change_of_what_it_wants(game: Game) {
 }
 
 async fn a_commit_is_finished_where_its_writer_died(game: Game) {
-    // What is left where a replica dies right behind its compare-and-set: the header, which says what is to be done.
-    let ann = json!({"entity_id": "ann", "entity_type": "npc", "properties": {}, "tags": [],
-        "last_updated_ms": NOW_MS, "state_data": ""});
-    let pending = json!({"is_merge": true, "writes": {"ann": {"before": null, "after": ann}}, "flags": {},
-        "old_generation": null, "request_id": "r-1", "trace_id": ""});
-    let header = json!({"tenant": "", "world_id": "w1", "timestamp_ms": NOW_MS, "generation": "g", "flags": {},
-        "committed": 0, "pending": pending, "simulated_hours": 0, "ticked_hour": 0});
-    let record = json!({"schema": 1, "value": {"World": header}, "version": 1, "updated_ms": NOW_MS,
-        "expires_at_ms": 0, "changed_at": null, "pending": [], "recent": []});
-    let bucket = BucketConfig { name: "tg_worlds", ttl: None, history: 8 };
-    let bucket = game.store.bucket(bucket).await.unwrap();
-    bucket.put("_.w1.meta", record.to_string().into(), Expected::Absent).await.unwrap();
+    game.leave_commit("w1").await;
     let shown = async || game.ask("GET", "/v1/worlds/w1/state", Value::Null).await.1["world_state"].clone();
     assert_eq!(shown().await["entities"][0]["entity_id"], "ann");
     assert!(game.ids("evt.world.entity.updated.v1").await.is_empty());
@@ -556,4 +576,178 @@ async fn a_long_simulation_fits_into_its_reply(game: Game) {
     assert!((168 * (FACTIONS + 1)..168 * (FACTIONS + 2)).contains(&(told.len() + left_out)), "{} {last}", told.len());
     assert!(told.iter().map(|line| line.len()).sum::<usize>() <= 256 * 1024);
     assert_eq!(week["changes"]["entities"].as_array().unwrap().len(), FACTIONS);
+}
+
+/// Texts of 4000 bytes.
+fn texts(count: usize, letter: &str) -> serde_json::Map<String, Value> {
+    (0..count).map(|number| (format!("k{number:02}"), json!(letter.repeat(4_000)))).collect()
+}
+
+async fn a_large_entity_is_told_as_far_as_it_fits(game: Game) {
+    let patch = async |body: Value| game.ask("PATCH", "/v1/worlds/w1/state", body).await.0;
+    let state_data = base64::engine::general_purpose::STANDARD.encode(vec![7; 380 * 1024]);
+    let ann = json!({"entity_id": "ann", "entity_type": "npc", "tags": ["docks"], "state_data": state_data});
+    assert_eq!(patch(json!({"entities_to_update": [ann]})).await, 200);
+    assert_eq!(patch(json!({"global_flags_to_update": {"curfew": "on"}})).await, 200, "the world goes on");
+    let mut watch = game.watch("/v1/worlds/w1/state:watch").await;
+    let snapshot = watch.next().await;
+    assert_eq!((&snapshot["entity"]["entity_id"], snapshot["entity"].get("state_data")), (&json!("ann"), None));
+    assert_eq!(patch(json!({"global_flags_to_update": texts(60, "x")})).await, 200);
+    let flags = [watch.next().await, watch.next().await];
+    assert_eq!(flags.map(|item| item["changed_flags"].as_object().unwrap().len()).iter().sum::<usize>(), 60);
+    game.told("evt.world.entity.updated.v1", &[&format!("w1:ann:{NOW_MS}")]).await;
+    let (_, metadata, told) = game.last_event("evt.world.entity.updated.v1", "world_state.v1.Entity").await;
+    assert_eq!((&metadata["truncated"], &metadata["change"]), (&json!("true"), &json!("created")));
+    assert_eq!((&told["tags"], told.get("state_data")), (&json!(["docks"]), None));
+    let (_, state) = game.ask("GET", "/v1/worlds/w1/state", Value::Null).await;
+    assert_eq!(state["world_state"]["entities"][0]["state_data"], state_data);
+    assert_eq!(patch(json!({"remove_entity_ids": ["ann"]})).await, 200);
+    assert_eq!(patch(json!({"global_flags_to_update": {"curfew": "off"}})).await, 200);
+}
+
+async fn a_large_commit_is_told_as_far_as_it_fits(game: Game) {
+    let patch = async |body: Value| game.ask("PATCH", "/v1/worlds/w1/state", body).await.0;
+    let entity = |id: &str| json!({"entity_id": id, "properties": texts(56, "x")});
+    let large =
+        json!({"entities_to_update": [entity("bob"), entity("cleo")], "global_flags_to_update": texts(45, "x")});
+    assert_eq!(patch(large).await, 200);
+    let dan = json!({"entity_id": "dan", "properties": texts(60, "x")});
+    assert_eq!(patch(json!({"entities_to_update": [dan]})).await, 200, "the world goes on");
+    let eve = json!({"entity_id": "eve", "properties": texts(55, "x")});
+    assert_eq!(patch(json!({"entities_to_update": [eve]})).await, 200);
+    let ids = [0, 1, 2].map(|later| format!("w1:{}", NOW_MS + later));
+    game.told("evt.world.state.changed.v1", &ids.each_ref().map(String::as_str)).await;
+    // The flags come whole with every page, so that fewer entities fit.
+    let (mut told, mut token) = (Vec::new(), String::new());
+    loop {
+        let (status, page) =
+            game.ask("GET", &format!("/v1/worlds/w1/state?page.page_token={token}"), Value::Null).await;
+        assert_eq!((status, page["world_state"]["global_flags"].as_object().map_or(0, |flags| flags.len())), (200, 45));
+        let entities = page["world_state"]["entities"].as_array().unwrap();
+        told.push(entities.iter().map(|entity| entity["entity_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+        match page["next_page_token"].as_str() {
+            Some(next) => next.clone_into(&mut token),
+            None => break,
+        }
+    }
+    assert_eq!(told, [vec!["bob", "cleo", "dan"], vec!["eve"]]);
+}
+
+async fn a_merge_counts_what_it_writes_and_not_what_was_there(game: Game) {
+    for letter in ["x", "y", "z"] {
+        let entity = |id: &str| json!({"entity_id": id, "properties": texts(60, letter)});
+        let both = json!({"entities_to_update": [entity("ann"), entity("bob")]});
+        let (status, updated) = game.ask("PATCH", "/v1/worlds/w1/state", both).await;
+        assert_eq!((status, &updated["entities_updated"]), (200, &json!(2)), "{updated}");
+    }
+    let (status, removed) =
+        game.ask("PATCH", "/v1/worlds/w1/state", json!({"remove_entity_ids": ["ann", "bob"]})).await;
+    assert_eq!((status, &removed["entities_updated"]), (200, &json!(2)));
+    eventually("each change is told", async || game.ids("evt.world.entity.updated.v1").await.len() == 8).await;
+    let (_, metadata, told) = game.last_event("evt.world.entity.updated.v1", "world_state.v1.Entity").await;
+    assert_eq!((&metadata["change"], &told["properties"]["k00"]), (&json!("removed"), &json!("z".repeat(4_000))));
+}
+
+async fn thresholds_of_the_simulation_are_compared_after_rounding(game: Game) {
+    let faction = |id: &str, properties: Value| json!({"entity_id": id, "entity_type": "object", "tags": ["faction"], "properties": properties});
+    // A power of 0.7, which is 0.7000000000000001 in doubles, and one of 0.2.
+    let strong = faction("strong", json!({"territories": "7"}));
+    let weak = faction("weak", json!({"level": "10", "npcs": "50"}));
+    assert_eq!(game.ask("PATCH", "/v1/worlds/w1/state", json!({"entities_to_update": [strong, weak]})).await.0, 200);
+    let (_, hour) = game.ask("POST", "/v1/worlds/w1:simulate", json!({"hours": 1, "seed": "7"})).await;
+    let properties = |index: usize| &hour["changes"]["entities"][index]["properties"];
+    assert_eq!(properties(0)["order"], "keep", "{hour}");
+    // 0.05 of power is a level of 2.5 where each of 50 characters adds a fiftieth.
+    assert_eq!((&properties(1)["order"], &properties(1)["level"]), (&json!("consolidate"), &json!("12.5")));
+}
+
+async fn a_world_that_cannot_be_settled_keeps_no_other_from_it(game: Game) {
+    game.leave("tg_worlds", "_.a.e.g.ann", json!("no entity")).await;
+    game.leave_commit("a").await;
+    game.leave_commit("b").await;
+    let shown = async || game.ask("GET", "/v1/worlds/b/state", Value::Null).await.1["world_state"].clone();
+    assert_eq!(shown().await["entities"][0]["entity_id"], "ann");
+    game.pass(30_000);
+    game.told("evt.world.entity.updated.v1", &[&format!("b:ann:{NOW_MS}")]).await;
+}
+
+async fn a_world_whose_hour_cannot_be_told_keeps_no_other_from_it(game: Game) {
+    for world in ["a", "b"] {
+        game.ask("GET", &format!("/v1/worlds/{world}/time"), Value::Null).await;
+    }
+    game.leave("tg_time", "_.a.tick", json!("no tick")).await;
+    game.pass(MINUTE_MS);
+    game.told("evt.time.hour.changed.v1", &["b:h:0:8"]).await;
+    game.pass(MINUTE_MS);
+    game.told("evt.time.hour.changed.v1", &["b:h:0:8", "b:h:0:9"]).await;
+}
+
+async fn a_zone_that_cannot_be_written_keeps_no_other_from_it(game: Game) {
+    let next_ms = async |world: &str| -> i64 {
+        let (_, weather) = game.ask("GET", &format!("/v1/worlds/{world}/zones/docks/weather"), Value::Null).await;
+        weather["next_change_ms"].as_str().unwrap().parse().unwrap()
+    };
+    let times = [next_ms("a").await, next_ms("b").await];
+    let (first, other) = if times[0] < times[1] { ("a", "b") } else { ("b", "a") };
+    game.leave("tg_weather", &format!("_.{first}._season"), json!("no season")).await;
+    game.pass(times[0].max(times[1]) - NOW_MS);
+    eventually("the other world's change is told", async || {
+        game.ids("evt.weather.changed.v1").await.iter().any(|id| id.starts_with(&format!("{other}:docks:")))
+    })
+    .await;
+}
+
+async fn weather_on_its_way_stays_so_when_it_is_set_again(game: Game) {
+    let path = "/v1/worlds/w1/zones/pass/weather";
+    let gradual = json!({"target_weather": {"condition_type": "blizzard"},
+        "gradual_transition": true, "transition_seconds": 600});
+    assert_eq!(game.ask("PUT", path, gradual.clone()).await.0, 200);
+    game.pass(150_000);
+    assert_eq!(game.ask("PUT", path, gradual).await.0, 200);
+    let (_, weather) = game.ask("GET", path, Value::Null).await;
+    let weather = &weather["current_weather"];
+    assert_eq!((&weather["condition_type"], &weather["duration_minutes"]), (&json!("cloudy"), &json!(60)), "{weather}");
+    game.pass(450_000);
+    let (_, weather) = game.ask("GET", path, Value::Null).await;
+    assert_eq!(weather["current_weather"]["intensity"], 1.0, "{weather}");
+    game.told("evt.weather.changed.v1", &[&format!("w1:pass:{}:blizzard", NOW_MS / MINUTE_MS)]).await;
+}
+
+async fn weather_that_is_set_anew_is_of_the_season(game: Game) {
+    let set = async |condition: &str| {
+        let body = json!({"target_weather": {"condition_type": condition, "duration_minutes": 1_440}});
+        let (status, applied) = game.ask("PUT", "/v1/worlds/w1/zones/pass/weather", body).await;
+        assert_eq!(status, 200, "{applied}");
+        applied["applied_weather"]["temperature_celsius"].as_f64().unwrap_or(0.0)
+    };
+    assert_eq!(set("storm").await, -2.5);
+    let april = json!({"target_time": {"year": 1, "month": 4, "day": 1, "hour": 12}});
+    game.ask("PUT", "/v1/worlds/w1/time", april).await;
+    let season = async || game.ask("GET", "/v1/worlds/w1/weather", Value::Null).await.1["season"].clone();
+    eventually("the season is told", async || season().await == "spring").await;
+    assert_eq!(set("fog").await, 12.5);
+}
+
+#[tokio::test]
+async fn a_world_that_cannot_be_simulated_keeps_no_other_from_it() {
+    let game = support::replicas::Replicas::embedded(&[("world-state.simulation.enabled", json!(true))]).await;
+    let update = async |world_id: &str, entities: Vec<Value>| {
+        let flags = json!({"curfew": "on"});
+        let request = json!({"world_id": world_id, "merge": true, "entities_to_update": entities,
+            "global_flags_to_update": flags});
+        let reply = game.ask("svc.world.v1.update_state", request).await;
+        assert!(reply.get("error").is_none(), "{reply}");
+    };
+    // Three factions that do not fit into one merge.
+    for id in ["ash", "elm", "oak"] {
+        let faction =
+            json!({"entity_id": id, "entity_type": "object", "tags": ["faction"], "properties": texts(60, "x")});
+        update("a", vec![faction]).await;
+    }
+    update("b", Vec::new()).await;
+    eventually("the other world has prices", async || {
+        let reply = game.ask("svc.world.v1.get_state", json!({"world_id": "b"})).await;
+        reply["world_state"]["global_flags"].get("price.energy").is_some()
+    })
+    .await;
 }

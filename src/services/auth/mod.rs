@@ -25,8 +25,8 @@ const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let sessions = records(BucketConfig { name: "tg_sessions", ttl: Some(DAY * 30), history: 2 });
-    let limits = records(BucketConfig { name: "tg_limits", ttl: Some(limits::KEPT), history: 1 });
+    let sessions = records(settings, BucketConfig { name: "tg_sessions", ttl: Some(DAY * 30), history: 2 });
+    let limits = records(settings, BucketConfig { name: "tg_limits", ttl: Some(limits::KEPT), history: 1 });
     // A bucket that is full again is as good as none.
     let limits = RecordsConfig { keeps_tombstones: false, ..limits };
     let auth = Auth {

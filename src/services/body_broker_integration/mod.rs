@@ -30,7 +30,7 @@ const DEALS: &str = "tg_deals";
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let day = std::time::Duration::from_secs(24 * 3_600);
     let deals = store.bucket(BucketConfig { name: DEALS, ttl: Some(day), history: 2 }).await?;
-    let players = records(BucketConfig { name: "tg_broker", ttl: None, history: 4 });
+    let players = records(settings, BucketConfig { name: "tg_broker", ttl: None, history: 4 });
     let players = RecordsConfig { others: vec![(DEALS, deals.clone())], ..players };
     let broker = Broker {
         entries: Records::open(store, players).await?,

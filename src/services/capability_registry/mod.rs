@@ -36,7 +36,6 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
     let live = settings.clone();
     let config = RecordsConfig {
         keeps_tombstones: false,
-        sweep: settings.now().common.sweep,
         expired: Some(Arc::new(move |context, _, value| {
             let registration: Registration = serde_json::from_value(value.clone()).map_err(|error| {
                 Fault::ours(Code::Internal, "a stored record cannot be read").internal(error.to_string())
@@ -45,7 +44,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
             let shown = registration.shown(context.now_ms(), grace_ms(&live));
             Ok(vec![removed(&context, &shown, "expired")?])
         })),
-        ..records(bucket)
+        ..records(settings, bucket)
     };
     let registry = Registry { registrations: Records::open(store, config).await?, settings: settings.clone() };
     Ok(Service::new("capability-registry", VERSION)

@@ -37,7 +37,8 @@ const WRITERS: usize = 4;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let places =
-        Records::open(store, records(BucketConfig { name: "tg_narrative", ttl: Some(TTL), history: 4 })).await?;
+        Records::open(store, records(settings, BucketConfig { name: "tg_narrative", ttl: Some(TTL), history: 4 }))
+            .await?;
     let narrative = Narrative { places, repeats: Repeats::open(store).await?, settings: settings.clone() };
     Ok(Service::new("environmental-narrative", VERSION)
         .keeping(&narrative.places)

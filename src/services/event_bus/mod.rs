@@ -69,7 +69,7 @@ pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Se
         let index = index.clone();
         Arc::new(move |key, kept| index.note(key, kept))
     };
-    let config = RecordsConfig { keeps_tombstones: false, changed: Some(changed), ..records(bucket) };
+    let config = RecordsConfig { keeps_tombstones: false, changed: Some(changed), ..records(settings, bucket) };
     let bus = EventBus {
         kept: Records::open(store, config).await?,
         repeats: Repeats::open(store).await?,

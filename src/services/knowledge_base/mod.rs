@@ -38,7 +38,8 @@ const COLLECTION_MAX: usize = 64;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let knowledge = Knowledge {
-        documents: Records::open(store, records(BucketConfig { name: "tg_kb", ttl: None, history: 4 })).await?,
+        documents: Records::open(store, records(settings, BucketConfig { name: "tg_kb", ttl: None, history: 4 }))
+            .await?,
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
         index: RwLock::default(),

@@ -44,8 +44,10 @@ const PROSE_KEPT_MS: i64 = 30 * 24 * 3_600 * 1_000;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let languages = Languages {
-        contents: Records::open(store, records(BucketConfig { name: "tg_l10n", ttl: None, history: 4 })).await?,
-        learners: Records::open(store, records(BucketConfig { name: "tg_lang", ttl: None, history: 1 })).await?,
+        contents: Records::open(store, records(settings, BucketConfig { name: "tg_l10n", ttl: None, history: 4 }))
+            .await?,
+        learners: Records::open(store, records(settings, BucketConfig { name: "tg_lang", ttl: None, history: 1 }))
+            .await?,
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
         rendered: Rendered::default(),

@@ -29,7 +29,10 @@ const STATUSES: [&str; 4] = ["candidate", "testing", "current", "deprecated"];
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_models", ttl: None, history: 16 };
-    let models = Models { entries: Records::open(store, records(bucket)).await?, repeats: Repeats::open(store).await? };
+    let models = Models {
+        entries: Records::open(store, records(settings, bucket)).await?,
+        repeats: Repeats::open(store).await?,
+    };
     let settings = settings.clone();
     Ok(Service::new("model-management", VERSION)
         .keeping(&models.entries)

@@ -41,7 +41,8 @@ const FEELINGS: [(&str, f64); 6] =
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let ttl = Some(Duration::from_secs(30 * 24 * 3_600));
     let npcs = Npcs {
-        relationships: Records::open(store, records(BucketConfig { name: "tg_npc", ttl, history: 1 })).await?,
+        relationships: Records::open(store, records(settings, BucketConfig { name: "tg_npc", ttl, history: 1 }))
+            .await?,
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
         counted: Mutex::default(),

@@ -49,7 +49,7 @@ const STATUS: &str = "orchestration.v1.GetStatusResponse";
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_exec", ttl: Some(KEPT), history: 4 };
     let orchestration = Orchestration {
-        executions: Records::open(store, records(bucket)).await?,
+        executions: Records::open(store, records(settings, bucket)).await?,
         catalog: Catalog::new(settings),
         settings: settings.clone(),
     };

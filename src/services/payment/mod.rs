@@ -33,12 +33,12 @@ const CURRENCY_MAX: usize = 32;
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: LEDGER, ttl: None, history: 1 };
     let ledger = store.bucket(bucket.clone()).await?;
-    let wallets = records(BucketConfig { name: "tg_wallets", ttl: None, history: 4 });
+    let wallets = records(settings, BucketConfig { name: "tg_wallets", ttl: None, history: 4 });
     let wallets = RecordsConfig { others: vec![(LEDGER, ledger.clone())], ..wallets };
     let payments = Payments {
         wallets: Records::open(store, wallets).await?,
         ledger,
-        redemptions: Records::open(store, records(bucket)).await?,
+        redemptions: Records::open(store, records(settings, bucket)).await?,
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
     };

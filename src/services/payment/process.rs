@@ -9,7 +9,7 @@ use super::ledger::{Entry, Index, Kind, Place, key_hash, transaction_id};
 use super::messages::{Credit, Credited, Process, Processed};
 use super::{Movement, Payments, Wallet, check_amount, check_currency, check_key, opening_balance};
 use crate::fault::{Code, Fault};
-use crate::services::checks::{admin, id, invalid, player, short, texts};
+use crate::services::checks::{admin, id, invalid, owner, short, texts};
 use crate::services::seed::call_key;
 use crate::services::settings::Payment;
 use crate::worker::records::{Change, Current};
@@ -39,8 +39,9 @@ impl Payments {
         request: Process,
     ) -> Result<Processed, Failed<Processed>> {
         let settings = self.settings.now();
+        owner(&context, settings.auth.enforce, "player_id", &request.player_id)?;
         check_key(&context, &settings.payment)?;
-        player(&context, settings.auth.enforce, &request.player_id)?;
+        id("player_id", &request.player_id)?;
         check_currency(&request.currency_type)?;
         check_amount(request.amount)?;
         short("item_id", &request.item_id, ITEM_MAX)?;

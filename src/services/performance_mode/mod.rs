@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::VERSION;
-use super::checks::{invalid, out_of_range, own_player, player, required, unknown_value};
+use super::checks::{id, invalid, out_of_range, own_player, owner, player, required, unknown_value};
 use super::notices::{notice, records};
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
@@ -29,7 +29,7 @@ const WINDOW_MAX_S: i32 = 3_600;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_perf", ttl: None, history: 4 };
-    let applied: Records<Applied> = Records::open(store, records(bucket)).await?;
+    let applied: Records<Applied> = Records::open(store, records(settings, bucket)).await?;
     let modes = Modes {
         rings: applied.also(),
         budgets: applied.also(),
@@ -135,6 +135,9 @@ impl Modes {
     async fn adjust(self: Arc<Self>, context: Context, request: Adjust) -> Result<Adjusted, Failed<Adjusted>> {
         let settings = self.settings.now();
         player(&context, settings.auth.enforce, &request.player_id)?;
+        if request.mode.is_empty() {
+            return Err(required("mode").into());
+        }
         let wanted = request.mode.to_ascii_lowercase();
         if !WORDS.contains(&wanted.as_str()) {
             return Err(unknown_value("mode", format!("unknown mode {}", request.mode), &WORDS).into());
@@ -178,7 +181,7 @@ impl Modes {
             if ring.window(now_ms - STEP_MS, now_ms).exceeds_strictly(&budgets) {
                 after.mode = after.mode.saturating_sub(1);
             }
-            if !is_same {
+            if !is_same || after.mode != before.mode {
                 after.switched_ms = now_ms;
             }
             let reply = reply(&after);
@@ -230,6 +233,10 @@ impl Modes {
         context: Context,
         request: SetBudget,
     ) -> Result<(Vec<String>, impl Rule<StoredBudget, BudgetSet>), Fault> {
+        owner(&context, self.settings.now().auth.enforce, "player_id", &request.player_id)?;
+        if request.budget_type.is_empty() {
+            return Err(required("budget_type"));
+        }
         let wanted = request.budget_type.to_ascii_lowercase();
         let Some(kind) = BUDGETS.iter().find(|kind| kind.name == wanted) else {
             let text = format!("unknown budget {}", request.budget_type);
@@ -248,7 +255,7 @@ impl Modes {
                 .detail("max", kind.max.to_string()));
         }
         if !request.player_id.is_empty() {
-            player(&context, self.settings.now().auth.enforce, &request.player_id)?;
+            id("player_id", &request.player_id)?;
         }
         let stored = StoredBudget { value: value.clamp(kind.min, kind.max), is_strict: request.strict_enforcement };
         let rule = move |_: &Current<StoredBudget>| {

@@ -27,7 +27,7 @@ const OWN_KEYS_MAX: usize = 200;
 /// The service: its operations on the store are declared in the schema, and these are their hooks.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_settings", ttl: None, history: 8 };
-    let overrides: Records<Overrides> = Records::open(store, records(bucket)).await?;
+    let overrides: Records<Overrides> = Records::open(store, records(settings, bucket)).await?;
     Ok(Service::new("settings", VERSION)
         .keeping(&overrides)
         .sweeping("sweeper", &overrides)

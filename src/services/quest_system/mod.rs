@@ -25,7 +25,8 @@ const DESCRIPTION_MAX: usize = 2_000;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let quests = Records::open(store, records(BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 })).await?;
+    let quests =
+        Records::open(store, records(settings, BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 })).await?;
     let quests = Quests { quests, repeats: Repeats::open(store).await?, settings: settings.clone() };
     Ok(Service::new("quest-system", VERSION)
         .keeping(&quests.quests)

@@ -40,7 +40,7 @@ const SLOW: Duration = Duration::from_secs(1);
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_router", ttl: Some(KEPT), history: 1 };
-    let config = RecordsConfig { keeps_tombstones: false, ..records(bucket) };
+    let config = RecordsConfig { keeps_tombstones: false, ..records(settings, bucket) };
     let router = Router {
         kept: Records::open(store, config).await?,
         gathered: Gathered::default(),

@@ -34,7 +34,7 @@ const DEPTH_MAX: u32 = 10;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_story", ttl: Some(TTL), history: 2 };
-    let checkpoints: Records<Checkpoint> = Records::open(store, records(bucket)).await?;
+    let checkpoints: Records<Checkpoint> = Records::open(store, records(settings, bucket)).await?;
     let (branches, repeats) = (checkpoints.also(), Repeats::open(store).await?);
     let stories = Stories { checkpoints, branches, repeats, settings: settings.clone() };
     Ok(Service::new("story-teller", VERSION)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::calendar::{GameTime, HOUR_MS};
 use super::clock::Clock;
 use super::{Kept, TimeManager, clock_key};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::services::background::{Agenda, keep_running};
 use crate::services::notices::notice;
 use crate::store::{Keys, key};
@@ -16,6 +16,8 @@ use crate::worker::Context;
 use crate::worker::records::{Change, Current, EventId, Notice, RecordSeen};
 
 const DAY_HOURS: i64 = 24;
+/// Pause before a world is looked at again whose hour could not be told.
+const AGAIN_MS: i64 = 5_000;
 
 /// The last hour of a world that was told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,8 +37,16 @@ impl TimeManager {
         loop {
             for place in agenda.take_due(context.now_ms()) {
                 let Some(clock) = clocks.get(&place) else { continue };
-                let next_ms = self.tick(context, clock).await?;
-                agenda.set(&place, next_ms.max(context.now_ms() + 1));
+                let next_ms = match self.tick(context, clock).await {
+                    Ok(next_ms) => next_ms.max(context.now_ms() + 1),
+                    Err(fault) if fault.code() == Code::Unavailable => return Err(fault),
+                    // One world whose hour cannot be told keeps nobody from the others.
+                    Err(fault) => {
+                        tracing::warn!(place, %fault, "an hour is told later");
+                        context.now_ms() + AGAIN_MS
+                    }
+                };
+                agenda.set(&place, next_ms);
             }
             tokio::select! {
                 seen = watch.next(context) => match seen? {

@@ -32,12 +32,10 @@ const SCALE_MAX: f64 = 3_600.0;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let sweep = settings.now().common.sweep;
-    let times = RecordsConfig { sweep, ..records(BucketConfig { name: "tg_time", ttl: None, history: 4 }) };
+    let times = records(settings, BucketConfig { name: "tg_time", ttl: None, history: 4 });
     let schedules = RecordsConfig {
-        sweep,
         keeps_tombstones: false,
-        ..records(BucketConfig { name: "tg_schedules", ttl: None, history: 2 })
+        ..records(settings, BucketConfig { name: "tg_schedules", ttl: None, history: 2 })
     };
     let manager = TimeManager {
         times: Records::open(store, times).await?,

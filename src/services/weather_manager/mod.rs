@@ -19,9 +19,9 @@ use super::checks::{id, invalid};
 use super::events::WEATHER_TIME_SYNC;
 use super::notices::{notice, records};
 use super::settings::LiveSettings;
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Keys, Store, key};
-use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records, RecordsConfig};
+use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen, Records};
 use crate::worker::{Context, Failed, Repeats, Service};
 use chain::Place;
 use conditions::{Kind, Values};
@@ -41,9 +41,8 @@ const TOLD_MAX: usize = 16;
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let bucket = BucketConfig { name: "tg_weather", ttl: None, history: 8 };
-    let config = RecordsConfig { sweep: settings.now().common.sweep, ..records(bucket) };
     let weather = Weather {
-        kept: Records::open(store, config).await?,
+        kept: Records::open(store, records(settings, bucket)).await?,
         repeats: Repeats::open(store).await?,
         settings: settings.clone(),
     };
@@ -203,6 +202,11 @@ impl Weather {
         Ok(())
     }
 
+    async fn catch_up(&self, own: &Context, at: &str, world_id: &str) -> Result<(), Fault> {
+        let season = self.season(own, world_id).await?;
+        self.refresh(own, at, &season).await
+    }
+
     /// Follows the zones that were read within a day, and writes their changes when they come.
     async fn keep_up(self: Arc<Self>, context: Context) {
         keep_running(&context, "zones", || self.follow_zones(&context)).await;
@@ -215,9 +219,12 @@ impl Weather {
         loop {
             for at in agenda.take_due(context.now_ms()) {
                 let Some((tenant, world_id)) = zones.get(&at) else { continue };
-                let own = context.for_tenant(tenant);
-                let season = self.season(&own, world_id).await?;
-                self.refresh(&own, &at, &season).await?;
+                match self.catch_up(&context.for_tenant(tenant), &at, world_id).await {
+                    Ok(()) => {}
+                    Err(fault) if fault.code() == Code::Unavailable => return Err(fault),
+                    // One zone that cannot be written keeps nobody from the others.
+                    Err(fault) => tracing::warn!(at, %fault, "a zone is brought up to date later"),
+                }
                 // Where it changed, the watch brings it; else it is looked at again in a minute.
                 agenda.set(&at, context.now_ms() + MINUTE_MS);
             }

@@ -56,16 +56,22 @@ impl Weather {
             let now_ms = current.now_ms;
             let mut zone = self.known(&place, &season, current);
             let mut changes = zone.advance(&season, now_ms, current.revision);
+            // Set weather outlives a season; what is set now is of the new one.
+            zone.season = season.season;
             let values = wanted.values(zone.season);
             let minute = now_ms.div_euclid(MINUTE_MS);
             let holds = wanted.already_holds(&zone, &values);
             let shown = zone.shown(now_ms);
-            let transition = wanted.transition_ms.filter(|_| !holds).map(|length_ms| Transition {
-                from: shown.values,
-                from_kind: shown.kind,
-                start_ms: now_ms,
-                length_ms,
-            });
+            let transition = match &zone.set {
+                // On its way it stays on its way.
+                Some(set) if holds => set.transition.clone(),
+                _ => wanted.transition_ms.filter(|_| !holds).map(|length_ms| Transition {
+                    from: shown.values,
+                    from_kind: shown.kind,
+                    start_ms: now_ms,
+                    length_ms,
+                }),
+            };
             zone.set = Some(Set { values: values.clone(), end_minute: minute + wanted.minutes, transition });
             if !holds {
                 changes.push(zone.change(wanted.kind, minute, Cause::Set, current.revision));

@@ -94,6 +94,23 @@ impl Stored {
         *self == other
     }
 
+    /// As much of it as fits: all, or less by its state, its properties and its tags, in this order; and whether
+    /// something is left out.
+    pub(super) fn as_fits(&self, fits: impl Fn(&Entity) -> bool) -> (Entity, bool) {
+        let mut shown = Entity::from(self);
+        if fits(&shown) {
+            return (shown, false);
+        }
+        shown.state_data = Bytes::new();
+        if !fits(&shown) {
+            shown.properties.clear();
+        }
+        if !fits(&shown) {
+            shown.tags.clear();
+        }
+        (shown, true)
+    }
+
     pub(super) fn has_tags(&self, tags: &[String]) -> bool {
         tags.iter().all(|tag| self.tags.contains(tag))
     }

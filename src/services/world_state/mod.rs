@@ -31,8 +31,7 @@ const PAGE_BYTES_MAX: usize = 900 * 1024;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let sweep = settings.now().common.sweep;
-    let of = |bucket| RecordsConfig { sweep, keeps_tombstones: false, ..records(bucket) };
+    let of = |bucket| RecordsConfig { keeps_tombstones: false, ..records(settings, bucket) };
     let day = Some(Duration::from_secs(24 * 3_600));
     let worlds = Worlds {
         kept: Records::open(store, of(BucketConfig { name: "tg_worlds", ttl: None, history: 8 })).await?,
@@ -107,7 +106,8 @@ fn get(_: &Context, request: &GetState, documents: Vec<(String, Document<Kept>)>
         .collect();
     let total_entities = i32::try_from(matching.len()).unwrap_or(i32::MAX);
     let (mut entities, mut next_page_token) = page.take(matching);
-    let mut bytes = 0;
+    // The flags come whole with every page.
+    let mut bytes = flags_size(&header.flags);
     let fitting = entities.iter().take_while(|entity| {
         bytes += size(entity);
         bytes <= PAGE_BYTES_MAX
@@ -131,9 +131,14 @@ impl Worlds {
     }
 }
 
+/// About as many bytes as flags have on the wire.
+fn flags_size(flags: &BTreeMap<String, String>) -> usize {
+    flags.iter().map(|(name, value)| name.len() + value.len() + 8).sum()
+}
+
 /// About as many bytes as an entity has on the wire.
 fn size(entity: &Entity) -> usize {
-    let texts = entity.properties.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>();
+    let texts = flags_size(&entity.properties);
     let tags = entity.tags.iter().map(|tag| tag.len() + 4).sum::<usize>();
     entity.entity_id.len() + entity.entity_type.len() + texts + tags + entity.state_data.len() + 32
 }

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::entities::{Entity, Stored};
 use super::update::{entities, some_at_a_time};
 use super::world::{Kept, Pending, Row, World, Write, all, entity_key, generation_keys, header_key};
-use super::{WorldState, Worlds};
-use crate::fault::Fault;
+use super::{WorldState, Worlds, flags_size, size};
+use crate::fault::{Code, Fault};
 use crate::services::background::{Agenda, keep_running};
 use crate::services::notices::notice;
-use crate::store::{Expected, Keys};
+use crate::store::{Expected, Keys, VALUE_BYTES_MAX};
 use crate::worker::records::{Change, Current, Document, EventId, Notice, RecordSeen};
 use crate::worker::{Context, Failed};
 
@@ -22,8 +24,12 @@ const GONE_KEPT_MS: i64 = 3_600 * 1_000;
 const LEFT_SWEEPS: u32 = 2;
 /// How often generations are looked for that nobody reads, and the age at which their entities go.
 const GARBAGE: Duration = Duration::from_secs(600);
-/// Most bytes of entities in the event of a commit.
-const EVENT_BYTES_MAX: usize = 512 * 1024;
+/// Most bytes that a document and the event beside it have together in a record; the rest is metadata and repeat keys.
+const RECORD_BYTES_MAX: usize = VALUE_BYTES_MAX - 64 * 1024;
+/// An event up to this size fits beside any document that has it.
+const SMALL_BYTES: usize = 64 * 1024;
+/// Longest list of tags that an event's metadata has.
+const TAGS_BYTES_MAX: usize = 32 * 1024;
 
 impl Worlds {
     /// Does what a header's commit still has to do.
@@ -78,6 +84,11 @@ impl Worlds {
     ) -> Result<(), Fault> {
         let commit_ms = header.timestamp_ms;
         let rule = |current: &Current<Kept>| {
+            // A merge leaves the entity as it was in its own record, and does not carry it in the header.
+            let before = match &current.value {
+                Some(Kept::Entity(row)) if pending.is_merge => Some(&row.entity),
+                _ => write.before.as_ref(),
+            };
             let is_done = match &current.value {
                 Some(Kept::Entity(row)) => row.told_ms >= commit_ms || row.entity.last_updated_ms > commit_ms,
                 Some(other) => other.at_ms() >= commit_ms,
@@ -93,7 +104,7 @@ impl Worlds {
                     gone.expires_at_ms(current.now_ms + GONE_KEPT_MS)
                 }
             };
-            Ok(match entity_event(own, header, pending, write)? {
+            Ok(match entity_event(own, header, pending, before, write.after.as_ref())? {
                 Some(told) => change.event(told),
                 None => change,
             })
@@ -150,7 +161,16 @@ impl Worlds {
         loop {
             for at in agenda.take_due(context.now_ms()) {
                 let Some(header) = waiting.remove(&at) else { continue };
-                self.settle(&context.for_tenant(&header.tenant), &header).await?;
+                match self.settle(&context.for_tenant(&header.tenant), &header).await {
+                    Ok(()) => {}
+                    Err(fault) if fault.code() == Code::Unavailable => return Err(fault),
+                    // One world that cannot be settled keeps nobody from the others.
+                    Err(fault) => {
+                        tracing::warn!(at, %fault, "the writes behind a commit wait");
+                        agenda.set(&at, context.now_ms() + left_ms);
+                        waiting.insert(at, header);
+                    }
+                }
             }
             tokio::select! {
                 seen = watch.next(context) => if let RecordSeen::Change { key, document, .. } = seen?
@@ -200,39 +220,62 @@ impl Worlds {
 }
 
 /// The event of an entity's change.
-fn entity_event(own: &Context, header: &World, pending: &Pending, write: &Write) -> Result<Option<Notice>, Fault> {
-    let (shown, change) = match (&write.before, &write.after) {
+fn entity_event(
+    own: &Context,
+    header: &World,
+    pending: &Pending,
+    before: Option<&Stored>,
+    after: Option<&Stored>,
+) -> Result<Option<Notice>, Fault> {
+    let (shown, change) = match (before, after) {
         (None, Some(after)) => (after, "created"),
         (Some(_), Some(after)) => (after, "updated"),
         (Some(before), None) => (before, "removed"),
         (None, None) => return Ok(None),
     };
     let id = EventId::Text(format!("{}:{}:{}", header.world_id, shown.entity_id, header.timestamp_ms));
-    let payload = Entity::from(shown);
+    let (payload, is_truncated) = told_of(shown, after);
     let told = notice(own, "evt.world.entity.updated.v1", id, "world_state.v1.Entity", &payload)?;
     let mut told = of_caller(told, pending).with("world_id", &*header.world_id).with("change", change);
     if change == "removed" {
         told = told.priority(7);
     }
+    if is_truncated {
+        told = told.with("truncated", "true");
+    }
     // Who wanted the entity as it was wants to know that it is no longer so.
-    if let Some(before) = write.before.as_ref().filter(|before| before.entity_type != shown.entity_type) {
+    if let Some(before) = before.filter(|before| before.entity_type != shown.entity_type) {
         told = told.with("previous_type", &*before.entity_type);
     }
-    if let Some(before) = write.before.as_ref().filter(|before| before.tags != shown.tags) {
-        told = told.with("previous_tags", serde_json::to_string(&before.tags).unwrap_or_default());
+    if let Some(before) = before.filter(|before| before.tags != shown.tags) {
+        let tags = serde_json::to_string(&before.tags).unwrap_or_default();
+        told = if tags.len() > TAGS_BYTES_MAX { told } else { told.with("previous_tags", tags) };
     }
     Ok(Some(told))
 }
 
+/// What the event says of an entity, and whether that is not all: it stands beside the document in one record, which has
+/// to fit into the store.
+fn told_of(shown: &Stored, written: Option<&Stored>) -> (Entity, bool) {
+    shown.as_fits(|told| size(told) <= SMALL_BYTES || fits_beside(&written, size(told)))
+}
+
+/// True where an event of so many bytes, which a record holds as Base64, fits into the record of a document.
+fn fits_beside<T: Serialize>(document: &T, bytes: usize) -> bool {
+    let document = serde_json::to_vec(document).map_or(usize::MAX, |json| json.len());
+    document.saturating_add(bytes / 3 * 4) <= RECORD_BYTES_MAX
+}
+
 /// The event of a commit: its changed entities and flags.
 fn world_event(own: &Context, header: &World, pending: &Pending, changed: &[Entity]) -> Result<Notice, Fault> {
-    let size: usize = changed.iter().map(super::size).sum();
-    let entities = if size > EVENT_BYTES_MAX { Vec::new() } else { changed.to_vec() };
+    let (flags, entities) = (flags_size(&pending.flags), changed.iter().map(size).sum::<usize>());
+    let fits = |bytes: usize| bytes <= SMALL_BYTES || fits_beside(&header.flags, bytes);
+    let (with_flags, with_entities) = (fits(flags), fits(flags + entities));
     let payload = WorldState {
         world_id: header.world_id.clone(),
         timestamp_ms: header.timestamp_ms,
-        entities,
-        global_flags: pending.flags.clone(),
+        entities: if with_entities { changed.to_vec() } else { Vec::new() },
+        global_flags: if with_flags { pending.flags.clone() } else { BTreeMap::new() },
         total_entities: 0,
     };
     let id = EventId::Text(format!("{}:{}", header.world_id, header.timestamp_ms));
@@ -240,7 +283,7 @@ fn world_event(own: &Context, header: &World, pending: &Pending, changed: &[Enti
     let told = of_caller(told, pending)
         .with("world_id", &*header.world_id)
         .with("merge", if pending.is_merge { "true" } else { "false" });
-    Ok(if size > EVENT_BYTES_MAX { told.with("truncated", "true") } else { told })
+    Ok(if with_entities { told } else { told.with("truncated", "true") })
 }
 
 /// The notice of a call that somebody else may finish.

@@ -11,8 +11,9 @@ use super::entities::{Entity, Stored};
 use super::update::{entities, pause, plan, raced};
 use super::world::{Kept, World, Write, all, generation_keys};
 use super::{WorldState, Worlds};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::services::checks::{id, out_of_range};
+use crate::services::numbers::{comparable, rounded};
 use crate::services::seed::{Draws, Part, seed, tenant_part};
 use crate::store::Keys;
 use crate::worker::{Context, Failed};
@@ -184,14 +185,22 @@ impl Worlds {
     async fn tick_all(&self, context: &Context) -> Result<(), Fault> {
         for (_, document) in self.kept.list(context, &Keys::All).await? {
             let Kept::World(world) = document.value else { continue };
-            let own = context.for_tenant(&world.tenant);
-            let hour = self.hour_of(&own, &world.world_id).await?;
-            if hour > world.ticked_hour {
-                // After an outage one hour is simulated, not all that were missed.
-                self.run(&own, &world.world_id, 1, 0, Some(hour)).await?;
+            match self.tick_one(&context.for_tenant(&world.tenant), &world).await {
+                Ok(()) => {}
+                Err(fault) if fault.code() == Code::Unavailable => return Err(fault),
+                // One world that cannot be simulated keeps nobody from the others.
+                Err(fault) => tracing::warn!(world_id = world.world_id, %fault, "a world is not simulated"),
             }
         }
         Ok(())
+    }
+
+    async fn tick_one(&self, own: &Context, world: &World) -> Result<(), Fault> {
+        match self.hour_of(own, &world.world_id).await? {
+            // After an outage one hour is simulated, not all that were missed.
+            hour if hour > world.ticked_hour => self.run(own, &world.world_id, 1, 0, Some(hour)).await.map(drop),
+            _ => Ok(()),
+        }
     }
 
     async fn hour_of(&self, own: &Context, world_id: &str) -> Result<i64, Fault> {
@@ -275,7 +284,7 @@ impl Run {
     fn conflicts(&mut self, hour: i64) {
         for one in 0..self.factions.len() {
             for other in one + 1..self.factions.len() {
-                let relation = self.relation(one, other);
+                let relation = comparable(self.relation(one, other));
                 if relation > ALLIES {
                     self.relate(one, other, 0.1);
                 } else if relation < ENEMIES {
@@ -286,12 +295,12 @@ impl Run {
     }
 
     fn fight(&mut self, hour: i64, one: usize, other: usize) {
-        let powers = [one, other].map(|index| self.factions[index].power());
+        let powers = [one, other].map(|index| comparable(self.factions[index].power()));
         // Factions are in order of their ids, so a tie is for the first one.
         let (winner, loser) = if powers[1] > powers[0] { (other, one) } else { (one, other) };
         let (strong, weak) = (powers[0].max(powers[1]), powers[0].min(powers[1]));
         let ratio = if weak > 0.0 { strong / weak } else { f64::INFINITY };
-        let (word, change) = match ratio {
+        let (word, change) = match comparable(ratio) {
             ratio if ratio > 2.0 => ("surrendered", 0.5),
             ratio if ratio < 1.2 => ("negotiated", 0.2),
             _ => ("fought", -0.3),
@@ -321,12 +330,11 @@ impl Run {
 
     fn orders(&mut self, hour: i64) {
         for faction in &mut self.factions {
-            let power = faction.power();
+            let power = comparable(faction.power());
             faction.order = match power {
                 power if power > 0.7 => "expand",
                 power if power < 0.3 => {
-                    // A level is a hundredth of power.
-                    faction.level += 5.0;
+                    faction.level += 0.05 / faction.power_of_a_level();
                     "consolidate"
                 }
                 _ => "keep",
@@ -345,7 +353,7 @@ impl Run {
             let step = 1.0 + volatility * (2.0 * draws.unit() - 1.0) + 0.05 * (demand - 1.0);
             let price = (before * step).max(base * 0.1);
             traded.push(format!("{name} {:.2}", price * (0.8 + 0.4 * stability)));
-            self.flags.insert(flag, format!("{price:.2}"));
+            self.flags.insert(flag, format!("{:.2}", rounded(price, 2)));
         }
         self.log.note(format!("hour {hour}: traded at {}", traded.join(", ")));
     }
@@ -370,15 +378,19 @@ impl Faction {
     }
 
     fn power(&self) -> f64 {
-        let level = self.level / 100.0;
-        let relations: f64 = self.relations.values().sum();
-        (level + 0.1 * self.territories + 0.05 * relations + 0.02 * self.npcs * level).min(1.0)
+        let relations = 0.05 * self.relations.values().sum::<f64>();
+        (self.level * self.power_of_a_level() + 0.1 * self.territories + relations).min(1.0)
+    }
+
+    /// Power that a level gives; there are no fewer than no characters.
+    fn power_of_a_level(&self) -> f64 {
+        (1.0 + 0.02 * self.npcs.max(0.0)) / 100.0
     }
 
     /// The entity with what the hours have made of it.
     fn written(&self, now_ms: i64) -> Stored {
         let mut entity = Stored { last_updated_ms: now_ms, ..self.entity.clone() };
-        let text = |number: f64| ((number * 1e6).round() / 1e6).to_string();
+        let text = |number: f64| comparable(number).to_string();
         let numbers = [("level", self.level), ("territories", self.territories)].map(|(n, v)| (n.to_owned(), text(v)));
         let relations = self.relations.iter().map(|(name, value)| (format!("relations.{name}"), text(*value)));
         entity.properties.extend(numbers.into_iter().chain(relations));

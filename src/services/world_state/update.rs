@@ -258,7 +258,10 @@ pub(super) fn plan(
         (None, None) => false,
         _ => true,
     };
-    let writes: BTreeMap<String, Write> = writes.into_iter().filter(|(_, write)| changes(write)).collect();
+    let writes = writes.into_iter().filter(|(_, write)| changes(write));
+    // The records of the entities say what was before, until they are written.
+    let writes: BTreeMap<String, Write> =
+        writes.map(|(entity_id, write)| (entity_id, Write { before: None, ..write })).collect();
     let is_new = |(name, value): &(&String, &String)| header.flags.get(*name) != Some(*value);
     let changed: BTreeMap<String, String> =
         flags.iter().filter(is_new).map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -7,9 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::entities::{Entity, Stored};
 use super::subscriptions::{filter, is_wanted};
 use super::world::{Kept, Snapshot, World, header_key, snapshot};
+use super::{flags_size, size};
 use crate::fault::Fault;
 use crate::worker::Context;
 use crate::worker::records::{Document, RecordSeen};
+
+/// Most bytes of an entity, or of flags, in an item: a chunk takes 256 KiB, its context included.
+const ITEM_BYTES_MAX: usize = 224 * 1024;
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Watch {
@@ -131,9 +135,7 @@ impl View {
         let removed = old.iter().filter(|(entity_id, known)| !new.contains_key(*entity_id) && self.wants(known));
         items.extend(removed.map(|(_, known)| Item::entity(known, "removed")));
         let changed_flags = changed_flags(&before.header, &self.told.header);
-        if !changed_flags.is_empty() {
-            items.push(Item { revision: 0, entity: None, change: "flags".to_owned(), changed_flags });
-        }
+        items.extend(in_items(changed_flags).into_iter().map(Item::flags));
         self.numbered(items, commit)
     }
 
@@ -151,10 +153,33 @@ impl View {
 }
 
 impl Item {
+    /// Of an entity that is too large, as much as fits: the rest is there to be read.
     fn entity(entity: &Stored, change: &str) -> Item {
-        let changed_flags = BTreeMap::new();
-        Item { revision: 0, entity: Some(Entity::from(entity)), change: change.to_owned(), changed_flags }
+        let (entity, _) = entity.as_fits(|entity| size(entity) <= ITEM_BYTES_MAX);
+        Item { revision: 0, entity: Some(entity), change: change.to_owned(), changed_flags: BTreeMap::new() }
     }
+
+    fn flags(changed_flags: BTreeMap<String, String>) -> Item {
+        Item { revision: 0, entity: None, change: "flags".to_owned(), changed_flags }
+    }
+}
+
+/// Flags in as many parts as they need.
+fn in_items(flags: BTreeMap<String, String>) -> Vec<BTreeMap<String, String>> {
+    let mut parts: Vec<BTreeMap<String, String>> = Vec::new();
+    let mut bytes = ITEM_BYTES_MAX;
+    for flag in flags {
+        let flag = BTreeMap::from([flag]);
+        bytes += flags_size(&flag);
+        match parts.last_mut() {
+            Some(part) if bytes <= ITEM_BYTES_MAX => part.extend(flag),
+            _ => {
+                bytes = flags_size(&flag);
+                parts.push(flag);
+            }
+        }
+    }
+    parts
 }
 
 /// Flags whose value is another one; empty where they are gone.

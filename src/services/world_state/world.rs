@@ -77,6 +77,7 @@ pub(super) struct Pending {
 /// A change of an entity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Write {
+    /// As it was; in a header nothing, because there its record says it.
     pub(super) before: Option<Stored>,
     pub(super) after: Option<Stored>,
 }

@@ -9,7 +9,7 @@ use super::known::SlotId;
 use super::stored::{Effect, Pending, Stored, from_text, to_text};
 use super::{Change, Current, Done, Inner, Write};
 use crate::fault::Fault;
-use crate::store::{Entry, Expected, StoreError};
+use crate::store::{Entry, Expected, StoreError, VALUE_BYTES_MAX};
 use crate::worker::fail_point::{self, Place};
 use crate::worker::{Context, Failed};
 
@@ -78,7 +78,14 @@ impl Inner {
         next: Next,
     ) -> Result<Option<(u64, u64)>, Fault> {
         let Next { mut after, expected, now_ms } = next;
-        let bytes = after.bytes()?;
+        let mut bytes = after.bytes()?;
+        if bytes.len() > VALUE_BYTES_MAX {
+            // Another replica may have sent long since what it has not cleared yet, and what keeps this from fitting.
+            let carried: Vec<Pending> = after.pending.iter().filter(|work| work.revision.is_some()).cloned().collect();
+            self.outbox.deliver(context, key, &carried).await;
+            after.pending.retain(|work| work.revision.is_none() || !self.outbox.is_sent(key, &work.id(0)));
+            bytes = after.bytes()?;
+        }
         fail_point::reached(Place::BeforeCommit, self.name);
         let revision = match self.put(key, slot, bytes, expected, now_ms).await {
             Ok(revision) => revision,
