@@ -11,6 +11,7 @@ mod models;
 mod orchestration;
 mod over_http;
 mod payment;
+mod quest_system;
 mod router;
 mod state_manager;
 mod stories;
