@@ -8,6 +8,7 @@ mod event_bus;
 mod knowledge_base;
 mod language_system;
 mod models;
+mod npc_behavior;
 mod orchestration;
 mod over_http;
 mod payment;
