@@ -93,7 +93,7 @@ pub(super) fn short(field: &str, value: &str, bytes_max: usize) -> Result<(), Fa
     Err(invalid(field, "too_long", format!("{field} has more than {bytes_max} bytes")))
 }
 
-/// A document: at most 256 KiB of JSON, at most 16 deep.
+/// A document: at most 256 KiB of JSON, at most 16 deep, and no number in it that is none: JSON could not keep that.
 pub(super) fn document(field: &str, document: &Struct) -> Result<(), Fault> {
     if document.0.values().map(depth).max().unwrap_or(0) >= STRUCT_DEPTH_MAX {
         return Err(invalid(field, "too_long", format!("{field} is nested more than {STRUCT_DEPTH_MAX} deep")));
@@ -102,7 +102,10 @@ pub(super) fn document(field: &str, document: &Struct) -> Result<(), Fault> {
     if bytes > STRUCT_BYTES_MAX {
         return Err(invalid(field, "too_long", format!("{field} has more than {STRUCT_BYTES_MAX} bytes")));
     }
-    Ok(())
+    match document.0.iter().find(|(_, value)| !is_finite(value)) {
+        Some((name, _)) => Err(out_of_range(&format!("{field}.{name}"), f64::MIN, f64::MAX)),
+        None => Ok(()),
+    }
 }
 
 /// A subject that a caller wants events on: literal, under one of the beginnings of `common.callbacks`.
@@ -184,9 +187,29 @@ fn depth(value: &Value) -> usize {
     }
 }
 
+/// No number in it is infinite or none.
+fn is_finite(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_finite(),
+        Value::List(list) => list.iter().all(is_finite),
+        Value::Struct(members) => members.0.values().all(is_finite),
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_has_no_number_that_json_cannot_write() {
+        let inside = |number: f64| Struct::default().with("deep", vec![Struct::default().with("x", number).into()]);
+        assert!(document("state", &inside(1.5)).is_ok());
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let fault = document("state", &inside(number)).unwrap_err();
+            assert_eq!((fault.code(), &*fault.details()[0].1), (Code::OutOfRange, "state.deep"));
+        }
+    }
 
     #[test]
     fn a_callback_is_a_literal_subject_under_an_allowed_beginning() {

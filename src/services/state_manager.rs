@@ -15,14 +15,17 @@ use crate::worker::{Context, Failed, Rule, Service};
 
 /// How far an event time may lie ahead.
 const AHEAD_MAX_MS: i64 = 5 * 60 * 1_000;
-/// Largest state that an event carries.
-const EVENT_STATE_MAX: usize = 512 * 1024;
+/// The first moment that a timestamp can say, 0001-01-01T00:00:00Z.
+const EARLIEST: Timestamp = Timestamp { seconds: -62_135_596_800, nanos: 0 };
+/// Largest payload of an event with its state, in bytes.
+const EVENT_BYTES_MAX: usize = 512 * 1024;
+/// Priority of an event that tells of a deletion.
+const REMOVAL: i32 = 7;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let documents =
-        Records::<Stored>::open(store, records(settings, BucketConfig { name: "tg_state", ttl: None, history: 8 }))
-            .await?;
+    let bucket = BucketConfig { name: "tg_state", ttl: None, history: 8 };
+    let documents = Records::<Stored>::open(store, records(settings, bucket)).await?;
     let enforced = settings.clone();
     Ok(Service::new("state-manager", VERSION)
         .keeping(&documents)
@@ -96,11 +99,11 @@ fn update(
     enforces: bool,
     update: Update,
 ) -> Result<(Vec<String>, impl Rule<Stored, Ack> + use<>), Fault> {
-    check(context, &update)?;
     let (owner, _) = target(&update)?;
     if owner.kind == "player" {
         checks::owner(context, enforces, "player.player_id", owner.id)?;
     }
+    check(context, &update)?;
     let context = context.clone();
     let tokens = vec![owner.kind.to_owned(), owner.id.to_owned()];
     let rule = move |current: &Current<Stored>| {
@@ -133,9 +136,9 @@ fn check(context: &Context, update: &Update) -> Result<(), Fault> {
         Operation::Unspecified => return Err(invalid("op", "required", "op must be UPSERT or DELETE")),
         Operation::Unknown(_) => return Err(unknown_value("op", "op must be UPSERT or DELETE", &["UPSERT", "DELETE"])),
     }
-    let latest_ms = context.now_ms() + AHEAD_MAX_MS;
-    if update.event_time.is_some_and(|time| time.millis() > latest_ms) {
-        return Err(out_of_range("event_time", "1970", "five minutes ahead"));
+    let latest = Timestamp::from_millis(context.now_ms() + AHEAD_MAX_MS);
+    if update.event_time.is_some_and(|time| !(EARLIEST..=latest).contains(&time)) {
+        return Err(out_of_range("event_time", EARLIEST, latest));
     }
     if update.create_only && (update.expected_version > 0 || update.op == Operation::Delete) {
         let text = "create_only excludes expected_version and DELETE";
@@ -157,8 +160,7 @@ fn allowed(update: &Update, current: &Current<Stored>) -> Result<(), Failed<Ack>
     if expected > 0 && expected != current.version {
         return refuse("version_mismatch", format!("version is {}, expected {expected}", current.version));
     }
-    let stored_time = current.value.as_ref().and_then(|stored| stored.event_time);
-    let is_stale = update.event_time.zip(stored_time).is_some_and(|(new, old)| new < old);
+    let is_stale = update.event_time.zip(event_time(current)).is_some_and(|(new, old)| new < old);
     if expected == 0 && is_stale {
         return refuse("stale_event_time", "a newer event has been written".to_owned());
     }
@@ -171,6 +173,11 @@ fn allowed(update: &Update, current: &Current<Stored>) -> Result<(), Failed<Ack>
     Ok(())
 }
 
+/// The event time of the last write that had one, a deletion's included.
+fn event_time(current: &Current<Stored>) -> Option<Timestamp> {
+    current.value.as_ref().or(current.left.as_ref())?.event_time
+}
+
 /// The write, its event and its reply.
 fn change(
     context: &Context,
@@ -181,14 +188,14 @@ fn change(
 ) -> Result<Change<Stored, Ack>, Failed<Ack>> {
     let version = current.version + 1;
     let reply = Ack { ok: true, new_version: version };
-    let change = if update.op == Operation::Delete {
-        Change::delete(reply)
-    } else {
-        let event_time = update.event_time.or(current.value.as_ref().and_then(|stored| stored.event_time));
-        Change::put(Stored { state: state.clone(), event_time }, reply)
-    };
-    let state = if update.op == Operation::Delete { &Struct::default() } else { state };
-    Ok(change.event(announcement(context, update.op, owner, state, version)?))
+    let event_time = update.event_time.or(event_time(current));
+    if update.op == Operation::Delete {
+        let state = Struct::default();
+        let event = announcement(context, update.op, owner, &state, version)?.priority(REMOVAL);
+        return Ok(Change::delete_leaving(Stored { state, event_time }, reply).event(event));
+    }
+    let event = announcement(context, update.op, owner, state, version)?;
+    Ok(Change::put(Stored { state: state.clone(), event_time }, reply).event(event))
 }
 
 /// The event of a write. A lost one shows as a gap in the versions, and the reader reads again.
@@ -199,19 +206,21 @@ fn announcement(
     state: &Struct,
     version: u64,
 ) -> Result<Notice, Fault> {
-    let size = serde_json::to_vec(state).map_or(0, |json| json.len());
-    let is_truncated = size > EVENT_STATE_MAX;
-    let state = (!is_truncated).then(|| state.clone());
-    let event_id = EventId::Text(format!("{}:{}:{version}", owner.kind, owner.id));
-    let own_id = owner.id.to_owned();
-    let notice = if owner.kind == "player" {
-        let payload = PlayerState { player_id: own_id, state, version };
-        notice(context, "evt.state.player.updated.v1", event_id, "state_manager.v1.PlayerState", &payload)?
-    } else {
-        let payload = EntityState { entity_id: own_id, state, version };
-        notice(context, "evt.state.entity.updated.v1", event_id, "state_manager.v1.EntityState", &payload)?
+    let told = |state: Option<Struct>| {
+        let event_id = EventId::Text(format!("{}:{}:{version}", owner.kind, owner.id));
+        let own_id = owner.id.to_owned();
+        if owner.kind == "player" {
+            let payload = PlayerState { player_id: own_id, state, version };
+            notice(context, "evt.state.player.updated.v1", event_id, "state_manager.v1.PlayerState", &payload)
+        } else {
+            let payload = EntityState { entity_id: own_id, state, version };
+            notice(context, "evt.state.entity.updated.v1", event_id, "state_manager.v1.EntityState", &payload)
+        }
     };
     let op = if op == Operation::Delete { "DELETE" } else { "UPSERT" };
-    let notice = notice.with("op", op).with("version", version.to_string());
-    Ok(if is_truncated { notice.with("truncated", "true") } else { notice })
+    let whole = told(Some(state.clone()))?;
+    // Encoded, a state can be several times as large as its JSON.
+    let is_truncated = whole.payload.len() > EVENT_BYTES_MAX;
+    let notice = if is_truncated { told(None)?.with("truncated", "true") } else { whole };
+    Ok(notice.with("op", op).with("version", version.to_string()))
 }

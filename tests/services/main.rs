@@ -8,11 +8,14 @@ mod event_bus;
 mod knowledge_base;
 mod language_system;
 mod models;
+mod npc_behavior;
 mod orchestration;
 mod over_http;
 mod payment;
 mod performance_mode;
+mod quest_system;
 mod router;
+mod state_manager;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;

@@ -597,6 +597,33 @@ async fn states_and_quests_of_players_are_theirs_alone_where_that_is_enforced() 
 }
 
 #[tokio::test]
+async fn what_a_crash_has_left_unsent_is_sent_after_the_configured_interval() {
+    let game = Replicas::embedded(&[("common.sweep", json!("100ms"))]).await;
+    for (bucket, log, subject, message) in [
+        ("tg_state", "GAME_EVENTS", "evt.state.player.updated.v1", "state_manager.v1.PlayerState"),
+        ("tg_quests", "GAME_EVENTS", "evt.quest.generated.v1", "quest.v1.Quest"),
+        (
+            "tg_narrative",
+            "NARRATIVE_EVENTS",
+            "evt.narrative.generated.v1",
+            "environmental_narrative.v1.GenerateResponse",
+        ),
+    ] {
+        let event = json!({
+            "subject": subject, "id": { "Text": bucket }, "at_ms": NOW_MS, "message": message, "payload": "",
+            "metadata": { "op": "left" }, "priority": 5,
+        });
+        let record = json!({
+            "schema": 1, "value": null, "version": 1, "updated_ms": NOW_MS, "expires_at_ms": 0, "changed_at": null,
+            "pending": [{ "revision": null, "work": { "Event": event } }], "recent": [],
+        });
+        game.bucket(bucket).await.put("_.a.b", record.to_string().into(), Expected::Any).await.unwrap();
+        let sent = tokio::time::timeout(Duration::from_secs(5), game.events(log, subject, 1)).await;
+        assert_eq!(sent.unwrap_or_else(|_| panic!("{bucket}: nothing in time"))[0].0, bucket);
+    }
+}
+
+#[tokio::test]
 async fn what_admins_have_set_a_player_does_not_replace() {
     let game = Replicas::embedded(&[("auth.enforce", json!(true))]).await;
     let update = |key: &str, value: &str, merge: bool| json!({ "player_id": "p1", "settings": [{ "key": key, "value": value }], "merge": merge });

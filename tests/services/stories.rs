@@ -160,6 +160,42 @@ async fn a_models_prose_replaces_words_alone_and_stays() {
 }
 
 #[tokio::test]
+async fn a_longer_set_of_a_seed_is_prose_to_its_end() {
+    let plain = Replicas::embedded(&[]).await;
+    let prosaic = Replicas::embedded(&[("environmental-narrative.text.llm", json!(true))]).await;
+    let of_length = |elements: usize| {
+        let mut request = cellar();
+        request["max_elements"] = elements.into();
+        request
+    };
+    let contents = async |game: &Replicas, elements: usize| -> Vec<Value> {
+        let set = game.ask(NARRATIVE, of_length(elements)).await;
+        set["elements"].as_array().unwrap().iter().map(|element| element["content"].clone()).collect()
+    };
+    let (built_in, short, long) = (contents(&plain, 5).await, contents(&prosaic, 2).await, contents(&prosaic, 5).await);
+    assert_eq!(long[..2], short);
+    assert!(long.iter().zip(&built_in).all(|(theirs, ours)| theirs != ours), "{long:?}");
+    assert_eq!(contents(&prosaic, 5).await, long);
+}
+
+#[tokio::test]
+async fn each_set_that_was_told_has_an_event() {
+    let game = Replicas::embedded(&[]).await;
+    for (elements, tag) in [(2, "horror".to_owned()), (5, "horror".to_owned()), (5, "a".repeat(65))] {
+        let mut request = cellar();
+        (request["max_elements"], request["tags"]) = (elements.into(), json!([tag]));
+        // Told again, it is no news.
+        for _ in 0..2 {
+            let set = game.ask(NARRATIVE, request.clone()).await;
+            assert_eq!(set["elements"].as_array().map(Vec::len), Some(elements), "{set}");
+        }
+    }
+    let told = game.events("NARRATIVE_EVENTS", "evt.narrative.generated.v1", 3).await;
+    let ids: std::collections::BTreeSet<&str> = told.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+}
+
+#[tokio::test]
 async fn a_watch_of_a_place_sees_its_context_then_what_changes_and_what_is_told() {
     let game = Replicas::embedded(&[]).await;
     let first = game.ask(NARRATIVE, cellar()).await;

@@ -20,7 +20,7 @@ const REACH: [(&str, f64); 3] = [("x", 100_000.0), ("y", 100_000.0), ("z", 10_00
 const DENSITY: (i64, i64) = (5, 50);
 const ELEMENTS_MAX: i32 = 50;
 const TAGS_MAX: usize = 16;
-const TAG_BYTES_MAX: usize = 64;
+const TAG_BYTES_MAX: usize = 16 * 1024;
 const WEAR_MAX: f64 = 0.7;
 
 /// A set before its prose is written anew.

@@ -15,6 +15,7 @@ use super::VERSION;
 use super::checks::{id, invalid, required, short, texts};
 use super::notices::{notice, records};
 use super::prose::{self, Wish};
+use super::seed::{Part, seed};
 use super::settings::LiveSettings;
 use crate::fault::Fault;
 use crate::store::{BucketConfig, Store, key};
@@ -36,9 +37,8 @@ const WRITERS: usize = 4;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let places =
-        Records::open(store, records(settings, BucketConfig { name: "tg_narrative", ttl: Some(TTL), history: 4 }))
-            .await?;
+    let bucket = BucketConfig { name: "tg_narrative", ttl: Some(TTL), history: 4 };
+    let places = Records::open(store, records(settings, bucket)).await?;
     let narrative = Narrative { places, repeats: Repeats::open(store).await?, settings: settings.clone() };
     Ok(Service::new("environmental-narrative", VERSION)
         .keeping(&narrative.places)
@@ -100,7 +100,7 @@ impl Narrative {
             recommended_sounds: set.recommended_sounds,
             context_revision,
         };
-        let event = announcement(context, request, scene_type, set.scene.name, set.seed, &generated)?;
+        let event = announcement(context, request, scene_type, set.scene.name, &generated)?;
         let rule = |current: &Current<Kept>| match &current.value {
             Some(Kept::Set(seed, last)) if *seed == set.seed && *last == generated => {
                 Ok(Change::nothing(generated.clone()))
@@ -120,26 +120,36 @@ impl Narrative {
         })
     }
 
-    /// Puts a model's words in place of the built-in ones: those that were kept, where the set was told before.
+    /// Puts a model's words in place of the built-in ones: those that were kept, where they were told before. A seed may
+    /// have told fewer elements than it does now, and the same tags in another order make another scene of it.
     async fn write_anew(&self, context: &Context, location_id: &str, set: &mut generate::Set) -> Result<(), Fault> {
-        let key = key(&[context.tenant(), location_id, "prose", &format!("{:016x}", set.seed)]);
-        let kept = match self.places.get(context, &key).await? {
+        let key = key(&[context.tenant(), location_id, "prose", set.scene.name, &format!("{:016x}", set.seed)]);
+        let mut kept = match self.places.get(context, &key).await? {
             Some(Document { value: Kept::Prose(texts), .. }) => texts,
-            _ => {
-                let about = format!("{} in a place of {}", set.scene.name.replace('_', " "), set.scene.theme);
-                let mut writers = Vec::with_capacity(set.elements.len());
-                for (index, element) in set.elements.iter().enumerate() {
-                    writers.push(reworded(context, &about, set.seed.wrapping_add(index as u64), &element.content));
-                }
-                let texts: Vec<String> = futures_util::stream::iter(writers).buffered(WRITERS).collect().await;
-                let rule = |current: &Current<Kept>| match &current.value {
-                    // Another replica was faster: its words are the set's.
-                    Some(Kept::Prose(first)) => Ok(Change::nothing(first.clone())),
-                    _ => Ok(Change::put(Kept::Prose(texts.clone()), texts.clone())),
-                };
-                self.places.change(context, &key, rule).await.map_err(|failed| failed.fault)?.reply
-            }
+            _ => Vec::new(),
         };
+        if kept.len() < set.elements.len() {
+            let about = format!("{} in a place of {}", set.scene.name.replace('_', " "), set.scene.theme);
+            let mut writers = Vec::with_capacity(set.elements.len());
+            for (index, element) in set.elements.iter().enumerate().skip(kept.len()) {
+                writers.push(reworded(context, &about, set.seed.wrapping_add(index as u64), &element.content));
+            }
+            let new: Vec<String> = futures_util::stream::iter(writers).buffered(WRITERS).collect().await;
+            kept.extend(new);
+            let rule = |current: &Current<Kept>| {
+                // Where another replica was faster, its words are the set's.
+                let mut texts = match &current.value {
+                    Some(Kept::Prose(first)) => first.clone(),
+                    _ => Vec::new(),
+                };
+                if texts.len() >= kept.len() {
+                    return Ok(Change::nothing(texts));
+                }
+                texts.extend_from_slice(&kept[texts.len()..]);
+                Ok(Change::put(Kept::Prose(texts.clone()), texts))
+            };
+            kept = self.places.change(context, &key, rule).await.map_err(|failed| failed.fault)?.reply;
+        }
         for (element, text) in set.elements.iter_mut().zip(kept) {
             element.content = text;
         }
@@ -275,10 +285,12 @@ fn announcement(
     request: &Generation,
     scene_type: &'static str,
     scene: &str,
-    seed: u64,
     set: &Generated,
 ) -> Result<Notice, Fault> {
-    let id = EventId::Text(format!("{}:{seed:016x}", request.location_id));
+    // Sets of one seed may differ, in length for one; a set always prints.
+    let text = serde_json::to_string(set).unwrap_or_default();
+    let set_hash = seed(&[Part::Text("narrative.set.v1"), Part::Text(&text)]);
+    let id = EventId::Text(format!("{}:{set_hash:016x}", request.location_id));
     let message = "environmental_narrative.v1.GenerateResponse";
     Ok(notice(context, "evt.narrative.generated.v1", id, message, set)?
         .with("location_id", &*request.location_id)

@@ -28,6 +28,8 @@ const PLANNED: &str = "evt.npc.behavior.planned.v1";
 const MESSAGE: &str = "npc_behavior.v1.BehaviorResponse";
 /// Memories of a relationship, and the importance from which on one is kept.
 const MEMORIES_MAX: usize = 100;
+/// Bytes of its memories as they are stored, so that they fit one record.
+const MEMORIES_BYTES_MAX: usize = 768 * 1024;
 const IMPORTANT: f64 = 0.3;
 /// Longest summary in bytes.
 const SUMMARY_MAX: usize = 16 * 1024;
@@ -187,9 +189,15 @@ impl Npcs {
     /// The plans that do something, as their events come by: plans that only wait have none.
     async fn watch(self: Arc<Self>, context: Context, request: Watch, mut chunks: Chunks<Item>) -> Result<(), Fault> {
         id("npc_id", &request.npc_id)?;
+        let log = context.store().log_figures("GAME_EVENTS").await?;
+        let kept = log.first.unwrap_or(log.last + 1)..=log.last + 1;
         let after = match request.after_revision {
-            0 => context.store().log_figures("GAME_EVENTS").await?.last,
-            after => after,
+            0 => log.last,
+            after if kept.contains(&after.saturating_add(1)) => after,
+            _ => {
+                context.label("reset", "true");
+                0
+            }
         };
         let mut events = context.store().read_log("GAME_EVENTS", PLANNED, after).await?;
         context.begin_stream();
@@ -237,7 +245,7 @@ impl Npcs {
             if remembered {
                 let (at_ms, importance, summary) = (current.now_ms, request.importance, request.summary.clone());
                 after.memories.push(Memory { at_ms, importance, summary });
-                let surplus = after.memories.len().saturating_sub(MEMORIES_MAX);
+                let surplus = after.memories.len() - kept(&after.memories);
                 after.memories.drain(..surplus);
             }
             let felt = |(name, weight): &(&str, f64)| weight * after.feelings.get(*name).copied().unwrap_or(0.0);
@@ -248,4 +256,14 @@ impl Npcs {
         let write = async { Ok(self.relationships.change(&context, &place, rule).await?.reply) };
         self.repeats.once(&context, write).await
     }
+}
+
+/// How many memories are kept, from the newest on.
+fn kept(memories: &[Memory]) -> usize {
+    let mut room = MEMORIES_BYTES_MAX;
+    let fits = |memory: &&Memory| {
+        let size = serde_json::to_vec(memory).map_or(usize::MAX, |json| json.len());
+        room.checked_sub(size).inspect(|left| room = *left).is_some()
+    };
+    memories.iter().rev().take(MEMORIES_MAX).take_while(fits).count()
 }

@@ -169,7 +169,8 @@ impl Draft<'_> {
                 }
             }
             "task" => {
-                if let Some(work) = situation.interactables.iter().find(|thing| thing.kind == "work") {
+                let works = situation.interactables.iter().filter(|thing| thing.kind == "work");
+                if let Some(work) = works.min_by_key(|thing| thing.given_at) {
                     self.towards("MOVE", 0.4, walk_ms(work.distance), work);
                 }
             }
@@ -266,6 +267,20 @@ mod tests {
     fn planned(situation: &Struct) -> Vec<String> {
         let situation = Situation::read(situation, &Struct::default()).unwrap();
         plan(&situation).1.into_iter().map(|action| action.r#type).collect()
+    }
+
+    #[test]
+    fn work_is_the_first_that_is_given_not_the_nearest() {
+        let work = |id: &str, distance: f64| {
+            Value::Struct(Struct::default().with("id", id).with("kind", "work").with("distance", distance))
+        };
+        let diligent = Value::Struct(Struct::default().with("conscientiousness", 0.9));
+        let around = Struct::default()
+            .with("personality", diligent)
+            .with("interactables", vec![work("far", 9.0), work("near", 3.0)]);
+        let situation = Situation::read(&around, &Struct::default()).unwrap();
+        let first = &plan(&situation).1[0];
+        assert_eq!((first.r#type.as_str(), first.params["target_id"].as_str()), ("MOVE", "far"));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) struct Thing {
     pub(super) distance: f64,
     pub(super) is_moving: bool,
     pub(super) kind: String,
+    /// Where it stands in the request's list.
+    pub(super) given_at: usize,
 }
 
 /// What an NPC is like, each between 0 and 1.
@@ -177,7 +179,8 @@ fn things(situation: &Struct, name: &str, from: Option<Place>) -> Result<Vec<Thi
     let mut things: Vec<Thing> = list(situation, name)?
         .iter()
         .filter_map(Value::as_struct)
-        .map(|thing| {
+        .enumerate()
+        .map(|(given_at, thing)| {
             let id = thing.str("id").filter(|id| !id.is_empty()).map(str::to_owned).unwrap_or_else(|| {
                 unnamed += 1;
                 format!("e{}", unnamed - 1)
@@ -193,6 +196,7 @@ fn things(situation: &Struct, name: &str, from: Option<Place>) -> Result<Vec<Thi
                 distance: comparable(distance),
                 is_moving: thing.bool("moving") == Some(true),
                 kind: thing.str("kind").unwrap_or_default().to_owned(),
+                given_at,
             }
         })
         .collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::super::checks::{id, invalid, out_of_range, unknown_value};
+use super::super::checks::{document, id, invalid, out_of_range, unknown_value};
 use super::super::seed::{Draws, Part, canonical_json, seed, tenant_part};
 use super::super::text::capitalised;
 use super::{Generation, Objective, Quest};
@@ -95,8 +95,10 @@ const DIFFICULTIES: [Difficulty; 3] = [
     Difficulty { name: "HARD", objectives: (3, 4), counts: (3, 5), factor: 1.5 },
 ];
 
-/// One row a type of quest: money, experience, reputation.
-const QUEST_TYPES: [(&str, [f64; 3]); 4] = [
+/// A type of quest: its name, and money, experience, reputation.
+type QuestType = (&'static str, [f64; 3]);
+
+const QUEST_TYPES: [QuestType; 4] = [
     ("main", [500.0, 100.0, 25.0]),
     ("side", [100.0, 50.0, 10.0]),
     ("daily", [60.0, 30.0, 5.0]),
@@ -111,7 +113,7 @@ pub(super) struct Plan {
     /// Seed of the draws, which is the quest's identity, too.
     drawn: u64,
     difficulty: &'static Difficulty,
-    quest_type: &'static (&'static str, [f64; 3]),
+    quest_type: &'static QuestType,
     level: f64,
     is_day: bool,
     multiplier: f64,
@@ -124,6 +126,9 @@ pub(super) struct Plan {
 pub(super) fn plan(context: &Context, request: &Generation) -> Result<Plan, Fault> {
     id("player_id", &request.player_id)?;
     let mut given = request.context.clone().unwrap_or_default();
+    document("context", &given)?;
+    let wanted = text(&given, "quest_type")?.unwrap_or("side");
+    let mut quest_type = type_of_name("context.quest_type", wanted)?;
     let level = number(&given, "player_level", 1.0, LEVEL_MAX, 1.0)?;
     if level.fract() != 0.0 {
         return Err(invalid("context.player_level", "bad_format", "player_level must be a whole number"));
@@ -146,15 +151,8 @@ pub(super) fn plan(context: &Context, request: &Generation) -> Result<Plan, Faul
         let text = "difficulty must be EASY, NORMAL or HARD";
         return Err(unknown_value("difficulty", text, &["EASY", "NORMAL", "HARD"]));
     };
-    let (field, wanted) = match request.quest_type.as_str() {
-        "" => ("context.quest_type", text(&given, "quest_type")?.unwrap_or("side").to_ascii_lowercase()),
-        own => ("quest_type", own.to_ascii_lowercase()),
-    };
-    let Some(quest_type) = QUEST_TYPES.iter().find(|row| row.0 == wanted) else {
-        let text = "quest_type must be main, side, daily or event";
-        return Err(unknown_value(field, text, &["main", "side", "daily", "event"]));
-    };
     if !request.quest_type.is_empty() {
+        quest_type = type_of_name("quest_type", &request.quest_type)?;
         given.set("quest_type", quest_type.0);
     }
     let (tenant, player) = (tenant_part(context.tenant()), Part::Text(&request.player_id));
@@ -282,6 +280,14 @@ fn rewards(plan: &Plan) -> BTreeMap<String, i64> {
         ((exact * 1e6).round() / 1e6).floor() as i64
     };
     REWARDS.iter().zip(plan.quest_type.1).map(|(name, base)| ((*name).to_owned(), reward(base))).collect()
+}
+
+/// The type of quest that a field names.
+fn type_of_name(field: &str, name: &str) -> Result<&'static QuestType, Fault> {
+    QUEST_TYPES.iter().find(|row| row.0.eq_ignore_ascii_case(name)).ok_or_else(|| {
+        let text = "quest_type must be main, side, daily or event";
+        unknown_value(field, text, &QUEST_TYPES.map(|row| row.0))
+    })
 }
 
 fn number(given: &Struct, name: &str, min: f64, max: f64, default: f64) -> Result<f64, Fault> {

@@ -17,6 +17,7 @@ use crate::store::{BucketConfig, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, Records};
 use crate::worker::types::Struct;
 use crate::worker::{Chunks, Context, Failed, Repeats, Service};
+use generate::Plan;
 
 /// A quest lives for a week.
 const TTL: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3_600);
@@ -25,8 +26,8 @@ const DESCRIPTION_MAX: usize = 2_000;
 
 /// The service.
 pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
-    let quests =
-        Records::open(store, records(settings, BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 })).await?;
+    let bucket = BucketConfig { name: "tg_quests", ttl: Some(TTL), history: 4 };
+    let quests = Records::open(store, records(settings, bucket)).await?;
     let quests = Quests { quests, repeats: Repeats::open(store).await?, settings: settings.clone() };
     Ok(Service::new("quest-system", VERSION)
         .keeping(&quests.quests)
@@ -102,12 +103,17 @@ struct Progressed {
 
 impl Quests {
     async fn generate(self: Arc<Self>, context: Context, request: Generation) -> Result<Generated, Fault> {
-        Ok(Generated { quest: Some(self.generated(&context, &request).await?) })
+        Ok(Generated { quest: Some(self.told_once(&context, &request).await?) })
     }
 
-    async fn generated(&self, context: &Context, request: &Generation) -> Result<Quest, Fault> {
+    async fn told_once(&self, context: &Context, request: &Generation) -> Result<Quest, Fault> {
         owner(context, self.settings.now().auth.enforce, "player_id", &request.player_id)?;
         let plan = generate::plan(context, request)?;
+        let write = async { Ok(self.generated(context, request, plan).await?) };
+        self.repeats.once(context, write).await.map_err(|failed: Failed<Quest>| failed.fault)
+    }
+
+    async fn generated(&self, context: &Context, request: &Generation, plan: Plan) -> Result<Quest, Fault> {
         self.check_prerequisites(context, request, &plan.prerequisites).await?;
         let mut quest = generate::quest(&plan);
         let key = key(&[context.tenant(), &request.player_id, &quest.quest_id]);
@@ -158,7 +164,7 @@ impl Quests {
         request: Generation,
         mut chunks: Chunks<Item>,
     ) -> Result<(), Fault> {
-        let quest = self.generated(&context, &request).await?;
+        let quest = self.told_once(&context, &request).await?;
         let bare = Quest { description: String::new(), ..quest.clone() };
         chunks.send(&Item { revision: 0, quest: Some(bare), description_delta: String::new() }).await?;
         for word in quest.description.split_inclusive(' ') {
@@ -217,7 +223,15 @@ fn advance(quest: &mut Quest, request: &Progress) -> Result<(), Fault> {
     objective.params.insert("progress".to_owned(), progress.to_string());
     let is_done =
         |objective: &Objective| number(&objective.params, "progress") >= number(&objective.params, "target_count");
-    let after = if quest.objectives.iter().all(is_done) { "completed" } else { "in_progress" };
+    let has_begun = |objective: &Objective| number(&objective.params, "progress") > 0;
+    let after = if quest.objectives.iter().all(is_done) {
+        "completed"
+    } else if quest.objectives.iter().any(has_begun) {
+        "in_progress"
+    } else {
+        // What is taken back does not make a quest new again, and nothing is no progress.
+        before.as_str()
+    };
     quest.tags.insert("status".to_owned(), after.to_owned());
     Ok(())
 }

@@ -1,17 +1,29 @@
 //! One try of a change: what the rule decides on a record, and the compare-and-set. Only the rule's part knows types; the
 //! rest stands in the program once, not once for each rule.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::known::SlotId;
 use super::stored::{Effect, Pending, Stored, from_text, to_text};
-use super::{Change, Current, Done, Inner, Write};
+use super::{Change, Current, Done, Inner};
 use crate::fault::Fault;
 use crate::store::{Entry, Expected, StoreError, VALUE_BYTES_MAX};
 use crate::worker::fail_point::{self, Place};
 use crate::worker::{Context, Failed};
+
+/// Longest pause between two tries.
+const PAUSE_MAX_MS: u64 = 50;
+
+/// What a change does to the document; a deletion may leave something to the next one's rule.
+pub(super) enum Write<T> {
+    Nothing,
+    Put(T),
+    Delete(Option<T>),
+}
 
 /// What follows from a record as it was found.
 pub(super) enum Decision<R> {
@@ -56,14 +68,14 @@ impl Inner {
         let current = before.current(context.now_ms())?;
         let Change { write, reply, expires_at_ms, pending } = rule(&current, known)?;
         let Current { version, revision, now_ms, .. } = current;
-        let value = match write {
+        let (value, left) = match write {
             Write::Nothing => return Ok(Decision::Nothing(Done { reply, version, revision, is_repeat: false })),
-            Write::Put(value) => Some(to_text(&value)?),
-            Write::Delete => None,
+            Write::Put(value) => (Some(to_text(&value)?), None),
+            Write::Delete(left) => (None, left.as_ref().map(to_text).transpose()?),
         };
         let is_keyed = !context.idempotency_key().is_empty();
         let kept = is_keyed.then(|| to_text(&reply)).transpose()?;
-        let effect = Effect { value, reply: kept, expires_at_ms, pending, now_ms };
+        let effect = Effect { value, left, reply: kept, expires_at_ms, pending, now_ms };
         let after = before.followed_by(context, effect, &|id| self.outbox.is_sent(key, id))?;
         Ok(Decision::Write(Next { after, expected, now_ms }, reply))
     }
@@ -117,5 +129,12 @@ impl Inner {
             self.known.note(slot, Entry { key: key.to_owned(), value, revision, created_ms: now_ms });
         }
         Ok(revision)
+    }
+}
+
+/// The first re-read comes at once, later ones after 5 to 50 ms.
+pub(super) async fn pause(attempt: u32) {
+    if attempt > 0 {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..=PAUSE_MAX_MS))).await;
     }
 }

@@ -1,13 +1,16 @@
 //! A change seen from outside of its rule: what it writes, and the same change of another form of the document.
 
-use super::{Change, Current, Write};
+use super::attempt::Write;
+use super::{Change, Current};
 use crate::fault::Fault;
 
 impl<T> Current<T> {
     /// The same with the document in another form.
-    pub(in crate::worker) fn try_map<U>(&self, form: impl FnOnce(&T) -> Result<U, Fault>) -> Result<Current<U>, Fault> {
+    pub(in crate::worker) fn try_map<U>(&self, form: impl Fn(&T) -> Result<U, Fault>) -> Result<Current<U>, Fault> {
         let Current { version, revision, updated_ms, now_ms, .. } = *self;
-        Ok(Current { value: self.value.as_ref().map(form).transpose()?, version, revision, updated_ms, now_ms })
+        let value = self.value.as_ref().map(&form).transpose()?;
+        let left = self.left.as_ref().map(form).transpose()?;
+        Ok(Current { value, left, version, revision, updated_ms, now_ms })
     }
 }
 
@@ -16,7 +19,7 @@ impl<T, R> Change<T, R> {
     pub(in crate::worker) fn document(&self) -> Option<&T> {
         match &self.write {
             Write::Put(value) => Some(value),
-            Write::Nothing | Write::Delete => None,
+            Write::Nothing | Write::Delete(_) => None,
         }
     }
 
@@ -30,7 +33,7 @@ impl<T, R> Change<T, R> {
 
     /// True where the document goes.
     pub(in crate::worker) fn deletes(&self) -> bool {
-        matches!(self.write, Write::Delete)
+        matches!(self.write, Write::Delete(_))
     }
 
     /// The same change with another reply.
@@ -46,7 +49,7 @@ impl<T, R> Change<T, R> {
         let write = match &self.write {
             Write::Nothing => Write::Nothing,
             Write::Put(value) => Write::Put(form(value)?),
-            Write::Delete => Write::Delete,
+            Write::Delete(left) => Write::Delete(left.as_ref().map(form).transpose()?),
         };
         Ok(Change { write, reply: self.reply, expires_at_ms: self.expires_at_ms, pending: self.pending })
     }

@@ -27,7 +27,7 @@ use super::{Context, Failed};
 use crate::fault::{Code, Fault};
 use crate::store::{Bucket, Entry, Keys, Store};
 use crate::telemetry;
-use attempt::Decision;
+use attempt::{Decision, Write, pause};
 use known::Known;
 use outbox::Outbox;
 use stored::{Pending, Stored, Work};
@@ -44,8 +44,6 @@ pub use watch::{RecordSeen, RecordWatch};
 const LANES: usize = 256;
 /// Tries of a change that keeps losing its race.
 const TRIES: u32 = 20;
-/// Longest pause between two of them.
-const PAUSE_MAX_MS: u64 = 50;
 
 /// Documents of one kind. Cloning shares them.
 pub struct Records<T>(Arc<Inner>, PhantomData<fn() -> T>);
@@ -90,6 +88,8 @@ pub struct Document<T> {
 pub struct Current<T> {
     /// The document; nothing where there is none, or where it was deleted or has expired.
     pub value: Option<T>,
+    /// What its deletion has left to the rule of the next change ([`Change::delete_leaving`]).
+    pub left: Option<T>,
     /// Its version, or that of the deletion; 0 where there never was one.
     pub version: u64,
     /// Revision of its last change; 0 where there never was one.
@@ -98,12 +98,6 @@ pub struct Current<T> {
     pub updated_ms: i64,
     /// When the rule's own change is made: what the record will say.
     pub now_ms: i64,
-}
-
-enum Write<T> {
-    Nothing,
-    Put(T),
-    Delete,
 }
 
 /// What a rule wants: a write, events and puts that go with it, and the reply.
@@ -127,7 +121,12 @@ impl<T, R> Change<T, R> {
 
     /// The document goes.
     pub fn delete(reply: R) -> Change<T, R> {
-        Change { write: Write::Delete, ..Change::nothing(reply) }
+        Change { write: Write::Delete(None), ..Change::nothing(reply) }
+    }
+
+    /// The document goes, and leaves this to the rule of the next change.
+    pub fn delete_leaving(left: T, reply: R) -> Change<T, R> {
+        Change { write: Write::Delete(Some(left)), ..Change::nothing(reply) }
     }
 
     /// The document counts as absent from then on; 0 is never.
@@ -390,11 +389,4 @@ fn live<T: DeserializeOwned>(entry: Option<Entry>, now_ms: i64) -> Result<Option
     let Some(entry) = entry else { return Ok(None) };
     let Current { value, version, revision, updated_ms, .. } = Stored::read(&entry)?.current(now_ms)?;
     Ok(value.map(|value| Document { value, version, revision, updated_ms }))
-}
-
-/// The first re-read comes at once, later ones after 5 to 50 ms.
-async fn pause(attempt: u32) {
-    if attempt > 0 {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..=PAUSE_MAX_MS))).await;
-    }
 }

@@ -59,6 +59,9 @@ pub(super) struct Stored {
     schema: u32,
     /// Nothing where it was deleted.
     pub(super) value: Option<Box<RawValue>>,
+    /// What its deletion has left to the next change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<Box<RawValue>>,
     pub(super) version: u64,
     updated_ms: i64,
     /// 0 is never.
@@ -76,6 +79,8 @@ pub(super) struct Stored {
 pub(super) struct Effect {
     /// The new document; nothing where it goes.
     pub(super) value: Option<Box<RawValue>>,
+    /// What a deletion leaves to the next change.
+    pub(super) left: Option<Box<RawValue>>,
     /// What repeats of a keyed call get.
     pub(super) reply: Option<Box<RawValue>>,
     pub(super) expires_at_ms: i64,
@@ -88,6 +93,7 @@ impl Default for Stored {
         Stored {
             schema: 1,
             value: None,
+            left: None,
             version: 0,
             updated_ms: 0,
             expires_at_ms: 0,
@@ -137,8 +143,9 @@ impl Stored {
     /// The document as a rule or a reader sees it.
     pub(super) fn current<T: DeserializeOwned>(&self, now_ms: i64) -> Result<Current<T>, Fault> {
         let value = self.value.as_deref().filter(|_| !self.is_expired(now_ms)).map(from_text).transpose()?;
+        let left = self.left.as_deref().map(from_text).transpose()?;
         let (version, revision, updated_ms) = (self.version, self.changed(), self.updated_ms);
-        Ok(Current { value, version, revision, updated_ms, now_ms })
+        Ok(Current { value, left, version, revision, updated_ms, now_ms })
     }
 
     /// The result of an earlier call with this call's key; a fault where that call was another request.
@@ -182,6 +189,7 @@ impl Stored {
         Ok(Stored {
             schema: 1,
             value: effect.value,
+            left: effect.left,
             version,
             updated_ms: effect.now_ms,
             expires_at_ms: effect.expires_at_ms,
