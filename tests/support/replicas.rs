@@ -219,13 +219,18 @@ pub struct Watching {
 impl Watching {
     /// The next one, without its context; heartbeats are none.
     pub async fn next(&mut self) -> Value {
+        let mut chunk = self.next_with_context().await;
+        chunk.as_object_mut().unwrap().remove("meta");
+        chunk
+    }
+
+    /// The next one with its context.
+    pub async fn next_with_context(&mut self) -> Value {
         loop {
             let delivery = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("the stream is silent");
             let delivery = delivery.unwrap().unwrap();
             if delivery.headers.get("Stream-Heartbeat").is_none() {
-                let mut chunk = json_of(&self.method.tables, self.method.chunk, &delivery.payload);
-                chunk.as_object_mut().unwrap().remove("meta");
-                return chunk;
+                return json_of(&self.method.tables, self.method.chunk, &delivery.payload);
             }
         }
     }
