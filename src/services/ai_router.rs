@@ -10,11 +10,13 @@ use tokio::time::Instant;
 
 use super::VERSION;
 use super::capabilities::{Capability, Requirements, ServiceCapability, registered};
-use super::checks::required;
+use super::checks::{required, texts};
+use super::notices::records;
 use super::priorities::weights;
 use super::settings::LiveSettings;
 use crate::fault::{Code, Fault};
-use crate::store::Store;
+use crate::store::{BucketConfig, Store, key};
+use crate::worker::records::Records;
 use crate::worker::{Chunks, Context, Service};
 
 /// Age up to which registrations as read last will do.
@@ -23,6 +25,8 @@ const FRESH: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_secs(1);
 /// Tenants whose registrations are remembered.
 const TENANTS_MAX: usize = 1_000;
+/// Age at which the registry's bucket drops a registration.
+const REGISTRATION_TTL: Duration = Duration::from_secs(330);
 /// Load from which on an instance gets nothing more.
 const LOAD_MAX: f64 = 95.0;
 /// Quality of a capability that names none.
@@ -44,10 +48,12 @@ const TABLE: [(&str, &str, &str); 8] = [
 const PREFERENCES: [(&str, &str); 3] = [("latency", "latency"), ("cost", "cost"), ("quality", "performance")];
 
 /// The service.
-#[allow(clippy::unused_async, reason = "all services are opened alike")]
-pub(super) async fn service(_: &Store, _: &LiveSettings) -> Result<Service, Fault> {
+pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, Fault> {
+    let registrations = BucketConfig { name: "tg_caps", ttl: Some(REGISTRATION_TTL), history: 1 };
+    let router =
+        AiRouter { registered: Mutex::default(), registrations: Records::open(store, records(registrations)).await? };
     Ok(Service::new("ai-router", VERSION)
-        .sharing(AiRouter::default())
+        .sharing(router)
         .unary("ai_router.v1.AiRouterService/Route", AiRouter::route)
         .unary("ai_router.v1.AiRouterService/HealthCheck", AiRouter::health_check)
         .stream("ai_router.v1.AiRouterService/WatchHealth", AiRouter::watch_health)
@@ -55,9 +61,15 @@ pub(super) async fn service(_: &Store, _: &LiveSettings) -> Result<Service, Faul
 }
 
 /// Keeps nothing but what the registry said a moment ago, by tenant.
-#[derive(Default)]
 struct AiRouter {
     registered: Mutex<HashMap<String, Registered>>,
+    /// The registry's documents, for what its answers leave out.
+    registrations: Records<Registration>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Registration {
+    endpoint: String,
 }
 
 /// What the registry said, and when.
@@ -122,7 +134,9 @@ impl AiRouter {
         if request.request_type.is_empty() {
             return Err(required("request_type"));
         }
+        texts("requirements", &request.requirements)?;
         let requirements = Requirements::read(&request.requirements)?;
+        texts("preferences", &request.preferences)?;
         let weights = preferred(&request.preferences)?;
         let registered = self.registered(&context).await;
         let wanted = request.request_type.as_str();
@@ -140,7 +154,8 @@ impl AiRouter {
             let (target_service, target_subject) = ((*service).to_owned(), (*subject).to_owned());
             return Ok(Routed { target_service, target_subject, metadata, alternatives: Vec::new() });
         }
-        let candidates = candidates(&offers, &requirements, weights)?;
+        let endpoints = self.endpoints(&context, &offers).await?;
+        let candidates = candidates(&offers, &requirements, weights, &endpoints)?;
         let Some(best) = candidates.first() else {
             return Err(Fault::upstream(Code::Unavailable, format!("no instance for {wanted} names its subject")));
         };
@@ -167,21 +182,48 @@ impl AiRouter {
         mut chunks: Chunks<Item>,
     ) -> Result<(), Fault> {
         let mut told: BTreeMap<String, ServiceHealth> = BTreeMap::new();
+        if request.after_revision > 0 {
+            // Health has no revisions to go on behind.
+            context.label("reset", "true");
+        }
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
                 _ = context.until_cancelled() => return Ok(()),
             }
-            for service in health(&self.registered(&context).await, &request.service_ids) {
+            let mut now = health(&self.registered(&context).await, &request.service_ids);
+            let is_gone = |id: &&String| now.iter().all(|service| service.service_id != **id);
+            let gone: Vec<String> = told.keys().filter(is_gone).cloned().collect();
+            now.extend(gone.iter().map(|id| ServiceHealth { service_id: id.clone(), ..ServiceHealth::default() }));
+            for service in now {
                 let before = told.insert(service.service_id.clone(), service.clone());
                 let figures = |health: &ServiceHealth| (health.is_healthy, health.current_load);
                 if before.as_ref().map(figures) != Some(figures(&service)) {
                     chunks.send(&Item { revision: 0, service: Some(service) }).await?;
                 }
             }
+            told.retain(|id, _| !gone.contains(id));
             context.begin_stream();
         }
+    }
+
+    /// The literal subjects, by registration, that are the endpoints of those instances which name no other.
+    async fn endpoints(
+        &self,
+        context: &Context,
+        offers: &[(&ServiceCapability, &Capability)],
+    ) -> Result<BTreeMap<String, String>, Fault> {
+        let mut endpoints = BTreeMap::new();
+        for (service, _) in offers.iter().filter(|(service, capability)| subject_of(service, capability).is_none()) {
+            let place = key(&[context.tenant(), &service.registration_id]);
+            let Some(found) = self.registrations.get_cached(context, &place).await? else { continue };
+            let endpoint = found.value.endpoint;
+            if !endpoint.is_empty() && !endpoint.contains("://") && !endpoint.ends_with('>') {
+                endpoints.insert(service.registration_id.clone(), endpoint);
+            }
+        }
+        Ok(endpoints)
     }
 
     /// What the registry knows, at most a moment old; what it said last where it does not answer.
@@ -217,6 +259,7 @@ fn candidates<'r>(
     offers: &[(&'r ServiceCapability, &'r Capability)],
     requirements: &Requirements,
     weights: [f64; 4],
+    endpoints: &BTreeMap<String, String>,
 ) -> Result<Vec<Candidate<'r>>, Fault> {
     let online: Vec<_> = offers.iter().filter(|(service, _)| service.is_online).collect();
     if online.is_empty() {
@@ -242,7 +285,8 @@ fn candidates<'r>(
     let mut candidates: Vec<Candidate<'r>> = free
         .iter()
         .filter_map(|(service, capability)| {
-            let subject = subject_of(service, capability)?;
+            let subject = subject_of(service, capability);
+            let subject = subject.or_else(|| endpoints.get(&service.registration_id).cloned())?;
             Some(Candidate { service, subject, score: score(service, capability, weights) })
         })
         .collect();
@@ -275,7 +319,7 @@ fn service_of(service_id: &str) -> &str {
     service_id.split('@').next().unwrap_or_default()
 }
 
-/// Where a capability takes requests.
+/// Where a capability takes requests, as it says itself or as is known of its service.
 fn subject_of(service: &ServiceCapability, capability: &Capability) -> Option<String> {
     let name = service_of(&service.service_id);
     let in_table = || TABLE.iter().find(|row| row.1 == name).map(|row| row.2.to_owned());

@@ -575,3 +575,57 @@ async fn a_text_is_as_long_as_wanted_and_streams_the_same() {
         );
     }
 }
+
+#[tokio::test]
+async fn words_of_closed_lists_count_in_any_case_and_others_are_refused() {
+    let game = Game::embedded("").await;
+    let text = async |context: Value| {
+        let mut body = seeded("Where is the ferryman?");
+        body["context"] = context;
+        game.infer(&body).await.json()["output_text"].clone()
+    };
+    assert_eq!(text(json!({"layer": "Coordination"})).await, text(json!({"layer": "coordination"})).await);
+    let chosen = async |mode: &str| text(json!({"mode": mode, "story_act": 2, "npc": "Mara"})).await;
+    assert_eq!(chosen("STORY").await, chosen("story").await);
+
+    let deep = (0..16).fold(json!(1), |inner, _| json!([inner]));
+    for (body, details) in [
+        (
+            json!({"prompt": "hi", "context": {"mode": "some"}}),
+            json!({"field": "context.mode", "reason": "unknown_value", "allowed": "full,minimal,story,world"}),
+        ),
+        (json!({"prompt": "hi", "context": {"deep": deep}}), json!({"field": "context", "reason": "too_long"})),
+        (
+            json!({"prompt": "hi", "params": {"top_p": 0}}),
+            json!({"field": "params.top_p", "reason": "out_of_range", "min": "more than 0", "max": "1"}),
+        ),
+        (json!({"prompt": "hi", "params": {"stop": [""]}}), json!({"field": "params.stop[0]", "reason": "required"})),
+        (
+            json!({"chat_messages": {"messages": [{"role": "ASSISTANT", "content": "hi"}]}}),
+            json!({"field": "chat_messages.messages[0].role", "reason": "unknown_value", "allowed": "USER,TOOL"}),
+        ),
+    ] {
+        let refused = game.infer(&body).await.json();
+        assert_eq!(refused["error"]["details"], details, "{body}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_depends_on_the_chosen_part_of_the_context_alone() {
+    let game = Game::embedded("").await;
+    let answer = async |context: Value| {
+        let mut body = seeded("Where is the ferryman?");
+        body["context"] = context;
+        game.infer(&body).await
+    };
+    let first = answer(json!({})).await;
+    assert_eq!(first.label("cache"), Value::Null);
+    for same in
+        [json!({"layer": "interaction"}), json!({"purpose": "greeting"}), json!({"mode": "world", "npc": "Mara"})]
+    {
+        let again = answer(same.clone()).await;
+        assert_eq!(again.json()["output_text"], first.json()["output_text"], "{same}");
+        assert_eq!(again.label("cache"), "hit", "{same}");
+    }
+    assert_eq!(answer(json!({"world_rain": true})).await.label("cache"), Value::Null, "another input");
+}

@@ -2,6 +2,7 @@
 //! because each would carry a gateway, a worker and 22 services of its own.
 
 mod ai_integration;
+mod ai_router;
 mod auth;
 mod body_broker_integration;
 mod event_bus;

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::checks::{invalid, out_of_range, required};
+use super::super::checks::{document, invalid, out_of_range, required, unknown_value};
 use super::super::seed::{Part, canonical_json, seed, tenant_part};
 use super::super::text::{self, WORDS_MAX};
 use super::messages::{ChatMessages, Input, Parameters, Request, Role};
@@ -23,6 +23,7 @@ const TOKENS_MAX: u32 = 8_192;
 const CONTEXT_LETTERS_MAX: usize = 2_000;
 
 const LAYERS: [&str; 4] = ["foundation", "customization", "interaction", "coordination"];
+const MODES: [&str; 4] = ["full", "minimal", "story", "world"];
 
 /// A request that is good, before a model was found for it.
 pub(super) struct Asked {
@@ -40,7 +41,7 @@ pub(super) struct Asked {
     stop: Vec<String>,
     seed: Option<u64>,
     is_greedy: bool,
-    /// Hash of input, parameters and context, without what only steers the way of the answer.
+    /// Hash of input, parameters and what is told of the context, without what only steers the way of the answer.
     content: String,
     /// The part of the context that goes before the prompt.
     pub(super) told: String,
@@ -90,11 +91,10 @@ pub(super) fn asked(request: &Request) -> Result<Asked, Fault> {
         }
     };
     check_params(params)?;
-    let layer = given.str("layer").unwrap_or("interaction");
-    if !LAYERS.contains(&layer) {
-        let text = "layer must be foundation, customization, interaction or coordination";
-        return Err(super::super::checks::unknown_value("context.layer", text, &LAYERS));
-    }
+    document("context", given)?;
+    let layer = listed(given, "layer", &LAYERS, "interaction")?;
+    let words_wanted = words_wanted(given)?;
+    let told = told(given, listed(given, "mode", &MODES, "full")?);
     Ok(Asked {
         model_id: request.model_id.clone(),
         tier: tier(given.str("purpose")),
@@ -106,12 +106,12 @@ pub(super) fn asked(request: &Request) -> Result<Asked, Fault> {
             _ => text::tokens(prompt),
         },
         tokens_max: params.max_tokens.unwrap_or(TOKENS_DEFAULT),
-        words_wanted: words_wanted(given)?,
+        words_wanted,
         stop: params.stop.clone(),
         seed: params.seed.or_else(|| given_seed(given)),
         is_greedy: params.temperature == Some(0.0),
-        content: content(&whole, params, given),
-        told: told(given),
+        content: content(&whole, params, &told, words_wanted),
+        told,
     })
 }
 
@@ -151,7 +151,7 @@ impl Asked {
     }
 }
 
-fn content(input: &str, params: &Parameters, given: &Struct) -> String {
+fn content(input: &str, params: &Parameters, told: &str, words_wanted: usize) -> String {
     let params = Parameters { stream: None, seed: None, ..params.clone() };
     let mut hash = Sha256::new();
     hash.update(input);
@@ -159,15 +159,23 @@ fn content(input: &str, params: &Parameters, given: &Struct) -> String {
     // A struct of numbers and texts always prints.
     hash.update(serde_json::to_vec(&params).unwrap_or_default());
     hash.update([0]);
-    let mut given = given.clone();
-    given.0.remove("seed");
-    hash.update(canonical_json(&given));
+    hash.update(told);
+    hash.update([0]);
+    hash.update(words_wanted.to_string());
     crate::worker::hex(&hash.finalize())
 }
 
-/// The part of the context that `context.mode` chooses, as canonical JSON.
-fn told(given: &Struct) -> String {
-    let mode = given.str("mode").unwrap_or("full");
+/// A text of the context that is one of a list, in whatever case.
+fn listed(given: &Struct, name: &str, allowed: &[&'static str], default: &'static str) -> Result<&'static str, Fault> {
+    let said = given.str(name).unwrap_or(default);
+    allowed.iter().copied().find(|value| value.eq_ignore_ascii_case(said)).ok_or_else(|| {
+        let text = format!("{name} must be one of {}", allowed.join(", "));
+        unknown_value(&format!("context.{name}"), text, allowed)
+    })
+}
+
+/// The part of the context that a mode chooses, as canonical JSON.
+fn told(given: &Struct, mode: &str) -> String {
     let is_chosen = |name: &str| match mode {
         "minimal" => matches!(name, "topic" | "npc"),
         "story" | "world" => name.starts_with(mode),
@@ -202,7 +210,7 @@ fn words_wanted(given: &Struct) -> Result<usize, Fault> {
 }
 
 fn tier(purpose: Option<&str>) -> usize {
-    match purpose {
+    match purpose.map(str::to_ascii_lowercase).as_deref() {
         Some("greeting" | "farewell" | "generic") => 0,
         Some("major_npc" | "story_critical") => 2,
         _ => 1,
@@ -239,7 +247,7 @@ fn check_chat(chat: &ChatMessages) -> Result<&str, Fault> {
     }
     if !matches!(last.role, Role::User | Role::Tool) {
         let field = format!("chat_messages.messages[{}].role", chat.messages.len() - 1);
-        return Err(invalid(&field, "unknown_value", "the last message must be from USER or TOOL"));
+        return Err(unknown_value(&field, "the last message must be from USER or TOOL", &["USER", "TOOL"]));
     }
     Ok(&last.content)
 }
@@ -250,7 +258,9 @@ fn check_params(params: &Parameters) -> Result<(), Fault> {
         _ => Ok(()),
     };
     within("params.temperature", params.temperature, 0.0, 2.0)?;
-    within("params.top_p", params.top_p, f64::MIN_POSITIVE, 1.0)?;
+    if params.top_p.is_some_and(|share| !(f64::MIN_POSITIVE..=1.0).contains(&share)) {
+        return Err(out_of_range("params.top_p", "more than 0", 1));
+    }
     within("params.max_tokens", params.max_tokens.map(f64::from), 1.0, f64::from(TOKENS_MAX))?;
     within("params.top_k", params.top_k.map(f64::from), 1.0, 1_000.0)?;
     within("params.presence_penalty", params.presence_penalty, -2.0, 2.0)?;
@@ -259,8 +269,11 @@ fn check_params(params: &Parameters) -> Result<(), Fault> {
         return Err(invalid("params.stop", "too_many", format!("at most {STOPS_MAX} stop sequences")));
     }
     for (index, stop) in params.stop.iter().enumerate() {
-        if stop.is_empty() || stop.chars().count() > STOP_LETTERS_MAX {
-            let field = format!("params.stop[{index}]");
+        let field = format!("params.stop[{index}]");
+        if stop.is_empty() {
+            return Err(required(&field));
+        }
+        if stop.chars().count() > STOP_LETTERS_MAX {
             return Err(invalid(&field, "too_long", format!("a stop sequence has 1 to {STOP_LETTERS_MAX} characters")));
         }
     }

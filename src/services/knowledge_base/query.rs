@@ -11,7 +11,7 @@ use super::passages::{beginning, terms};
 use super::rank::told;
 use super::{Document, Kept, Knowledge, check_collection};
 use crate::fault::Fault;
-use crate::services::checks::{invalid, out_of_range, required, unknown_value};
+use crate::services::checks::{invalid, out_of_range, required, texts, unknown_value};
 use crate::services::prose;
 use crate::services::seed::{Part, seed, tenant_part};
 use crate::services::settings::Vectors;
@@ -192,7 +192,9 @@ fn checked(request: &Query) -> Result<Vec<String>, Fault> {
     if !(0..=RESULTS_MAX).contains(&request.max_results) {
         return Err(out_of_range("max_results", 1, RESULTS_MAX));
     }
-    if let Some(scope) = request.filters.get("scope").filter(|scope| !SCOPES.contains(&scope.as_str())) {
+    texts("filters", &request.filters)?;
+    let is_scope = |text: &String| SCOPES.iter().any(|scope| scope.eq_ignore_ascii_case(text));
+    if let Some(scope) = request.filters.get("scope").filter(|scope| !is_scope(scope)) {
         return Err(unknown_value("filters.scope", format!("there is no scope {scope}"), &SCOPES));
     }
     if !(0.0..=1.0).contains(&request.similarity_threshold) {
@@ -233,12 +235,13 @@ fn ranked(hits: Vec<Hit>, threshold: f64, request: &Query) -> Vec<Ranked> {
     ranked
 }
 
-/// What is global is in every scope.
+/// What is global is in every scope; scopes are the same in any case.
 fn has_all(filters: &BTreeMap<String, String>, document: &Kept) -> bool {
-    filters.iter().all(|(name, wanted)| {
-        let value = document.metadata.get(name);
-        value == Some(wanted) || (name == "scope" && value.is_some_and(|value| value == "global"))
-    })
+    let fits = |name: &String, wanted: &String, value: &String| match name.as_str() {
+        "scope" => value.eq_ignore_ascii_case(wanted) || value.eq_ignore_ascii_case("global"),
+        _ => value == wanted,
+    };
+    filters.iter().all(|(name, wanted)| document.metadata.get(name).is_some_and(|value| fits(name, wanted, value)))
 }
 
 /// A document as a reply tells it, in at most so many bytes of content and passages.
