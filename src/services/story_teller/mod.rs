@@ -66,12 +66,12 @@ impl Stories {
 
     async fn generated(&self, context: &Context, request: &Generation, asked: &Asked) -> Result<Generated, Fault> {
         let chosen = match request.seed {
-            0 => ask::whole(&asked.context, "seed")?.unwrap_or_else(|| ask::own_seed(context.tenant(), asked)),
+            0 => ask::given_seed(&asked.context)?.unwrap_or_else(|| ask::own_seed(context.tenant(), asked)),
             given => given,
         };
         let story = self.told(context, asked, chosen, Origin::default()).await?;
         let mut alternatives = Vec::new();
-        for step in 1..=ask::whole(&asked.context, "alternatives")?.unwrap_or(0) {
+        for step in 1..=ask::alternatives(&asked.context)? {
             alternatives.push(self.told(context, asked, chosen.wrapping_add(step), Origin::default()).await?);
         }
         Ok(Generated { story: Some(story), alternatives })
@@ -105,6 +105,7 @@ impl Stories {
     async fn evaluate(self: Arc<Self>, context: Context, request: Evaluate) -> Result<Evaluated, Fault> {
         id("story_branch_id", &request.story_branch_id)?;
         texts("context", &request.context)?;
+        judge::check(&request.context)?;
         let (branch, checkpoint) = self.branch(&context, &request.story_branch_id).await?;
         let kind = judge::kind(&branch.kind)?;
         if !request.player_choice.is_empty() && !is_choice(&request.player_choice, branch.index, kind.text) {
@@ -238,7 +239,7 @@ fn checkpoint_id(story: &Story) -> String {
 fn check_continue(request: &Continue) -> Result<(), Fault> {
     id("checkpoint_id", &request.checkpoint_id)?;
     texts("context", &request.context)?;
-    judge::drift(&request.context).map(drop)
+    judge::check(&request.context)
 }
 
 /// Which of a checkpoint's choices was taken; the first one where there is nothing to choose.
