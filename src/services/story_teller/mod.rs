@@ -155,7 +155,7 @@ impl Stories {
         let asked = ask::check(&request)?;
         let write = async { Ok(self.generated(&context, &request, &asked).await?) };
         let generated: Generated = self.once(&context, write).await?;
-        tell_in_pieces(generated.story.unwrap_or_default(), chunks).await
+        self.tell_in_pieces(generated.story.unwrap_or_default(), chunks).await
     }
 
     async fn go_on_stream(
@@ -166,7 +166,7 @@ impl Stories {
     ) -> Result<(), Fault> {
         check_continue(&request)?;
         let write = async { Ok(self.continuation(&context, &request).await?) };
-        tell_in_pieces(self.once(&context, write).await?, chunks).await
+        self.tell_in_pieces(self.once(&context, write).await?, chunks).await
     }
 
     /// Work of a stream, once for its key.
@@ -176,6 +176,18 @@ impl Stories {
         work: impl Future<Output = Result<R, Failed<R>>>,
     ) -> Result<R, Fault> {
         self.repeats.once(context, work).await.map_err(|failed| failed.fault)
+    }
+
+    /// A story word by word, as fast as the settings say, the whole of it at the end.
+    async fn tell_in_pieces(&self, story: Story, mut chunks: Chunks<Piece>) -> Result<(), Fault> {
+        let pacing = self.settings.now().common.text.pacing;
+        for (index, word) in story.content.split_inclusive([' ', '\n']).enumerate() {
+            if index > 0 && !pacing.is_zero() {
+                tokio::time::sleep(pacing).await;
+            }
+            chunks.send(&Piece { content_delta: word.to_owned(), ..Piece::default() }).await?;
+        }
+        chunks.finish(&Piece { story: Some(story), ..Piece::default() }).await
     }
 
     async fn checkpoint(&self, context: &Context, checkpoint_id: &str) -> Result<Checkpoint, Fault> {
@@ -218,14 +230,6 @@ async fn create<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static>
         })
     };
     Ok(records.change(context, key, rule).await.map_err(|failed| failed.fault)?.reply)
-}
-
-/// A story word by word, the whole of it at the end.
-async fn tell_in_pieces(story: Story, mut chunks: Chunks<Piece>) -> Result<(), Fault> {
-    for word in story.content.split_inclusive([' ', '\n']) {
-        chunks.send(&Piece { content_delta: word.to_owned(), ..Piece::default() }).await?;
-    }
-    chunks.finish(&Piece { story: Some(story), ..Piece::default() }).await
 }
 
 fn place(context: &Context, kind: &str, own_id: &str) -> String {
