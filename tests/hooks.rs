@@ -372,7 +372,7 @@ impl Rules {
 fn follow(
     _: Context,
     request: Follow,
-    _: bool,
+    _: Option<Vec<(String, Document<Score>)>>,
 ) -> Result<impl FnMut(Moment<Score>) -> Result<Vec<Told>, Fault>, Fault> {
     let mut active: Vec<String> = Vec::new();
     Ok(move |seen| {
@@ -934,7 +934,9 @@ async fn hooks_that_do_not_fit_stop_the_start() {
     assert_eq!(wrong[0], of("bucket `scores` keeps another struct than the hook takes"));
     let bare = problems(async |_, _| Service::new("scores", "1.0.0").hook_get("scores.v1.ScoreService/Get", get)).await;
     assert_eq!(bare[0], of("the service keeps no bucket `scores`: give its records to `Service::keeping`"));
-    let tell = |_: Context, _: Watch, _: bool| Ok(|_: Moment<Score>| Ok::<_, Fault>(None::<Told>));
+    let tell = |_: Context, _: Watch, _: Option<Vec<(String, Document<Score>)>>| {
+        Ok(|_: Moment<Score>| Ok::<_, Fault>(None::<Told>))
+    };
     let plain = |_: Context, _: Catch| Ok(|_: &Current<Score>| Ok(Change::nothing(Caught { total: 0, revision: 0 })));
     let wrong = problems(async |store, _| kept(store).await.hook_put("scores.v1.ScoreService/Catch", plain)).await;
     assert!(wrong[0].ends_with("/Catch`: its declaration has a `beside`: use `hook_put_beside`"), "{wrong:?}");

@@ -94,7 +94,7 @@ pub const RECORDS_UNREADABLE: &str = "tidegate_records_unreadable_total";
 pub const DEAD_LETTERS: &str = "tidegate_dlq_messages";
 /// Parts harvested, by quality and by the player's path.
 pub const BROKER_PARTS: &str = "tidegate_broker_parts_total";
-/// Negotiations by outcome; alarm where those above `poor` fall below half.
+/// Negotiations by outcome; alarm where more than half are `failed` or `hostile`.
 pub const BROKER_NEGOTIATIONS: &str = "tidegate_broker_negotiations_total";
 /// Units paid in completed deals, by drug.
 pub const BROKER_DRUG_UNITS: &str = "tidegate_broker_drug_units_total";

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use support::eventually;
 use support::place::on_each_bus;
 use support::replicas::Replicas;
+use tidegate::store::{Expected, Keys};
 
 const HARVEST: &str = "svc.broker.v1.harvest";
 const NEGOTIATE: &str = "svc.broker.v1.negotiate";
@@ -54,6 +55,35 @@ async fn a_part_is_taken_once_and_a_refused_harvest_takes_nothing(game: Replicas
     // The losers' kidneys are where they were: one of two is left.
     assert_eq!(code(&game.ask(HARVEST, harvest("p1", &["kidney"])).await), "OK");
     assert_eq!(code(&game.ask(HARVEST, harvest("p2", &["kidney"])).await), "CONFLICT");
+}
+
+#[tokio::test]
+async fn what_is_gone_of_a_target_is_named_once() {
+    let game = Replicas::embedded(&[]).await;
+    let all = ["kidney", "heart", "kidney"];
+    assert_eq!(code(&game.ask(HARVEST, harvest("p1", &all)).await), "OK");
+    let refused = game.ask(HARVEST, harvest("p2", &all)).await;
+    assert_eq!((code(&refused), &refused["error"]["details"]["parts"]), ("CONFLICT", &json!("kidney,heart")));
+}
+
+#[tokio::test]
+async fn a_harvest_that_filled_the_inventory_is_found_by_its_repeat() {
+    let game = Replicas::embedded(&[]).await;
+    let first = game.ask_with_key(HARVEST, "h-1", harvest("p1", &["bone"])).await;
+    // As it is when the inventory held 999 parts before, and the replica died before it kept the reply.
+    let entries = game.bucket("tg_broker").await;
+    let record = entries.get("_.profile.p1").await.unwrap().unwrap();
+    let mut left: Value = serde_json::from_slice(&record.value).unwrap();
+    let parts = left["value"]["Profile"]["parts"].as_object_mut().unwrap();
+    let bone = parts.values().next().unwrap().clone();
+    parts.extend((0..999).map(|number| (format!("part_{number}"), bone.clone())));
+    entries.put("_.profile.p1", left.to_string().into(), Expected::Any).await.unwrap();
+    let kept = game.bucket("tg_idem").await;
+    for reply in kept.list(&Keys::All).await.unwrap() {
+        kept.delete(&reply.key, Expected::Any).await.unwrap();
+    }
+    assert_eq!(game.ask_with_key(HARVEST, "h-1", harvest("p1", &["bone"])).await, first);
+    assert_eq!(reason(&game.ask(HARVEST, harvest("p1", &["bone"])).await), "inventory_full");
 }
 
 async fn a_deal_is_paid_once_however_many_complete_it(game: Replicas) {
@@ -209,6 +239,27 @@ async fn a_watch_tells_the_profile_then_what_changes_it() {
         .map(|chunk| (&chunk["change"], chunk["profile"]["parts"].as_array().map_or(0, Vec::len)))
         .collect();
     assert_eq!(told, [(&Value::Null, 0), (&json!("harvest"), 1)]);
+}
+
+#[tokio::test]
+async fn a_watch_tells_a_deal_once_also_where_its_drug_is_credited() {
+    let game = Replicas::embedded(&[("body-broker-integration.credit_wallet", json!(true))]).await;
+    let trade = async {
+        let deal = game.ask(NEGOTIATE, offer("carrion_kin")).await;
+        game.ask(COMPLETE, complete(&deal)).await;
+    };
+    let chunks = game.chunks("svc.broker.v1.watch", json!({ "player_id": "p1" }), [1, 3], trade).await;
+    let told: Vec<&Value> = chunks[1..].iter().map(|chunk| &chunk["change"]).collect();
+    assert_eq!(told, ["negotiation", "deal", "credit"]);
+}
+
+#[tokio::test]
+async fn the_whole_request_is_checked_before_the_family_is_looked_up() {
+    let game = Replicas::embedded(&[]).await;
+    let mut request = offer("nobody");
+    assert_eq!(code(&game.ask(NEGOTIATE, request.clone()).await), "NOT_FOUND");
+    request["context"] = json!({ "temper": "2" });
+    assert_eq!(code(&game.ask(NEGOTIATE, request).await), "OUT_OF_RANGE");
 }
 
 #[tokio::test]

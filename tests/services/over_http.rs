@@ -495,6 +495,11 @@ async fn maps_have_64_entries_and_figures_are_numbers() {
     };
     let subscribe = json!({ "subscriber_id": "hud", "event_patterns": ["quest.>"], "callback_subject": "cb.hud",
         "filters": many });
+    let translate = json!({ "text": "hello", "target_language": "fr", "context": many });
+    let localize = |variables: Value| {
+        let request = json!({ "content_id": "ui.welcome", "target_language": "fr", "variables": variables });
+        ("svc.lang.v1.localize", request)
+    };
     for ((subject, request), code, field, reason) in [
         (register(capability(json!(many)), json!({})), "INVALID_ARGUMENT", "capabilities[0].parameters", "too_many"),
         (register(capability(json!({})), json!(many)), "INVALID_ARGUMENT", "metadata", "too_many"),
@@ -507,6 +512,10 @@ async fn maps_have_64_entries_and_figures_are_numbers() {
         (sample(json!(figures)), "INVALID_ARGUMENT", "sample.custom_metrics", "too_many"),
         (sample(json!({ "heat": "Infinity" })), "OUT_OF_RANGE", "sample.custom_metrics.heat", "out_of_range"),
         (("svc.events.v1.subscribe", subscribe), "INVALID_ARGUMENT", "filters", "too_many"),
+        (("svc.capability.v1.query", json!({ "requirements": many })), "INVALID_ARGUMENT", "requirements", "too_many"),
+        (("svc.lang.v1.translate", translate), "INVALID_ARGUMENT", "context", "too_many"),
+        (localize(json!(many)), "INVALID_ARGUMENT", "variables", "too_many"),
+        (localize(json!({ "name": "v".repeat(4_097) })), "INVALID_ARGUMENT", "variables", "too_long"),
     ] {
         let error = game.ask(subject, request).await["error"].take();
         let found = [&error["code"], &error["details"]["field"], &error["details"]["reason"]];

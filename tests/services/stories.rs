@@ -3,6 +3,8 @@
 
 use crate::support;
 
+use std::time::{Duration, Instant};
+
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use support::replicas::Replicas;
@@ -70,6 +72,44 @@ async fn every_branch_is_judged_and_leads_on() {
         let refused = game.ask(CONTINUE, json!({ "checkpoint_id": checkpoint, "player_choice": "9" })).await;
         let details = json!({ "field": "player_choice", "reason": "unknown_value", "choices": choices.join("|") });
         assert_eq!((&refused["error"]["code"], &refused["error"]["details"]), (&json!("INVALID_ARGUMENT"), &details));
+    }
+}
+
+#[tokio::test]
+async fn themes_in_another_order_are_another_story_whichever_was_told_first() {
+    let of = |themes: [&str; 2]| json!({ "story_type": "lore", "themes": themes, "seed": 3 });
+    let (one, other) = (of(["greed", "horror"]), of(["horror", "greed"]));
+    let mut told = Vec::new();
+    for requests in [[&one, &other], [&other, &one]] {
+        let game = Replicas::embedded(&[]).await;
+        told.push([game.ask(STORY, requests[0].clone()).await, game.ask(STORY, requests[1].clone()).await]);
+    }
+    assert_eq!([&told[0][0], &told[0][1]], [&told[1][1], &told[1][0]]);
+    assert_ne!(told[0][0]["story"]["content_id"], told[0][1]["story"]["content_id"]);
+    assert_ne!(told[0][0]["story"]["content"], told[0][1]["story"]["content"]);
+}
+
+#[tokio::test]
+async fn a_context_that_no_judge_could_read_is_refused_before_anything_is_looked_up() {
+    let game = Replicas::embedded(&[]).await;
+    let request = |subject: &str, context: Value| match subject {
+        STORY => json!({ "story_type": "quest", "context": context }),
+        CONTINUE => json!({ "checkpoint_id": "cp_x", "context": context }),
+        _ => json!({ "story_branch_id": "br_x", "context": context }),
+    };
+    for subject in [STORY, CONTINUE, EVALUATE] {
+        for (name, text) in [("market.medicine", "cheap"), ("theme_score", "low"), ("required_level", "novice")] {
+            let refused = game.ask(subject, request(subject, json!({ (name): text }))).await;
+            let details = json!({ "field": format!("context.{name}"), "reason": "bad_format" });
+            assert_eq!(refused["error"]["details"], details, "{subject}: {refused}");
+        }
+        let context = json!({ "required_level": "5", "level": "novice" });
+        let refused = game.ask(subject, request(subject, context)).await;
+        assert_eq!(refused["error"]["details"]["field"], "context.level", "{subject}: {refused}");
+    }
+    for (alternatives, code) in [("4", "OUT_OF_RANGE"), ("-1", "OUT_OF_RANGE"), ("some", "INVALID_ARGUMENT")] {
+        let refused = game.ask(STORY, request(STORY, json!({ "alternatives": alternatives }))).await;
+        assert_eq!(refused["error"]["code"], code, "{alternatives}: {refused}");
     }
 }
 
@@ -235,4 +275,17 @@ async fn streams_tell_what_the_plain_calls_tell() {
     let pieces = game.chunks("svc.story.v1.generate_stream", quest(), [words + 1, 0], async {}).await;
     let joined: String = pieces.iter().filter_map(|piece| piece["content_delta"].as_str()).collect();
     assert_eq!((joined.as_str(), &pieces[words]["story"]), (content, &story));
+}
+
+#[tokio::test]
+async fn a_story_is_streamed_as_fast_as_the_settings_say() {
+    let game = Replicas::embedded(&[("common.text.pacing", json!("20ms"))]).await;
+    let request = json!({ "story_type": "lore", "min_length": 60, "max_length": 90 });
+    let story = game.ask(STORY, request.clone()).await["story"].take();
+    let words = story["content"].as_str().unwrap().split(' ').count();
+    let begun = Instant::now();
+    let pieces = game.chunks("svc.story.v1.generate_stream", request, [words + 1, 0], async {}).await;
+    assert_eq!(pieces[words]["story"], story);
+    let least = Duration::from_millis(20) * (words as u32 - 1);
+    assert!(begun.elapsed() >= least, "{words} words in {:?}", begun.elapsed());
 }

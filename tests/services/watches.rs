@@ -14,6 +14,7 @@ on_each_bus!(
     a_mode_is_told_as_it_is_then_with_the_cause_of_each_change,
     a_registration_is_told_as_it_comes_goes_silent_speaks_again_and_goes,
     a_watch_of_one_type_of_capabilities_shows_no_others,
+    a_resumed_watch_of_registrations_knows_who_was_there,
     a_registration_is_withdrawn_once,
 );
 
@@ -95,6 +96,32 @@ async fn a_registration_is_told_as_it_comes_goes_silent_speaks_again_and_goes(ga
     assert_eq!(change(&resumed.next().await).split(' ').next(), Some("npc@3"), "what is gone is no news");
 }
 
+async fn a_resumed_watch_of_registrations_knows_who_was_there(game: Replicas) {
+    const WATCH: &str = "svc.capability.v1.watch";
+    let (first, silent) = (register(&game, "npc@1", "npc").await, register(&game, "npc@2", "npc").await);
+    let mut watch = game.watch(WATCH, json!({}), json!({})).await;
+    let revision = |item: &Value| item["revision"].as_str().unwrap().parse::<u64>().unwrap();
+    let newest = revision(&watch.next().await).max(revision(&watch.next().await));
+    let mut resumed = game.watch(WATCH, json!({}), json!({ "after_revision": newest.to_string() })).await;
+    let service = |item: &Value| item["service"]["service_id"].as_str().unwrap_or_default().to_owned();
+    let third = register(&game, "npc@3", "npc").await;
+    assert_eq!(service(&resumed.next().await), "npc@3");
+    let beat = async |id: &Value| {
+        game.ask("svc.capability.v1.heartbeat", json!({ "registration_id": id })).await;
+    };
+    beat(&first).await;
+    let fourth = register(&game, "npc@4", "npc").await;
+    assert_eq!(service(&resumed.next().await), "npc@4", "a heartbeat is no news");
+    game.pass(Duration::from_secs(60));
+    for id in [&first, &third, &fourth] {
+        beat(id).await;
+    }
+    game.pass(Duration::from_secs(31));
+    assert_eq!(change(&resumed.next().await), "npc@2 offline false");
+    game.ask("svc.capability.v1.deregister", json!({ "registration_id": silent })).await;
+    assert_eq!(change(&resumed.next().await), "npc@2 removed false");
+}
+
 async fn a_watch_of_one_type_of_capabilities_shows_no_others(game: Replicas) {
     for (service, offer) in [("a@1", "animal"), ("b@1", "npc")] {
         register(&game, service, offer).await;
@@ -104,6 +131,12 @@ async fn a_watch_of_one_type_of_capabilities_shows_no_others(game: Replicas) {
     register(&game, "c@1", "animal").await;
     register(&game, "d@1", "npc").await;
     assert_eq!(change(&watch.next().await), "d@1 registered true");
+    register(&game, "b@1", "animal").await;
+    let gone = watch.next().await;
+    assert_eq!(change(&gone).rsplit_once(' ').unwrap().0, "b@1 removed", "it offers nothing of the kind any more");
+    assert_eq!(gone["service"]["capabilities"][0]["capability_type"], "npc");
+    register(&game, "a@1", "npc").await;
+    assert_eq!(change(&watch.next().await), "a@1 registered true");
 }
 
 async fn a_registration_is_withdrawn_once(game: Replicas) {

@@ -95,7 +95,11 @@ impl Broker {
                     return Ok(Change::nothing(()));
                 };
                 match profile.owed.remove(&deal_id) {
-                    Some(_) => Ok(Broker::changed(profile, ())),
+                    Some(_) => {
+                        // Else a watch would tell the deal once more.
+                        "credit".clone_into(&mut profile.change);
+                        Ok(Broker::changed(profile, ()))
+                    }
                     None => Ok(Change::nothing(())),
                 }
             };

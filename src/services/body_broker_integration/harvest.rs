@@ -65,12 +65,8 @@ impl Broker {
         let write = async {
             let profile = self.entries.get(&context, &super::place(&context, &request.player_id)).await?;
             let owned = profile.and_then(|found| found.value.profile()).map_or(0, |profile| profile.parts.len());
-            if owned + cut.parts.len() > INVENTORY_MAX {
-                let text = format!("an inventory has room for {INVENTORY_MAX} parts");
-                return Err(Fault::client(Code::FailedPrecondition, text).detail("reason", "inventory_full").into());
-            }
             // The target comes first: it alone says who gets a part.
-            let taken = self.take(&context, &request, &cut.parts).await?;
+            let taken = self.take(&context, &request, &cut.parts, owned).await?;
             let rule = |current: &Current<Entry>| receive(&context, &request, &cut, &taken, current);
             let reply = self.change(&context, &request.player_id, rule).await?;
             for part in &reply.harvested_parts {
@@ -82,9 +78,14 @@ impl Broker {
         self.repeats.once(&context, write).await
     }
 
-    /// Takes parts from a target, all or none.
-    async fn take(&self, context: &Context, request: &Harvest, parts: &[&Part]) -> Result<Taken, Fault> {
+    /// Takes parts from a target, all or none, for an inventory of `owned` ones. A repeat, whose parts may be among
+    /// them, gets what was taken.
+    async fn take(&self, context: &Context, request: &Harvest, parts: &[&Part], owned: usize) -> Result<Taken, Fault> {
         let rule = |current: &Current<Entry>| {
+            if owned + parts.len() > INVENTORY_MAX {
+                let text = format!("an inventory has room for {INVENTORY_MAX} parts");
+                return Err(Fault::client(Code::FailedPrecondition, text).detail("reason", "inventory_full").into());
+            }
             let mut target = match &current.value {
                 Some(Entry::Target(target)) => target.clone(),
                 _ => Target::default(),
@@ -92,14 +93,13 @@ impl Broker {
             let (mut taken, mut gone) = (Vec::new(), Vec::new());
             for part in parts {
                 let count = target.taken.entry(part.name.to_owned()).or_default();
-                if *count >= part.most {
+                if *count >= part.most && !gone.contains(&part.name) {
                     gone.push(part.name);
                 }
                 taken.push((part.name.to_owned(), *count));
                 *count += 1;
             }
             if !gone.is_empty() {
-                gone.dedup();
                 let text = format!("{} of {} has been taken before", gone.join(", "), request.target_id);
                 return Err(Fault::client(Code::Conflict, text).detail("parts", gone.join(",")).into());
             }

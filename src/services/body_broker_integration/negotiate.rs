@@ -227,15 +227,14 @@ fn check(context: &Context, request: &Negotiate, is_strict: bool) -> Result<(Ter
         let given = request.context.get(name).map(|text| (format!("context.{name}"), text.as_str()));
         given.or_else(|| context.caller().label(name).map(|text| (format!("meta.labels.{name}"), text)))
     };
-    let ranged = |name: &str, default: f64, min: f64, max: f64| match word(name) {
-        Some((field, text)) => number_of(&field, text, min, max),
-        None => Ok(default),
-    };
-    let charisma = ranged("charisma", 5.0, 1.0, 10.0)?;
+    let ranged =
+        |name: &str, min: f64, max: f64| word(name).map(|(field, text)| number_of(&field, text, min, max)).transpose();
+    let charisma = ranged("charisma", 1.0, 10.0)?.unwrap_or(5.0);
     let (field, demand) = word("demand").unwrap_or_default();
     let demand = row(&field, demand, &DEMANDS, 1)?.1;
+    let temper = ranged("temper", 0.0, 1.0)?;
     let family = find_family(&request.family_id)?;
-    let temper = ranged("temper", family.temperament.temper, 0.0, 1.0)?;
+    let temper = temper.unwrap_or(family.temperament.temper);
     let call_key = call_key(context);
     let seed = [Text("broker.deal.v1"), tenant_part(context.tenant()), Text(&request.player_id), Text(&call_key)];
     let tactics = word("tactics").map_or_else(String::new, |(_, text)| text.to_owned());

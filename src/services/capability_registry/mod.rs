@@ -182,6 +182,7 @@ impl Registry {
     }
 
     async fn query(self: Arc<Self>, context: Context, request: Query) -> Result<Found, Fault> {
+        texts("requirements", &request.requirements)?;
         let requirements = Requirements::read(&request.requirements)?;
         let page = Page::of(request.page.as_ref())?;
         let (now_ms, grace_ms) = (context.now_ms(), self.grace_ms());

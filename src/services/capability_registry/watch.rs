@@ -31,23 +31,38 @@ struct Known {
     is_snapshot: bool,
 }
 
+impl Watch {
+    fn wants(&self, capability: &Capability) -> bool {
+        self.capability_type.is_empty() || capability.capability_type == self.capability_type
+    }
+
+    fn wants_some(&self, registration: &Registration) -> bool {
+        registration.capabilities.iter().any(|capability| self.wants(capability))
+    }
+}
+
 impl Registry {
     pub(super) fn watch(
         self: Arc<Self>,
         context: Context,
         request: Watch,
-        _: bool,
+        before: Option<Vec<(String, Document<Registration>)>>,
     ) -> Result<impl FnMut(Moment<Registration>) -> Result<Vec<Item>, Fault>, Fault> {
-        let mut known = Known { registrations: BTreeMap::new(), is_snapshot: true };
-        Ok(move |seen| {
+        // What the watcher knows, but for who has gone silent since: that is told at the first look.
+        let told = before.into_iter().flatten().filter(|(_, document)| document.revision <= request.after_revision);
+        let told = told.filter(|(_, document)| request.wants_some(&document.value));
+        let registrations = told.map(|(key, document)| (key, (document.value, true))).collect();
+        let mut known = Known { registrations, is_snapshot: true };
+        Ok(move |mut seen: Moment<Registration>| {
             let (now_ms, grace_ms) = (context.now_ms(), self.grace_ms());
-            let is_wanted = |capability: &Capability| {
-                request.capability_type.is_empty() || capability.capability_type == request.capability_type
-            };
+            // What offers nothing of the wanted type any more has gone for who watches it.
+            if let Some(RecordSeen::Change { document, .. }) = &mut seen {
+                document.take_if(|document| !request.wants_some(&document.value));
+            }
             let news = known.news(seen, |registration| registration.is_online(now_ms, grace_ms)).into_iter();
-            let items = news.filter_map(|(revision, registration, change)| {
-                let service = Some(registration.shown(now_ms, grace_ms).only(is_wanted)?);
-                Some(Item { revision, service, change: change.to_owned() })
+            let items = news.map(|(revision, registration, change)| {
+                let service = registration.shown(now_ms, grace_ms).only(|capability| request.wants(capability));
+                Item { revision, service, change: change.to_owned() }
             });
             Ok(items.collect())
         })
@@ -71,15 +86,16 @@ impl Known {
                 let Some(Document { value: after, .. }) = document else {
                     return before.into_iter().map(|(before, _)| (revision, before, "removed")).collect();
                 };
-                let is_online = is_online(&after);
+                let is_alive = is_online(&after);
                 let change = match &before {
-                    _ if self.is_snapshot => Some("snapshot"),
                     Some((before, was_online)) if before.offers() == after.offers() => {
-                        (is_online && !was_online).then_some("online")
+                        let was_alive = *was_online && is_online(before);
+                        (is_alive && !was_alive).then_some("online")
                     }
+                    _ if self.is_snapshot => Some("snapshot"),
                     _ => Some("registered"),
                 };
-                self.registrations.insert(key, (after.clone(), is_online));
+                self.registrations.insert(key, (after.clone(), is_alive));
                 change.into_iter().map(|change| (revision, after.clone(), change)).collect()
             }
             None => {

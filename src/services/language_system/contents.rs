@@ -9,7 +9,7 @@ use super::lexicon::Language;
 use super::template::Template;
 use super::{Languages, known, shown};
 use crate::fault::{Code, Fault};
-use crate::services::checks::{id, invalid, required};
+use crate::services::checks::{id, invalid, required, texts};
 use crate::store::key;
 use crate::worker::records::{Change, Current};
 use crate::worker::{Context, Rule};
@@ -117,6 +117,7 @@ impl Languages {
     pub(super) async fn localize(self: Arc<Self>, context: Context, request: Localize) -> Result<Localized, Fault> {
         id("content_id", &request.content_id)?;
         let target = known("target_language", &request.target_language)?;
+        texts("variables", &request.variables)?;
         let mut found = self.template(&context, &request.content_id, target).await?;
         let mut used = target;
         if found.is_none() && !target.is(Language::common()) {

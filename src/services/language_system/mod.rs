@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::checks::{invalid, out_of_range, required, unknown_value};
+use super::checks::{invalid, out_of_range, required, texts, unknown_value};
 use super::common::{Error, Meta};
 use super::notices::{notice, publish, records};
 use super::seed::{Part, seed, tenant_part};
@@ -335,6 +335,7 @@ fn shown(language: &Language, said: &[&str]) -> String {
 
 fn skill(context: &BTreeMap<String, String>) -> Result<Skill, Fault> {
     const FIELD: &str = "context.skill_level";
+    texts("context", context)?;
     let Some(text) = context.get("skill_level") else { return Ok(Skill::new(1.0)) };
     match text.trim().parse::<f64>() {
         Ok(level) if (0.0..=1.0).contains(&level) => Ok(Skill::new(level)),

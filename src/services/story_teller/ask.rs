@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::checks::{invalid, out_of_range, required, texts, unknown_value};
 use super::super::seed::{Part, canonical_json, seed, tenant_part};
-use super::judge::drift;
+use super::judge;
 use super::messages::{Asked, Generation};
 use super::tables::{STORY_TYPES, StoryType};
 use crate::fault::Fault;
@@ -29,11 +29,9 @@ pub(super) fn check(request: &Generation) -> Result<Asked, Fault> {
         return Err(unknown_value("story_type", text, &names));
     };
     texts("context", &request.context)?;
-    if whole(&request.context, "alternatives")?.is_some_and(|count| count > ALTERNATIVES_MAX) {
-        return Err(out_of_range("context.alternatives", 0, ALTERNATIVES_MAX));
-    }
-    whole(&request.context, "seed")?;
-    drift(&request.context)?;
+    alternatives(&request.context)?;
+    given_seed(&request.context)?;
+    judge::check(&request.context)?;
     if request.themes.len() > THEMES_MAX {
         return Err(invalid("themes", "too_many", format!("at most {THEMES_MAX} themes")));
     }
@@ -71,22 +69,36 @@ fn check_word(field: &str, name: &str, word: &str) -> Result<(), Fault> {
     }
 }
 
-/// A whole number of the context.
-pub(super) fn whole(context: &BTreeMap<String, String>, name: &str) -> Result<Option<u64>, Fault> {
-    let bad = |_| invalid(&format!("context.{name}"), "bad_format", format!("{name} must be a whole number"));
-    context.get(name).filter(|text| !text.is_empty()).map(|text| text.parse().map_err(bad)).transpose()
+/// How many other stories are asked for.
+pub(super) fn alternatives(context: &BTreeMap<String, String>) -> Result<u64, Fault> {
+    Ok(whole(context, "alternatives", ALTERNATIVES_MAX)?.unwrap_or(0))
+}
+
+/// The seed that the context names.
+pub(super) fn given_seed(context: &BTreeMap<String, String>) -> Result<Option<u64>, Fault> {
+    whole(context, "seed", u64::MAX)
+}
+
+/// A whole number of the context, from 0 to `max`.
+fn whole(context: &BTreeMap<String, String>, name: &str, max: u64) -> Result<Option<u64>, Fault> {
+    let Some(text) = context.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let field = format!("context.{name}");
+    let number: i128 =
+        text.parse().map_err(|_| invalid(&field, "bad_format", format!("{name} must be a whole number")))?;
+    let number = u64::try_from(number).ok().filter(|number| *number <= max);
+    number.map(Some).ok_or_else(|| out_of_range(&field, 0, max))
 }
 
 /// The seed of a request that names none.
 pub(super) fn own_seed(tenant: &str, asked: &Asked) -> u64 {
-    seed(&[Part::Text("story.seed.v1"), tenant_part(tenant), Part::Text(&canonical(asked))])
+    let mut sorted = asked.clone();
+    sorted.themes.sort_unstable();
+    seed(&[Part::Text("story.seed.v1"), tenant_part(tenant), Part::Text(&canonical(&sorted))])
 }
 
-/// A request as canonical JSON; its themes sorted.
+/// A request as canonical JSON. Motifs go round through the themes as they stand: in another order they are another story.
 pub(super) fn canonical(asked: &Asked) -> String {
-    let mut themes = asked.themes.clone();
-    themes.sort_unstable();
-    let themes: Vec<Value> = themes.into_iter().map(Value::String).collect();
+    let themes = asked.themes.iter().cloned().map(Value::String).collect();
     let context = asked.context.iter().map(|(name, text)| (name.clone(), Value::String(text.clone())));
     let document = Struct::default()
         .with("story_type", asked.story_type.as_str())

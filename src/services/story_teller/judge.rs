@@ -53,8 +53,25 @@ fn number(context: &Texts, name: &str) -> Result<Option<f64>, Fault> {
     }
 }
 
+/// Refuses what a judgement could not read, so that no story is kept whose branches nobody can judge.
+pub(super) fn check(context: &Texts) -> Result<(), Fault> {
+    drift(context)?;
+    missing(context)?;
+    GOODS.iter().try_for_each(|(name, _)| ratio(context, name).map(drop))
+}
+
 /// Refuses a choice for which the player lacks something.
 pub(super) fn check_needs(context: &Texts) -> Result<(), Fault> {
+    let missing = missing(context)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::client(Code::FailedPrecondition, "the player lacks what this choice needs")
+        .detail("reason", "prerequisites")
+        .detail("missing", missing.join(",")))
+}
+
+fn missing(context: &Texts) -> Result<Vec<String>, Fault> {
     let mut missing = Vec::new();
     for (needed, owned) in NEEDS {
         if let Some(least) = number(context, needed)?
@@ -73,12 +90,7 @@ pub(super) fn check_needs(context: &Texts) -> Result<(), Fault> {
     {
         missing.push(item.to_owned());
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Fault::client(Code::FailedPrecondition, "the player lacks what this choice needs")
-        .detail("reason", "prerequisites")
-        .detail("missing", missing.join(",")))
+    Ok(missing)
 }
 
 /// Judges a choice in a context.

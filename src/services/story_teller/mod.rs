@@ -66,12 +66,12 @@ impl Stories {
 
     async fn generated(&self, context: &Context, request: &Generation, asked: &Asked) -> Result<Generated, Fault> {
         let chosen = match request.seed {
-            0 => ask::whole(&asked.context, "seed")?.unwrap_or_else(|| ask::own_seed(context.tenant(), asked)),
+            0 => ask::given_seed(&asked.context)?.unwrap_or_else(|| ask::own_seed(context.tenant(), asked)),
             given => given,
         };
         let story = self.told(context, asked, chosen, Origin::default()).await?;
         let mut alternatives = Vec::new();
-        for step in 1..=ask::whole(&asked.context, "alternatives")?.unwrap_or(0) {
+        for step in 1..=ask::alternatives(&asked.context)? {
             alternatives.push(self.told(context, asked, chosen.wrapping_add(step), Origin::default()).await?);
         }
         Ok(Generated { story: Some(story), alternatives })
@@ -105,6 +105,7 @@ impl Stories {
     async fn evaluate(self: Arc<Self>, context: Context, request: Evaluate) -> Result<Evaluated, Fault> {
         id("story_branch_id", &request.story_branch_id)?;
         texts("context", &request.context)?;
+        judge::check(&request.context)?;
         let (branch, checkpoint) = self.branch(&context, &request.story_branch_id).await?;
         let kind = judge::kind(&branch.kind)?;
         if !request.player_choice.is_empty() && !is_choice(&request.player_choice, branch.index, kind.text) {
@@ -154,7 +155,7 @@ impl Stories {
         let asked = ask::check(&request)?;
         let write = async { Ok(self.generated(&context, &request, &asked).await?) };
         let generated: Generated = self.once(&context, write).await?;
-        tell_in_pieces(generated.story.unwrap_or_default(), chunks).await
+        self.tell_in_pieces(generated.story.unwrap_or_default(), chunks).await
     }
 
     async fn go_on_stream(
@@ -165,7 +166,7 @@ impl Stories {
     ) -> Result<(), Fault> {
         check_continue(&request)?;
         let write = async { Ok(self.continuation(&context, &request).await?) };
-        tell_in_pieces(self.once(&context, write).await?, chunks).await
+        self.tell_in_pieces(self.once(&context, write).await?, chunks).await
     }
 
     /// Work of a stream, once for its key.
@@ -175,6 +176,18 @@ impl Stories {
         work: impl Future<Output = Result<R, Failed<R>>>,
     ) -> Result<R, Fault> {
         self.repeats.once(context, work).await.map_err(|failed| failed.fault)
+    }
+
+    /// A story word by word, as fast as the settings say, the whole of it at the end.
+    async fn tell_in_pieces(&self, story: Story, mut chunks: Chunks<Piece>) -> Result<(), Fault> {
+        let pacing = self.settings.now().common.text.pacing;
+        for (index, word) in story.content.split_inclusive([' ', '\n']).enumerate() {
+            if index > 0 && !pacing.is_zero() {
+                tokio::time::sleep(pacing).await;
+            }
+            chunks.send(&Piece { content_delta: word.to_owned(), ..Piece::default() }).await?;
+        }
+        chunks.finish(&Piece { story: Some(story), ..Piece::default() }).await
     }
 
     async fn checkpoint(&self, context: &Context, checkpoint_id: &str) -> Result<Checkpoint, Fault> {
@@ -219,14 +232,6 @@ async fn create<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static>
     Ok(records.change(context, key, rule).await.map_err(|failed| failed.fault)?.reply)
 }
 
-/// A story word by word, the whole of it at the end.
-async fn tell_in_pieces(story: Story, mut chunks: Chunks<Piece>) -> Result<(), Fault> {
-    for word in story.content.split_inclusive([' ', '\n']) {
-        chunks.send(&Piece { content_delta: word.to_owned(), ..Piece::default() }).await?;
-    }
-    chunks.finish(&Piece { story: Some(story), ..Piece::default() }).await
-}
-
 fn place(context: &Context, kind: &str, own_id: &str) -> String {
     key(&[context.tenant(), kind, own_id])
 }
@@ -238,7 +243,7 @@ fn checkpoint_id(story: &Story) -> String {
 fn check_continue(request: &Continue) -> Result<(), Fault> {
     id("checkpoint_id", &request.checkpoint_id)?;
     texts("context", &request.context)?;
-    judge::drift(&request.context).map(drop)
+    judge::check(&request.context)
 }
 
 /// Which of a checkpoint's choices was taken; the first one where there is nothing to choose.

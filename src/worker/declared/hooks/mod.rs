@@ -95,18 +95,18 @@ impl Service {
         self.watch_by(method, Kind::Changes, hook)
     }
 
-    /// As [`Service::hook_watch`], where the declaration says `every`: what the hook gives back is asked in that interval as
-    /// well, and tells what time alone has changed ([`Moment`]).
+    /// As [`Service::hook_watch_knowing`], where the declaration says `every`: what the hook gives back is asked in that
+    /// interval as well, and tells what time alone has changed ([`Moment`]), also of documents that nobody has written
+    /// behind the revision.
     #[must_use]
     pub fn hook_watch_every<Q, T, I, F, Tell>(self, method: &str, hook: F) -> Service
     where
         Q: DeserializeOwned + Send + 'static,
         T: Content,
         I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
-        F: Fn(Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
+        F: Fn(Context, Q, Option<Vec<(String, Document<T>)>>) -> Result<Tell, Fault> + Send + Sync + 'static,
         Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
     {
-        let hook = move |context, request, known: Option<_>| hook(context, request, known.is_none());
         self.watch_by(method, Kind::Every, hook)
     }
 

@@ -94,10 +94,10 @@ where
 pub(super) enum Kind {
     /// It is told each change.
     Changes,
-    /// It is asked in the declared interval as well.
-    Every,
     /// It knows the documents of a watch that goes on.
     Knowing,
+    /// As well, and it is asked in the declared interval.
+    Every,
 }
 
 /// What the reader of a watch has: nothing where it begins with what is there; behind a revision that is kept, the
@@ -164,8 +164,8 @@ where
     let is_reset = watch.is_reset();
     let had = match kind {
         _ if after == 0 || is_reset => None,
-        Kind::Knowing => Some(documents.list(context, &keys, after).await?),
-        Kind::Changes | Kind::Every => Some(Vec::new()),
+        Kind::Knowing | Kind::Every => Some(documents.list(context, &keys, after).await?),
+        Kind::Changes => Some(Vec::new()),
     };
     let mut told = begin(context.clone(), had)?;
     // Not before the hook has let the caller in: it tells whether there is something.

@@ -62,11 +62,12 @@ impl<S: Send + Sync + 'static> Sharing<S> {
         Q: DeserializeOwned + Send + 'static,
         T: Content,
         I: IntoIterator<Item: Reply, IntoIter: Send> + Send + 'static,
-        F: Fn(Arc<S>, Context, Q, bool) -> Result<Tell, Fault> + Send + Sync + 'static,
+        F: Fn(Arc<S>, Context, Q, Option<Vec<(String, Document<T>)>>) -> Result<Tell, Fault> + Send + Sync + 'static,
         Tell: FnMut(Moment<T>) -> Result<I, Fault> + Send + 'static,
     {
         self.with(|service, state| {
-            service.hook_watch_every(method, move |context, request, anew| hook(state.clone(), context, request, anew))
+            service
+                .hook_watch_every(method, move |context, request, known| hook(state.clone(), context, request, known))
         })
     }
 
