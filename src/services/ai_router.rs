@@ -48,10 +48,12 @@ const TABLE: [(&str, &str, &str); 8] = [
 const PREFERENCES: [(&str, &str); 3] = [("latency", "latency"), ("cost", "cost"), ("quality", "performance")];
 
 /// The service.
-pub(super) async fn service(store: &Store, _: &LiveSettings) -> Result<Service, Fault> {
+pub(super) async fn service(store: &Store, settings: &LiveSettings) -> Result<Service, Fault> {
     let registrations = BucketConfig { name: "tg_caps", ttl: Some(REGISTRATION_TTL), history: 1 };
-    let router =
-        AiRouter { registered: Mutex::default(), registrations: Records::open(store, records(registrations)).await? };
+    let router = AiRouter {
+        registered: Mutex::default(),
+        registrations: Records::open(store, records(settings, registrations)).await?,
+    };
     Ok(Service::new("ai-router", VERSION)
         .sharing(router)
         .unary("ai_router.v1.AiRouterService/Route", AiRouter::route)
