@@ -12,6 +12,7 @@ mod orchestration;
 mod over_http;
 mod payment;
 mod router;
+mod settings;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::keys::KNOWN;
+use super::keys::{KNOWN, known};
 use super::{Override, Overrides, Setting};
 use crate::services::seed::{Draws, Part, seed, tenant_part};
 use crate::services::settings::{Flag, Flags, PlayerSettings};
@@ -31,9 +31,15 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The settings with these keys or prefixes, in their order and without doubles; all of them by key without any.
     pub(super) fn wanted(&self, overrides: &Overrides, wanted: &[String]) -> Vec<Setting> {
-        let all = self.all(overrides);
+        let mut all = self.all(overrides);
         if wanted.is_empty() {
             return all.into_values().collect();
+        }
+        // Keys of actions are not listed, but each has its default.
+        for key in wanted.iter().filter(|wanted| !wanted.ends_with('*')) {
+            if let Some(row) = known(key) {
+                all.entry(key.clone()).or_insert_with(|| default(key, row.kind.name(), row.default.to_owned()));
+            }
         }
         let mut seen = BTreeSet::new();
         let found = wanted.iter().flat_map(|wanted| all.values().filter(|setting| names(wanted, &setting.key)));
