@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::keys::{KNOWN, known};
 use super::{Override, Overrides, Setting};
 use crate::services::seed::{Draws, Part, seed, tenant_part};
-use crate::services::settings::{Flag, Flags, PlayerSettings};
+use crate::services::settings::{Flag, PlayerSettings};
 use crate::worker::Context;
 
 /// Limits by account tier: name, and the value for free, premium and whale.
@@ -73,19 +73,12 @@ impl View<'_> {
         for (key, values) in LIMITS {
             all.insert(key.to_owned(), default(key, "int", values[rank].to_owned()));
         }
-        for (name, flag) in self.flags() {
+        for (name, flag) in &self.settings.flags {
             let key = format!("features.{name}");
-            let setting = default(&key, "bool", self.is_on(&name, &flag, &tier).to_string());
+            let setting = default(&key, "bool", self.is_on(name, flag, &tier).to_string());
             all.insert(key, setting);
         }
         all
-    }
-
-    fn flags(&self) -> BTreeMap<String, Flag> {
-        match &self.settings.flags {
-            Flags::Here(flags) => flags.clone(),
-            Flags::File(_) => BTreeMap::new(),
-        }
     }
 
     /// The same player is in or out on every replica and after every restart.
