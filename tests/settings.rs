@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use support::eventually;
 use tempfile::TempDir;
-use tidegate::services::settings::{CouponCode, Discount, Flags, NAMES, ProviderKind, UnknownKeys};
+use tidegate::services::settings::{CouponCode, Discount, NAMES, ProviderKind, UnknownKeys};
 use tidegate::services::{LiveSettings, Settings};
 use tidegate::snapshot::Outcome;
 use tidegate::snapshot::problem::{Problem, render};
@@ -204,7 +204,7 @@ fn without_a_file_the_documented_defaults_hold() {
         assert_eq!((auth.enforce, &auth.seal_key, auth.max_sessions, auth.other_limit), (false, &None, 20, 100));
         assert_eq!((auth.limits["public_read"], auth.limits["ai_generation"], auth.limits.len()), (200, 10, 5));
         assert_eq!(settings.settings.unknown_keys, UnknownKeys::Accept);
-        assert_eq!(settings.settings.flags, Flags::Here(Default::default()));
+        assert!(settings.settings.flags.is_empty());
         let payment = &settings.payment;
         assert_eq!((payment.other_opening_balance, payment.opening_balance["vitae"]), (1_000, 0));
         assert_eq!(payment.opening_balance.len(), 8);
@@ -338,6 +338,24 @@ async fn a_secret_comes_from_its_file_and_a_rotated_one_is_in_force_without_an_e
     assert!(!format!("{:?}", settings.now()).contains("first"));
     std::fs::write(&key, "second\n").unwrap();
     eventually("the rotated secret is in force", async || text() == "second").await;
+}
+
+#[tokio::test]
+async fn feature_flags_come_from_their_file_and_an_edit_of_it_is_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, flags) = (folder.path().join("services.yaml"), folder.path().join("flags.yaml"));
+    std::fs::write(&file, format!("settings: {{ flags: '{}' }}\n", flags.display())).unwrap();
+    let report = LiveSettings::follow(&file).err().unwrap();
+    assert!(report.contains("the file cannot be read") && report.contains("services.yaml:1:20"), "{report}");
+    std::fs::write(&flags, "fog: { rollout: 200 }\n").unwrap();
+    let report = LiveSettings::follow(&file).err().unwrap();
+    assert!(report.contains("flags.yaml") && report.contains("200"), "{report}");
+    std::fs::write(&flags, "fog: { tiers: [whale], rollout: 25 }\n").unwrap();
+    let (settings, _outcome) = LiveSettings::follow(&file).unwrap();
+    let rollout = || settings.now().settings.flags["fog"].rollout;
+    assert_eq!((rollout(), settings.now().settings.flags["fog"].tiers.as_slice()), (25, &["whale".to_owned()][..]));
+    std::fs::write(&flags, "fog: { rollout: 50 }\n").unwrap();
+    eventually("the edited flags are in force", async || rollout() == 50).await;
 }
 
 #[tokio::test]

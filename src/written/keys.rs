@@ -208,14 +208,12 @@ impl<'a> Key<'_, 'a> {
         rows
     }
 
-    /// Like [`Key::named_rows`]; or a text in their place, the path of a file that has them.
-    pub fn path_or_named_rows<T>(
-        mut self,
-        mut read: impl FnMut(&mut Keys) -> T,
-    ) -> Option<Result<String, BTreeMap<String, T>>> {
+    /// Like [`Key::named_rows`]; or a text in their place, the path of a file that has them. Where secrets are not read,
+    /// that file is not read either.
+    pub fn named_rows_or_file<T>(mut self, mut read: impl FnMut(&mut Keys) -> T) -> Option<BTreeMap<String, T>> {
         let found = match self.keys.find(self.name) {
-            Some(Tree { node: Node::Text(path), .. }) => Some(Ok(path.clone())),
-            _ => self.find_named_rows(&mut read).map(Err),
+            Some(Tree { node: Node::Text(path), place }) => rows_of_file(self.keys.report, path, *place, &mut read),
+            _ => self.find_named_rows(&mut read),
         };
         self.describe(either_text(&map_schema(&schema_of(&mut read))));
         found
@@ -223,16 +221,7 @@ impl<'a> Key<'_, 'a> {
 
     fn find_named_rows<T>(&mut self, read: &mut impl FnMut(&mut Keys) -> T) -> Option<BTreeMap<String, T>> {
         let (found, path) = (self.keys.find(self.name)?, self.keys.path_of(self.name));
-        let report = &mut *self.keys.report;
-        let Node::Map(members) = &found.node else {
-            report.problem(found.place, format!("expected a map, found {}", found.node));
-            return None;
-        };
-        let rows = members.iter().filter_map(|(name, tree)| {
-            let row = read_row(report, format!("{path}.{}", name.value), tree, None, read)?;
-            Some((name.value.clone(), row))
-        });
-        Some(rows.collect())
+        rows_of(self.keys.report, &format!("{path}."), found, read)
     }
 
     /// A value that `read` makes of what stands there, or says what was expected instead.
@@ -273,6 +262,52 @@ impl<'a> Key<'_, 'a> {
         let restart = if self.needs_restart { " (needs a restart)" } else { "" };
         schema["description"] = format!("{}{restart}", self.meaning).into();
         self.keys.properties.insert(self.name.to_owned(), schema);
+    }
+}
+
+/// The rows of a map; `path` is what stands before their names.
+fn rows_of<T>(
+    report: &mut Report,
+    path: &str,
+    found: &Tree,
+    read: &mut impl FnMut(&mut Keys) -> T,
+) -> Option<BTreeMap<String, T>> {
+    let Node::Map(members) = &found.node else {
+        report.problem(found.place, format!("expected a map, found {}", found.node));
+        return None;
+    };
+    let rows = members.iter().filter_map(|(name, tree)| {
+        let row = read_row(report, format!("{path}{}", name.value), tree, None, read)?;
+        Some((name.value.clone(), row))
+    });
+    Some(rows.collect())
+}
+
+/// The rows of a file that is named in their place. It is read and followed as the files of secrets are.
+fn rows_of_file<T>(
+    report: &mut Report,
+    path: &str,
+    place: (usize, usize),
+    read: &mut impl FnMut(&mut Keys) -> T,
+) -> Option<BTreeMap<String, T>> {
+    let text = match report.secret(&SecretSource::File(path.into()))? {
+        Ok(text) => text,
+        Err(why) => {
+            report.problem(place, format!("the file cannot be read: {why}"));
+            return None;
+        }
+    };
+    match super::read::<Tree>(path, &text) {
+        Ok(root) => {
+            let mut of_file = Report::new(path, None);
+            let rows = rows_of(&mut of_file, "", &root?, read);
+            report.problems.append(&mut of_file.problems);
+            rows
+        }
+        Err(problem) => {
+            report.problems.push(problem);
+            None
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod payment;
 mod performance_mode;
 mod quest_system;
 mod router;
+mod settings;
 mod state_manager;
 mod stories;
 #[path = "../support/mod.rs"]

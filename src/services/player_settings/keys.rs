@@ -154,7 +154,8 @@ impl Kind {
                 if !(min..=max).contains(&number) {
                     return Err(range(field, key, min, max));
                 }
-                Ok(number.to_string())
+                // Not `-0`, which is the same number.
+                Ok((number + 0.0).to_string())
             }
             Kind::Int { min, max } => {
                 let number: i32 = value.parse().map_err(|_| bad("a whole number"))?;
@@ -219,6 +220,7 @@ mod tests {
     fn values_lose_what_says_nothing() {
         let canonical = |key: &str, value: &str| known(key).unwrap().kind.canonical(key, "f", value).unwrap();
         assert_eq!(canonical("audio.music_volume", "0.50"), "0.5");
+        assert_eq!(canonical("audio.music_volume", "-0.0"), "0");
         assert_eq!(canonical("video.vsync", "TRUE"), "true");
         assert_eq!(canonical("video.quality_preset", "Ultra"), "ultra");
         assert_eq!(canonical("controls.key.jump", "Space"), "Space");

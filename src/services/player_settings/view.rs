@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::keys::KNOWN;
+use super::keys::{KNOWN, known};
 use super::{Override, Overrides, Setting};
 use crate::services::seed::{Draws, Part, seed, tenant_part};
-use crate::services::settings::{Flag, Flags, PlayerSettings};
+use crate::services::settings::{Flag, PlayerSettings};
 use crate::worker::Context;
 
 /// Limits by account tier: name, and the value for free, premium and whale.
@@ -31,9 +31,15 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The settings with these keys or prefixes, in their order and without doubles; all of them by key without any.
     pub(super) fn wanted(&self, overrides: &Overrides, wanted: &[String]) -> Vec<Setting> {
-        let all = self.all(overrides);
+        let mut all = self.all(overrides);
         if wanted.is_empty() {
             return all.into_values().collect();
+        }
+        // Keys of actions are not listed, but each has its default.
+        for key in wanted.iter().filter(|wanted| !wanted.ends_with('*')) {
+            if let Some(row) = known(key) {
+                all.entry(key.clone()).or_insert_with(|| default(key, row.kind.name(), row.default.to_owned()));
+            }
         }
         let mut seen = BTreeSet::new();
         let found = wanted.iter().flat_map(|wanted| all.values().filter(|setting| names(wanted, &setting.key)));
@@ -67,19 +73,12 @@ impl View<'_> {
         for (key, values) in LIMITS {
             all.insert(key.to_owned(), default(key, "int", values[rank].to_owned()));
         }
-        for (name, flag) in self.flags() {
+        for (name, flag) in &self.settings.flags {
             let key = format!("features.{name}");
-            let setting = default(&key, "bool", self.is_on(&name, &flag, &tier).to_string());
+            let setting = default(&key, "bool", self.is_on(name, flag, &tier).to_string());
             all.insert(key, setting);
         }
         all
-    }
-
-    fn flags(&self) -> BTreeMap<String, Flag> {
-        match &self.settings.flags {
-            Flags::Here(flags) => flags.clone(),
-            Flags::File(_) => BTreeMap::new(),
-        }
     }
 
     /// The same player is in or out on every replica and after every restart.

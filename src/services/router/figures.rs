@@ -32,6 +32,9 @@ pub(super) struct Figures {
     outcomes: VecDeque<bool>,
     failures: u32,
     gold_failures: u32,
+    /// When short timeouts were tried last.
+    #[serde(default)]
+    gold_tried_ms: i64,
     /// Since when it has been unhealthy.
     unhealthy_since_ms: Option<i64>,
     trial_until_ms: i64,
@@ -48,6 +51,7 @@ impl Figures {
         }
         if outcome.is_gold {
             self.gold_failures = if outcome.is_failure { self.gold_failures + 1 } else { 0 };
+            self.gold_tried_ms = self.gold_tried_ms.max(outcome.at_ms);
         }
         if outcome.is_failure {
             self.failures += 1;
@@ -74,6 +78,15 @@ impl Figures {
     /// Calls with a short timeout get through.
     pub(super) fn is_gold_healthy(&self) -> bool {
         self.is_healthy() && self.gold_failures < FAILURES_MAX
+    }
+
+    /// True where a call with a short timeout is the one that tries again whether such calls get through.
+    pub(super) fn try_gold(&mut self, now_ms: i64, retry_ms: i64) -> bool {
+        let is_due = self.is_healthy() && now_ms - self.gold_tried_ms >= retry_ms;
+        if is_due {
+            self.gold_tried_ms = now_ms;
+        }
+        is_due
     }
 
     pub(super) fn avg_latency_ms(&self) -> f64 {
@@ -172,6 +185,26 @@ mod tests {
         assert_eq!(failed.wait_ms(60_020, 60_000), Some(60_000));
         figures.add(&outcome(60_020, false));
         assert_eq!((figures.is_healthy(), figures.wait_ms(60_020, 60_000)), (true, None));
+    }
+
+    #[test]
+    fn short_timeouts_are_tried_again_after_a_while_by_one_call() {
+        let gold = |at_ms, is_failure| Outcome { is_gold: true, ..outcome(at_ms, is_failure) };
+        let mut figures = Figures::default();
+        for at_ms in 0..5 {
+            figures.add(&gold(at_ms, true));
+            figures.add(&outcome(at_ms, false));
+        }
+        assert_eq!((figures.is_healthy(), figures.is_gold_healthy()), (true, false));
+        assert!(!figures.try_gold(60_003, 60_000));
+        assert!(figures.try_gold(60_004, 60_000));
+        // Others wait for what comes of it, and as long again where it failed.
+        assert!(!figures.try_gold(60_005, 60_000));
+        figures.add(&gold(60_900, true));
+        assert!(!figures.try_gold(120_899, 60_000));
+        assert!(figures.try_gold(120_900, 60_000));
+        figures.add(&gold(120_901, false));
+        assert!(figures.is_gold_healthy());
     }
 
     #[test]

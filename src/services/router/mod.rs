@@ -137,7 +137,7 @@ impl Router {
     async fn route(self: Arc<Self>, context: Context, request: Route) -> Result<Routed, Failed<Routed>> {
         let mut hints = self.check(&context, &request)?;
         let figures = self.figures(&context, &request.service_name).await?;
-        if hints.class == Class::Gold && !figures.is_gold_healthy() {
+        if hints.class == Class::Gold && !self.takes_gold(&context, &request.service_name, &figures).await? {
             hints.class = Class::Silver;
         }
         if hints.class == Class::Silver && !figures.is_healthy() && hints.allows_async {
@@ -186,6 +186,17 @@ impl Router {
             }
             None => Err(unknown("service_name", format!("there is no service {service}"))),
         }
+    }
+
+    /// True where a call with a short timeout may go to a service, be it as the one trial after many failed.
+    async fn takes_gold(&self, context: &Context, service: &str, figures: &Figures) -> Result<bool, Fault> {
+        let retry_ms = millis(self.settings.now().router.retry_unhealthy);
+        // Whether it is due is looked at before anything is written.
+        if figures.is_gold_healthy() || !figures.clone().try_gold(context.now_ms(), retry_ms) {
+            return Ok(figures.is_gold_healthy());
+        }
+        self.shared(context, service, |figures, now_ms| figures.is_gold_healthy() || figures.try_gold(now_ms, retry_ms))
+            .await
     }
 
     /// Lets a call through to a service that is well, or as the one trial of one that is not.

@@ -88,7 +88,7 @@ impl Reading {
                 None => Ok(settings),
             }
         });
-        read.map_err(|problems| render(&problems, false, |_| Some(self.text.clone())))
+        read.map_err(|problems| render(&problems, false, |file| (file == self.name).then(|| self.text.clone())))
     }
 
     /// Changes with the text and with the secrets that it names, which are rotated without touching the file.

@@ -45,7 +45,7 @@ pub use npc_behavior::NpcBehavior;
 pub use orchestration::Orchestration;
 pub use payment::{Coupon, CouponCode, Discount, Payment};
 pub use performance_mode::PerformanceMode;
-pub use player_settings::{Flag, Flags, PlayerSettings, UnknownKeys};
+pub use player_settings::{Flag, PlayerSettings, UnknownKeys};
 pub use quest_system::QuestSystem;
 pub use router::Router;
 pub use story_teller::StoryTeller;

@@ -1,7 +1,6 @@
 //! Section `settings`: what the service of that name does with the players' settings.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::Keys;
 
@@ -10,8 +9,8 @@ use super::Keys;
 pub struct PlayerSettings {
     /// What becomes of keys outside of the table.
     pub unknown_keys: UnknownKeys,
-    /// Feature flags.
-    pub flags: Flags,
+    /// Feature flags by feature, wherever they are written.
+    pub flags: BTreeMap<String, Flag>,
 }
 
 /// What becomes of keys outside of the table.
@@ -21,15 +20,6 @@ pub enum UnknownKeys {
     Accept,
     /// INVALID_ARGUMENT, `unknown_value`.
     Refuse,
-}
-
-/// Where feature flags stand.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Flags {
-    /// Here, by feature.
-    Here(BTreeMap<String, Flag>),
-    /// In a file of their own.
-    File(PathBuf),
 }
 
 /// Who gets a feature.
@@ -46,11 +36,7 @@ impl PlayerSettings {
         let choices = [("accept", UnknownKeys::Accept), ("refuse", UnknownKeys::Refuse)];
         let unknown_keys = keys.key("unknown_keys", "keys outside of the table").choice(UnknownKeys::Accept, &choices);
         let flags = keys.key("flags", "feature → tiers and rollout; or the path of a flag file");
-        let flags = match flags.path_or_named_rows(Flag::read) {
-            Some(Ok(path)) => Flags::File(PathBuf::from(path)),
-            Some(Err(flags)) => Flags::Here(flags),
-            None => Flags::Here(BTreeMap::new()),
-        };
+        let flags = flags.named_rows_or_file(Flag::read).unwrap_or_default();
         PlayerSettings { unknown_keys, flags }
     }
 }
