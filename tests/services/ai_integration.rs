@@ -221,14 +221,17 @@ async fn a_generation_is_cancelled_on_whichever_replica_runs_it(game: Game) {
     for _ in 0..8 {
         let body = json!({"prompt": "Tell me of the docks", "params": {"max_tokens": 200}});
         let request = reqwest::Client::new().post(url(&game.running, "/v1/inference:stream")).body(body.to_string());
-        let mut bytes = request.send().await.unwrap().bytes_stream();
+        let mut bytes = request.header("X-Tenant-ID", "t1").send().await.unwrap().bytes_stream();
         let (mut seen, mut is_cancelled) = (String::new(), false);
         while let Some(more) = tokio::time::timeout(support::PATIENCE, bytes.next()).await.expect("it goes on") {
             seen.push_str(std::str::from_utf8(&more.unwrap()).unwrap());
             if !is_cancelled && let Some(first) = seen.lines().find_map(chunk_of) {
                 is_cancelled = true;
                 let path = format!("/v1/generations/{}:cancel", first["generation_id"].as_str().unwrap());
-                assert_eq!(game.ask(&path, &json!({})).await.json()["cancelled"], true);
+                let others = game.ask_with(&path, &json!({}), &[("X-Tenant-ID", "t2")]).await;
+                assert_eq!((others.status, others.json().get("cancelled")), (200, None), "another tenant's");
+                let own = game.ask_with(&path, &json!({}), &[("X-Tenant-ID", "t1")]).await;
+                assert_eq!(own.json()["cancelled"], true);
             }
         }
         let last = seen.lines().rev().find_map(chunk_of).unwrap();

@@ -93,7 +93,7 @@ pub(super) enum Delta {
     MessageDelta(ChatMessage),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct Cancel {
     pub(super) generation_id: String,
 }

@@ -67,7 +67,7 @@ impl Ai {
             return Ok(Told { written, is_cached: true });
         }
         let mut begun = self.begin(work, plan).await?;
-        let mut generation = self.running.add(&plan.generation_id);
+        let mut generation = self.running.add(work.context.tenant(), &plan.generation_id);
         let mut teller = Teller { chunks, plan, model: &begun.plan.model.clone(), is_begun: false };
         let (mut whole, mut was_cancelled) = (String::new(), false);
         loop {
