@@ -37,6 +37,7 @@ mod story_teller;
 mod text;
 mod time_manager;
 mod weather_manager;
+mod words;
 mod world_state;
 
 use crate::fault::Fault;

@@ -22,4 +22,5 @@ mod stories;
 #[path = "../support/mod.rs"]
 mod support;
 mod watches;
+mod words;
 mod worlds;

@@ -15,6 +15,7 @@ use crate::services::checks::{invalid, out_of_range, required, texts, unknown_va
 use crate::services::prose;
 use crate::services::seed::{Part, seed, tenant_part};
 use crate::services::settings::Vectors;
+use crate::services::words::tell_words;
 use crate::store::{key, key_token};
 use crate::worker::records::{Change, Current};
 use crate::worker::{Chunks, Context};
@@ -86,13 +87,13 @@ impl Knowledge {
         request: Query,
         mut chunks: Chunks<Item>,
     ) -> Result<(), Fault> {
+        let pacing = self.settings.now().common.text.pacing;
         let found = self.query(context, request).await?;
         for document in found.documents {
             chunks.send(&Item { document: Some(document), ..Item::default() }).await?;
         }
-        for word in found.synthesized_answer.split_inclusive(' ') {
-            chunks.send(&Item { answer_delta: word.to_owned(), ..Item::default() }).await?;
-        }
+        let piece = |word| Item { answer_delta: word, ..Item::default() };
+        tell_words(&mut chunks, &found.synthesized_answer, pacing, piece).await?;
         chunks.finish(&Item::default()).await
     }
 

@@ -12,6 +12,7 @@ use super::checks::{id, own, owner, player};
 use super::notices::{notice, records};
 use super::prose::{self, Wish};
 use super::settings::LiveSettings;
+use super::words::tell_words;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, Records};
@@ -167,9 +168,9 @@ impl Quests {
         let quest = self.told_once(&context, &request).await?;
         let bare = Quest { description: String::new(), ..quest.clone() };
         chunks.send(&Item { revision: 0, quest: Some(bare), description_delta: String::new() }).await?;
-        for word in quest.description.split_inclusive(' ') {
-            chunks.send(&Item { revision: 0, quest: None, description_delta: word.to_owned() }).await?;
-        }
+        let pacing = self.settings.now().common.text.pacing;
+        let piece = |word| Item { revision: 0, quest: None, description_delta: word };
+        tell_words(&mut chunks, &quest.description, pacing, piece).await?;
         chunks.finish(&Item { revision: 0, quest: Some(quest), description_delta: String::new() }).await
     }
 

@@ -21,6 +21,7 @@ use super::notices::{notice, records};
 use super::prose::{self, Wish};
 use super::seed::{Part, canonical_texts, seed, tenant_part};
 use super::settings::LiveSettings;
+use super::words::tell_words;
 use crate::fault::{Code, Fault};
 use crate::store::{BucketConfig, Store, key};
 use crate::worker::records::{Change, Current, EventId, Notice, Records};
@@ -181,12 +182,8 @@ impl Stories {
     /// A story word by word, as fast as the settings say, the whole of it at the end.
     async fn tell_in_pieces(&self, story: Story, mut chunks: Chunks<Piece>) -> Result<(), Fault> {
         let pacing = self.settings.now().common.text.pacing;
-        for (index, word) in story.content.split_inclusive([' ', '\n']).enumerate() {
-            if index > 0 && !pacing.is_zero() {
-                tokio::time::sleep(pacing).await;
-            }
-            chunks.send(&Piece { content_delta: word.to_owned(), ..Piece::default() }).await?;
-        }
+        let piece = |word| Piece { content_delta: word, ..Piece::default() };
+        tell_words(&mut chunks, &story.content, pacing, piece).await?;
         chunks.finish(&Piece { story: Some(story), ..Piece::default() }).await
     }
 
