@@ -72,8 +72,10 @@ async fn a_line_that_loses_three_packets_of_ten_costs_time_and_no_call_more_than
     let (running, _) = gateway(routes(), &bus, |_| {}).await;
     let lossy = Way { lost: 0.3, ..Way::default() };
     proxy.set(Trouble { up: lossy, down: lossy, ..Trouble::default() });
-    let (mut served, mut late) = (0, 0);
-    for _ in 0..12 {
+    // A packet is late by more than the second that a call has once in a hundred times, and then what is behind it, too.
+    let (mut served, mut late, begun) = (0, 0, Instant::now());
+    while served < 30 {
+        assert!(begun.elapsed() < 4 * PATIENCE, "{served} served, {late} too late");
         for (status, word, took) in futures_util::future::join_all((0..5).map(|_| ask(&running))).await {
             match (status, word.as_str()) {
                 (200, "here") => served += 1,
@@ -83,8 +85,6 @@ async fn a_line_that_loses_three_packets_of_ten_costs_time_and_no_call_more_than
             assert!(took < TIMEOUT + Duration::from_millis(900), "{took:?}");
         }
     }
-    // A packet is late by more than the second that a call has once in a hundred times.
-    assert!(served > late, "{served} served, {late} too late");
     assert_eq!(bus.figures().reconnects, 0);
     proxy.set(Trouble::default());
     eventually("calls are answered at once again", async || {
