@@ -58,7 +58,7 @@ impl Replica {
         let clock = now_ms.clone();
         options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
         let mut config = RecordsConfig::new(BucketConfig { name: "tg_counts", ttl: None, history: 1 });
-        config.sweep = SWEEP;
+        config.sweep = Arc::new(|| SWEEP);
         let others = BucketConfig { name: "tg_others", ttl: None, history: 1 };
         config.others = vec![("tg_others", store.bucket(others).await.unwrap())];
         change(&mut config);

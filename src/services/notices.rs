@@ -1,6 +1,7 @@
 //! The services' events: a domain message in a `event_bus.v1.GameEvent`, with who made it and for whom.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,8 @@ pub(super) struct GameEvent {
 
 /// Documents of a service whose events are game events, swept as often as the settings say.
 pub(super) fn records(settings: &LiveSettings, bucket: BucketConfig) -> RecordsConfig {
-    RecordsConfig { seal, sweep: settings.now().common.sweep, ..RecordsConfig::new(bucket) }
+    let settings = settings.clone();
+    RecordsConfig { seal, sweep: Arc::new(move || settings.now().common.sweep), ..RecordsConfig::new(bucket) }
 }
 
 /// An event of the contract's table. `id` is the table's, without the tenant; `message` the full name of the payload's

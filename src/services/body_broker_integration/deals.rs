@@ -124,8 +124,7 @@ impl Broker {
     async fn follow_debts(&self, context: &Context) -> Result<(), Fault> {
         let mut watch = self.entries.watch(Keys::All, None).await?;
         let mut debts: BTreeMap<String, Profile> = BTreeMap::new();
-        let mut ticks = tokio::time::interval(self.settings.now().common.sweep);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut next_try = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 seen = watch.next(context) => {
@@ -135,10 +134,11 @@ impl Broker {
                         _ => drop(debts.remove(&key)),
                     }
                 }
-                _ = ticks.tick() => {
+                () = tokio::time::sleep_until(next_try) => {
                     for profile in debts.values() {
                         self.pay(&context.for_tenant(&profile.tenant_id), &profile.player_id).await;
                     }
+                    next_try = tokio::time::Instant::now() + self.settings.now().common.sweep;
                 }
                 _ = context.until_cancelled() => return Ok(()),
             }

@@ -17,8 +17,8 @@ pub struct RecordsConfig {
     pub keeps_tombstones: bool,
     /// How its events look on the bus.
     pub seal: Seal,
-    /// Age at which what was left unsent is sent, and interval at which expired documents go.
-    pub sweep: Duration,
+    /// Age at which what was left unsent is sent, and interval at which expired documents go; asked before each round.
+    pub sweep: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// Other buckets that changes write to ([`Change::also_put`]).
     pub others: Vec<(&'static str, Bucket)>,
     /// Events of a document that has expired.
@@ -44,7 +44,7 @@ impl RecordsConfig {
             bucket,
             keeps_tombstones: true,
             seal: plain_seal,
-            sweep: Duration::from_secs(5),
+            sweep: Arc::new(|| Duration::from_secs(5)),
             others: Vec::new(),
             expired: None,
             changed: None,

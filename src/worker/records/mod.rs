@@ -59,7 +59,7 @@ struct Inner {
     bucket: Bucket,
     known: Known,
     keeps_tombstones: bool,
-    sweep: Duration,
+    sweep: Arc<dyn Fn() -> Duration + Send + Sync>,
     expired: Option<Expired>,
     changed: Option<Changed>,
     forget: Mutex<Vec<Forget>>,

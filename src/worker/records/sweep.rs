@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::stored::{Pending, Stored, Work, from_text};
 use super::{Inner, Keys};
@@ -87,15 +87,14 @@ async fn read(inner: &Inner, mut watch: Watch, list: &List) -> Result<(), Fault>
 }
 
 async fn settle_due(inner: &Inner, context: &Context, list: &List) -> Result<(), Fault> {
-    let mut ticks = tokio::time::interval_at(Instant::now() + inner.sweep, inner.sweep);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let sweep = (inner.sweep)();
         tokio::select! {
-            _ = ticks.tick() => {}
+            () = tokio::time::sleep(sweep) => {}
             _ = context.until_cancelled() => return Ok(()),
         }
         inner.oldest_pending.set(list.oldest().map_or(0.0, |since| since.elapsed().as_secs_f64()));
-        for (key, revision) in list.due(inner, context.now_ms()) {
+        for (key, revision) in list.due(inner, sweep, context.now_ms()) {
             if context.cancelled().is_some() {
                 return Ok(());
             }
@@ -155,11 +154,11 @@ impl List {
 
     /// The keys of records to settle, and their revisions. Whoever wrote a record clears it first, unless its next write
     /// does; what is older was left behind.
-    fn due(&self, inner: &Inner, now_ms: i64) -> Vec<(String, u64)> {
+    fn due(&self, inner: &Inner, sweep: Duration, now_ms: i64) -> Vec<(String, u64)> {
         let is_due = |key: &str, waiting: &Waiting| {
             let age = waiting.unsent.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
-            (age >= inner.sweep && inner.outbox.knows(key))
-                || age >= inner.sweep * 2
+            (age >= sweep && inner.outbox.knows(key))
+                || age >= sweep * 2
                 || (waiting.expires_at_ms > 0 && waiting.expires_at_ms <= now_ms)
         };
         let waits = self.waits();
